@@ -1,0 +1,5 @@
+//! Bytes on sockets, in the clear or in TLS. Nothing of PostgreSQL.
+
+pub mod stream;
+
+pub use stream::Stream;

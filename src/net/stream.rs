@@ -1,0 +1,226 @@
+//! One connected peer: a TCP socket, with or without TLS on it.
+//!
+//! Knows how to move between the reactors of two workers; does not know what the bytes say.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// A TCP socket that can leave one worker's reactor and join another's.
+#[derive(Debug)]
+pub struct Socket(Reactor);
+
+#[derive(Debug)]
+enum Reactor {
+    Attached(TcpStream),
+    Detached(std::net::TcpStream),
+    /// Only while `attach` or `detach` runs, or after one of them failed.
+    Lost,
+}
+
+impl Socket {
+    pub fn new(tcp: TcpStream) -> Socket {
+        Socket(Reactor::Attached(tcp))
+    }
+
+    fn tcp(&mut self) -> io::Result<&mut TcpStream> {
+        match &mut self.0 {
+            Reactor::Attached(tcp) => Ok(tcp),
+            Reactor::Detached(_) | Reactor::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn detach(&mut self) -> io::Result<()> {
+        self.0 = match std::mem::replace(&mut self.0, Reactor::Lost) {
+            Reactor::Attached(tcp) => Reactor::Detached(tcp.into_std()?),
+            detached => detached,
+        };
+        Ok(())
+    }
+
+    fn attach(&mut self) -> io::Result<()> {
+        self.0 = match std::mem::replace(&mut self.0, Reactor::Lost) {
+            Reactor::Detached(std) => Reactor::Attached(TcpStream::from_std(std)?),
+            attached => attached,
+        };
+        Ok(())
+    }
+}
+
+impl AsyncRead for Socket {
+    #[inline]
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(self.tcp()?).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    #[inline]
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.tcp()?).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(self.tcp()?).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.tcp()?).poll_shutdown(cx)
+    }
+}
+
+/// A connected peer.
+#[derive(Debug)]
+pub enum Stream {
+    Plain(Socket),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+impl Stream {
+    pub fn plain(tcp: TcpStream) -> Stream {
+        Stream::Plain(Socket::new(tcp))
+    }
+
+    pub fn is_tls(&self) -> bool {
+        matches!(self, Stream::Tls(_))
+    }
+
+    /// Reads what is there, at most `into.len()` bytes; 0 is the end of the stream.
+    ///
+    /// The readiness of a socket is forgotten after a short read, so no second call is
+    /// spent on learning that nothing more has come.
+    #[inline]
+    pub fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(into);
+        match self.poll_read(cx, &mut buf) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(buf.filled().len())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+        }
+    }
+
+    /// Writes from several slices in one call; fewer bytes than given may go.
+    #[inline]
+    pub fn poll_write_slices(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match (self, slices) {
+            (Stream::Plain(socket), [one]) => Pin::new(socket).poll_write(cx, one),
+            (Stream::Plain(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
+            (Stream::Tls(tls), _) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
+        }
+    }
+
+    /// Pushes out what TLS still holds; nothing to do in the clear.
+    #[inline]
+    pub fn poll_flush_tls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+        }
+    }
+
+    /// Whether bytes, an end or an error may have come in; costs no system call.
+    /// May say yes when nothing came, never no when something did.
+    pub fn may_be_readable(&mut self) -> bool {
+        let Ok(tcp) = self.socket().tcp() else {
+            return true;
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        tcp.poll_read_ready(&mut cx).is_ready()
+    }
+
+    /// Takes the socket off the current worker's reactor, for another worker to `attach`.
+    pub fn detach(&mut self) -> io::Result<()> {
+        self.socket().detach()
+    }
+
+    /// Puts a detached socket on the current worker's reactor.
+    pub fn attach(&mut self) -> io::Result<()> {
+        self.socket().attach()
+    }
+
+    pub fn peer(&mut self) -> io::Result<SocketAddr> {
+        self.socket().tcp()?.peer_addr()
+    }
+
+    /// The TCP socket, for its options.
+    pub fn tcp(&mut self) -> io::Result<&TcpStream> {
+        self.socket().tcp().map(|tcp| &*tcp)
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        match self {
+            Stream::Plain(socket) => socket,
+            Stream::Tls(tls) => match &mut **tls {
+                TlsStream::Client(client) => client.get_mut().0,
+                TlsStream::Server(server) => server.get_mut().0,
+            },
+        }
+    }
+
+    /// Writes all of `bytes` and flushes. Not cancel-safe: part of them may have gone.
+    pub async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = poll_fn(|cx| self.poll_write_slices(cx, &[IoSlice::new(bytes)])).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        poll_fn(|cx| self.poll_flush_tls(cx)).await
+    }
+
+    /// Reads what comes next; 0 is the end of the stream. Cancel-safe.
+    pub async fn receive(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read_into(cx, into)).await
+    }
+
+    /// Says that nothing more will be written (TLS: close_notify first). Cancel-safe.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        poll_fn(|cx| match self {
+            Stream::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+        })
+        .await
+    }
+}

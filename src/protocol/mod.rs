@@ -1,0 +1,14 @@
+//! The PostgreSQL wire protocol as bytes: values in, values out.
+//!
+//! Knows nothing of sockets, clocks, logs or of what a statement means.
+//! Source: PostgreSQL documentation, chapter "Frontend/Backend Protocol".
+
+pub mod cancel_key;
+pub mod frame;
+pub mod reply;
+pub mod sqlstate;
+pub mod tag;
+
+pub use cancel_key::CancelKey;
+pub use frame::Head;
+pub use sqlstate::SqlState;
