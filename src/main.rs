@@ -1,1 +1,68 @@
-fn main() {}
+//! The command line: reads arguments and configuration, starts what was asked for, says the exit code.
+//!
+//! Knows nothing of what runs behind the commands.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use weir::config::{self, Config, ConfigError};
+
+/// A self-hosted RDS Proxy for PostgreSQL.
+#[derive(Parser)]
+#[command(version, disable_help_subcommand = true)]
+struct Arguments {
+    /// Configuration file; else the one that WEIR_CONFIG names; else the environment alone.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say whether the configuration is right, and print it resolved, secrets left out.
+    Check {
+        /// Print the reference of all settings instead.
+        #[arg(long)]
+        reference: bool,
+    },
+}
+
+/// A wrong configuration, as a wrong command line.
+const WRONG_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.command {
+        Command::Check { reference: true } => {
+            print(&config::reference_markdown());
+            ExitCode::SUCCESS
+        }
+        Command::Check { reference: false } => match load(&arguments) {
+            Ok(config) => {
+                print(&config.redacted_toml());
+                ExitCode::SUCCESS
+            }
+            Err(error) => wrong_configuration(&error),
+        },
+    }
+}
+
+/// Reads file and environment; called again for each reload.
+fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
+    let env = std::env::vars_os()
+        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+    config::load(arguments.config.as_deref(), env)
+}
+
+fn wrong_configuration(error: &ConfigError) -> ExitCode {
+    eprintln!("weir: {error}");
+    ExitCode::from(WRONG_CONFIGURATION)
+}
+
+/// `print!` panics when the reader is gone (`weir check | head`).
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

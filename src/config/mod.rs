@@ -1,1 +1,134 @@
-//! placeholder
+//! What Weir is told: files and environment in, a [`Config`] that is valid by construction out.
+//!
+//! Knows nothing of how any setting is used. Layers: built-in defaults < TOML file < environment.
+
+mod address;
+mod check;
+mod error;
+mod file;
+mod given;
+mod known;
+mod layers;
+mod options;
+mod parse;
+mod reference;
+mod secret;
+mod section;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use error::{ConfigError, Place};
+pub use options::{Auth, AuthMethod, Listen, Log, LogFormat, Pool, Session, SslMode, TlsMode};
+pub use reference::reference_markdown;
+pub use secret::{REDACTED, Secret};
+
+/// All settings, checked against each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub listen: Listen,
+    pub tls: Tls,
+    pub database: Database,
+    pub pool: Pool,
+    pub session: Session,
+    pub auth: Auth,
+    /// At least one; no name twice.
+    pub users: Vec<User>,
+    pub workers: NonZeroUsize,
+    pub log: Log,
+    pub drain_timeout: Duration,
+    pub drain_delay: Duration,
+}
+
+/// TLS for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// `None`: a self-signed certificate is made at start.
+    pub files: Option<CertificateFiles>,
+    pub mode: TlsMode,
+}
+
+/// Paths of PEM files, as given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The cluster behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// At least one; none twice.
+    pub hosts: Vec<HostPort>,
+    /// Empty: the reader listener stays closed.
+    pub reader_hosts: Vec<HostPort>,
+    /// The database of clients that name none.
+    pub name: String,
+    pub ssl: SslMode,
+    pub ca_file: Option<PathBuf>,
+    pub connect_timeout: Duration,
+    pub keepalive_idle: Duration,
+    pub keepalive_interval: Duration,
+    pub keepalive_retries: u32,
+    pub tcp_user_timeout: Duration,
+}
+
+/// A name or IP address (IPv6 without brackets) and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct HostPort {
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A role that may come in, and with which Weir logs in for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub credential: Credential,
+    /// Limit of each of this user's pools; `None`: the target's cap alone.
+    pub pool_max_connections: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    Password(Secret<String>),
+    /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, its form checked.
+    Verifier(Secret<String>),
+}
+
+/// Reads the file at `cli_path`, or at `WEIR_CONFIG`, or none, and lays `env` over it.
+pub fn load(
+    cli_path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigError> {
+    let env: Vec<(String, String)> = env.collect();
+    let from_env = env
+        .iter()
+        .find(|(name, value)| name == "WEIR_CONFIG" && !value.is_empty())
+        .map(|(_, path)| PathBuf::from(path));
+    let known = known::Known::new();
+    let mut layers = layers::Layers::new();
+    if let Some(path) = cli_path.map(Path::to_owned).or(from_env) {
+        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable {
+            path: path.clone(),
+            source,
+        })?;
+        file::read(&text, &path, &known, &mut layers)?;
+    }
+    layers.environment(&known, env.into_iter())?;
+    check::config(&layers)
+}

@@ -1,0 +1,180 @@
+//! Addresses as options: where to listen, and which hosts to dial.
+//!
+//! Resolves no names.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::given::Raw;
+use super::parse::{Parser, quoted};
+
+/// An address to listen on. Names other than localhost are refused: what they resolve to may change under us.
+pub struct Address;
+
+impl Parser for Address {
+    type Out = SocketAddr;
+
+    fn parse(&self, raw: &Raw) -> Result<SocketAddr, String> {
+        let text = raw.text()?;
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        let (host, port) = text.rsplit_once(':').ok_or("has no port")?;
+        let port: u16 = port.parse().map_err(|_| "has no valid port")?;
+        match host {
+            "" | "*" => Ok((Ipv4Addr::UNSPECIFIED, port).into()),
+            "localhost" => Ok((Ipv4Addr::LOCALHOST, port).into()),
+            _ => Err("names a host; listening takes an IP address".into()),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        "address:port, as \"0.0.0.0:5432\", \"[::]:5432\" or \"localhost:5432\"".into()
+    }
+
+    fn show(&self, value: &SocketAddr) -> Option<String> {
+        Some(quoted(value.to_string()))
+    }
+}
+
+/// Where a server listens, as written: a port of its own is optional.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostMaybePort {
+    pub host: String,
+    pub port: Option<u16>,
+}
+
+/// One host or several: "a.example", "a.example:5433,[::1]:5432", or a list of such.
+pub struct Hosts;
+
+impl Parser for Hosts {
+    type Out = Vec<HostMaybePort>;
+
+    fn parse(&self, raw: &Raw) -> Result<Self::Out, String> {
+        let text = raw.text()?;
+        if text.contains("://") || text.contains('@') {
+            return Err("looks like a connection URL; only the host belongs here".into());
+        }
+        text.split(',').map(|item| one_host(item.trim())).collect()
+    }
+
+    fn allowed(&self) -> String {
+        "host, host:port, or several with commas between".into()
+    }
+
+    fn show(&self, value: &Self::Out) -> Option<String> {
+        let item = |h: &HostMaybePort| {
+            let host = if h.host.contains(':') {
+                format!("[{}]", h.host)
+            } else {
+                h.host.clone()
+            };
+            h.port.map_or(host.clone(), |port| format!("{host}:{port}"))
+        };
+        let items: Vec<String> = value.iter().map(item).collect();
+        (!items.is_empty()).then(|| quoted(items.join(",")))
+    }
+
+    fn absent(&self) -> Option<Self::Out> {
+        Some(Vec::new())
+    }
+}
+
+fn one_host(item: &str) -> Result<HostMaybePort, String> {
+    if item.is_empty() {
+        return Err("has an empty host".into());
+    }
+    if item.starts_with('/') {
+        return Err("is a Unix socket's path; only TCP is supported".into());
+    }
+    if item.parse::<Ipv6Addr>().is_ok() {
+        return Ok(HostMaybePort {
+            host: item.to_owned(),
+            port: None,
+        });
+    }
+    let (host, port) = match item.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, rest)) => (host, Some(rest.strip_prefix(':').unwrap_or(rest))),
+        None => match item.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (item, None),
+        },
+    };
+    let port = port
+        .map(|p| p.parse::<u16>().ok().filter(|p| *p > 0))
+        .map(|p| p.ok_or("has no valid port"))
+        .transpose()?;
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let valid = if item.starts_with('[') {
+        host.parse::<Ipv6Addr>().is_ok()
+    } else {
+        !host.is_empty() && host.chars().all(name)
+    };
+    if !valid {
+        return Err("is not a host's name or IP address".into());
+    }
+    Ok(HostMaybePort {
+        host: host.to_owned(),
+        port,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &str) -> Raw {
+        Raw::Text(text.to_owned())
+    }
+
+    #[test]
+    fn hosts() {
+        let show = |raw: &str| {
+            Hosts
+                .parse(&text(raw))
+                .ok()
+                .and_then(|hosts| Hosts.show(&hosts))
+        };
+        for (raw, shown) in [
+            ("db.example", Some("db.example")),
+            ("a:1, b:2", Some("a:1,b:2")),
+            ("127.0.0.1:5433", Some("127.0.0.1:5433")),
+            ("::1", Some("[::1]")),
+            ("[::1]:5433", Some("[::1]:5433")),
+            ("[::1]", Some("[::1]")),
+            ("", None),
+            ("a,,b", None),
+            ("a:0", None),
+            ("a:99999", None),
+            ("a:b:c", None),
+            ("[a]:1", None),
+            ("/var/run/postgresql", None),
+            ("postgres://u:p@h/d", None),
+            ("a b", None),
+        ] {
+            assert_eq!(show(raw), shown.map(quoted), "{raw}");
+        }
+        let list = Raw::List(vec!["a".into(), "b:6".into()]);
+        assert_eq!(Hosts.parse(&list).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn addresses() {
+        for (raw, address) in [
+            ("0.0.0.0:5432", Some("0.0.0.0:5432")),
+            (":5432", Some("0.0.0.0:5432")),
+            ("localhost:1", Some("127.0.0.1:1")),
+            ("[::]:5432", Some("[::]:5432")),
+            ("db.example:5432", None),
+            ("5432", None),
+            ("0.0.0.0", None),
+            ("localhost:x", None),
+        ] {
+            assert_eq!(
+                Address.parse(&text(raw)).ok(),
+                address.map(|a| a.parse().unwrap()),
+                "{raw}"
+            );
+        }
+    }
+}

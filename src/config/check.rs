@@ -1,0 +1,314 @@
+//! From shapes to a `Config`: what no single option can know, such as two settings that contradict each other.
+//!
+//! Reads no file and no environment.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+
+use super::address::HostMaybePort;
+use super::error::{ConfigError, Place};
+use super::given::Values;
+use super::layers::Layers;
+use super::options::{
+    Auth, AuthMethod, DatabaseShape, House, Listen, Log, Pool, Session, SslMode, TlsShape,
+    UserShape,
+};
+use super::section::Section;
+use super::{CertificateFiles, Config, Credential, Database, HostPort, Tls, User};
+
+pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
+    let values = &layers.house;
+    let house = House::read(values)?;
+    let database = database(values)?;
+    let listen = listen(values, &database)?;
+    let pool = pool(values)?;
+    let auth = Auth::read(values)?;
+    Ok(Config {
+        tls: tls(values)?,
+        session: Session::read(values)?,
+        users: users(layers, &auth, &pool)?,
+        workers: house
+            .workers
+            .and_then(NonZeroUsize::new)
+            .unwrap_or_else(cores),
+        log: Log::read(values)?,
+        drain_timeout: house.drain_timeout,
+        drain_delay: house.drain_delay,
+        listen,
+        database,
+        pool,
+        auth,
+    })
+}
+
+/// The cores this process may use, a container's quota counted in.
+fn cores() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+}
+
+fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
+    ConfigError::Contradiction {
+        place: values.place(key),
+        key: key.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+/// The same for two keys, at the place of the one that somebody wrote.
+fn clash(values: &Values, key: &str, other: &str, problem: impl Into<String>) -> ConfigError {
+    let at = if values.get(key).is_some() {
+        key
+    } else {
+        other
+    };
+    ConfigError::Contradiction {
+        place: values.place(at),
+        key: key.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+fn listen(values: &Values, database: &Database) -> Result<Listen, ConfigError> {
+    let listen = Listen::read(values)?;
+    let mut taken: Vec<(&str, SocketAddr)> = vec![("listen.writer", listen.writer)];
+    // Without readers that listener stays closed, and its default may be anything.
+    if !database.reader_hosts.is_empty() {
+        taken.push(("listen.reader", listen.reader));
+    }
+    taken.push(("listen.http", listen.http));
+    for (i, (key, address)) in taken.iter().enumerate() {
+        // Port 0 is a different one each time.
+        let twin = taken
+            .iter()
+            .take(i)
+            .find(|(_, other)| other == address && address.port() != 0);
+        if let Some((other, _)) = twin {
+            let problem = format!("is the same address as {other}: {address}");
+            return Err(clash(values, key, other, problem));
+        }
+    }
+    Ok(listen)
+}
+
+fn tls(values: &Values) -> Result<Tls, ConfigError> {
+    let shape = TlsShape::read(values)?;
+    let files = match (shape.cert, shape.key) {
+        (Some(cert), Some(key)) => Some(CertificateFiles { cert, key }),
+        (None, None) => None,
+        (Some(_), None) => {
+            return Err(contradiction(
+                values,
+                "tls.cert",
+                "is set, but tls.key is not",
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(contradiction(
+                values,
+                "tls.key",
+                "is set, but tls.cert is not",
+            ));
+        }
+    };
+    Ok(Tls {
+        files,
+        mode: shape.require,
+    })
+}
+
+fn database(values: &Values) -> Result<Database, ConfigError> {
+    let shape = DatabaseShape::read(values)?;
+    if shape.host.is_empty() {
+        return Err(ConfigError::Missing {
+            what: "no database host is given",
+            how: "set AURORA_HOST, or `host` in [database]",
+        });
+    }
+    let hosts = with_ports(values, "database.host", shape.host, shape.port)?;
+    let reader_port = shape.reader_port.unwrap_or(shape.port);
+    let reader_hosts = with_ports(
+        values,
+        "database.reader_host",
+        shape.reader_host,
+        reader_port,
+    )?;
+    let all_local = hosts.iter().chain(&reader_hosts).all(HostPort::is_local);
+    let ssl = shape.ssl.unwrap_or(if all_local {
+        SslMode::Prefer
+    } else {
+        SslMode::VerifyFull
+    });
+    if ssl == SslMode::Disable && shape.ca_file.is_some() {
+        return Err(contradiction(
+            values,
+            "database.ca_file",
+            "is set, but database.ssl is \"disable\"",
+        ));
+    }
+    Ok(Database {
+        hosts,
+        reader_hosts,
+        name: shape.name,
+        ssl,
+        ca_file: shape.ca_file,
+        connect_timeout: shape.connect_timeout,
+        keepalive_idle: shape.keepalive_idle,
+        keepalive_interval: shape.keepalive_interval,
+        keepalive_retries: shape.keepalive_retries,
+        tcp_user_timeout: shape.tcp_user_timeout,
+    })
+}
+
+fn with_ports(
+    values: &Values,
+    key: &str,
+    hosts: Vec<HostMaybePort>,
+    port: u16,
+) -> Result<Vec<HostPort>, ConfigError> {
+    let mut found: Vec<HostPort> = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        let host = HostPort {
+            port: host.port.unwrap_or(port),
+            host: host.host,
+        };
+        if found.contains(&host) {
+            return Err(contradiction(values, key, format!("names {host} twice")));
+        }
+        found.push(host);
+    }
+    Ok(found)
+}
+
+impl HostPort {
+    /// This very machine: TLS is then optional by default, as with libpq.
+    pub fn is_local(&self) -> bool {
+        self.host == "localhost"
+            || self
+                .host
+                .parse::<IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+}
+
+fn pool(values: &Values) -> Result<Pool, ConfigError> {
+    let pool = Pool::read(values)?;
+    if pool
+        .max_connections
+        .is_some_and(|max| max < pool.min_idle_connections)
+    {
+        return Err(clash(
+            values,
+            "pool.min_idle_connections",
+            "pool.max_connections",
+            "is more than pool.max_connections",
+        ));
+    }
+    if pool.open_backoff_min > pool.open_backoff_max {
+        return Err(clash(
+            values,
+            "pool.open_backoff_min",
+            "pool.open_backoff_max",
+            "is more than pool.open_backoff_max",
+        ));
+    }
+    Ok(pool)
+}
+
+fn users(layers: &Layers, auth: &Auth, pool: &Pool) -> Result<Vec<User>, ConfigError> {
+    let mut users: Vec<User> = Vec::with_capacity(layers.users.len());
+    for values in &layers.users {
+        let user = user(values, auth.method)?;
+        if users.iter().any(|other| other.name == user.name) {
+            let problem = format!("{:?} is given twice", user.name);
+            return Err(contradiction(values, "users.name", problem));
+        }
+        if user
+            .pool_max_connections
+            .is_some_and(|max| max < pool.min_idle_connections)
+        {
+            return Err(contradiction(
+                values,
+                "users.pool_max_connections",
+                "is less than pool.min_idle_connections",
+            ));
+        }
+        users.push(user);
+    }
+    if users.is_empty() {
+        return Err(ConfigError::Missing {
+            what: "no user is given",
+            how: "set AURORA_USER and AURORA_PASSWORD, or write a [[users]] section",
+        });
+    }
+    Ok(users)
+}
+
+fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
+    let shape = UserShape::read(values)?;
+    let credential = match (shape.password, shape.verifier) {
+        (Some(password), None) => Credential::Password(password),
+        (None, Some(verifier)) if !is_scram_verifier(verifier.expose()) => {
+            return Err(contradiction(
+                values,
+                "users.verifier",
+                "is not a SCRAM verifier: SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>",
+            ));
+        }
+        (None, Some(_)) if method == AuthMethod::Md5 => {
+            return Err(contradiction(
+                values,
+                "users.verifier",
+                "is of no use with auth.method = \"md5\": give the user's password",
+            ));
+        }
+        (None, Some(verifier)) => Credential::Verifier(verifier),
+        (Some(_), Some(_)) => {
+            return Err(contradiction(
+                values,
+                "users.verifier",
+                "and users.password are both set: give one of them",
+            ));
+        }
+        (None, None) => {
+            let how = match values.place("users.name") {
+                Place::Environment(name) if name == "AURORA_USER" => "set AURORA_PASSWORD",
+                Place::Environment(_) | Place::File { .. } | Place::Builtin => {
+                    "give `password` or `verifier`"
+                }
+            };
+            let problem = format!("{:?} has no credential: {how}", shape.name);
+            return Err(contradiction(values, "users.name", problem));
+        }
+    };
+    Ok(User {
+        name: shape.name,
+        credential,
+        pool_max_connections: shape.pool_max_connections,
+    })
+}
+
+/// The form of `pg_authid.rolpassword`: SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk..=:c2VydmVy..=
+fn is_scram_verifier(text: &str) -> bool {
+    let base64 = |s: &str, len: Option<usize>| {
+        !s.is_empty()
+            && len.is_none_or(|len| s.len() == len)
+            && s.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='))
+    };
+    let Some((head, keys)) = text
+        .strip_prefix("SCRAM-SHA-256$")
+        .and_then(|rest| rest.split_once('$'))
+    else {
+        return false;
+    };
+    let (Some((iterations, salt)), Some((stored, server))) =
+        (head.split_once(':'), keys.split_once(':'))
+    else {
+        return false;
+    };
+    // 32 bytes are 44 characters of base64.
+    iterations.parse::<u32>().is_ok_and(|n| n > 0)
+        && base64(salt, None)
+        && base64(stored, Some(44))
+        && base64(server, Some(44))
+}

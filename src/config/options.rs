@@ -1,0 +1,272 @@
+//! Every option: name, default, range, environment variables, doc. The README's table is made of this file.
+//!
+//! Knows the file's shape, not which settings contradict each other: that is `check`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::address::{Address, HostMaybePort, Hosts};
+use super::given::Builtin::{Absent, Is, Required};
+use super::parse::{Filter, Hidden, Length, Maybe, Number, Off, OneOf, Path, Size, Text, Word};
+use super::secret::Secret;
+use super::section::{Opt, Section, section};
+
+const KIB: usize = 1 << 10;
+const GIB: usize = 1 << 30;
+
+const fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+const fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+const DAY: Duration = secs(86_400);
+
+section! {
+    /// The process as a whole.
+    pub struct House in "" {
+        /// Worker threads, each with its own listeners and event loop.
+        workers: Option<usize> = Absent("the cores that the container may use"), Maybe(Number(1, 256)), ["WEIR_WORKERS"];
+        /// After SIGTERM, how long transactions may take to finish before their clients are closed.
+        drain_timeout: Duration = Is("30s"), Length(secs(0), secs(3_600)), [];
+        /// After SIGTERM, how long Weir goes on accepting clients while `/ready` already says no, for load balancers to notice.
+        drain_delay: Duration = Is("0s"), Length(secs(0), secs(300)), [];
+    }
+}
+
+section! {
+    /// Where Weir listens.
+    pub struct Listen in "listen." {
+        /// The listener for everything.
+        writer: SocketAddr = Is("0.0.0.0:5432"), Address, ["WEIR_LISTEN"];
+        /// The listener for readers; opens only where a reader host is given.
+        reader: SocketAddr = Is("0.0.0.0:5433"), Address, ["WEIR_READER_LISTEN"];
+        /// The HTTP listener: health, readiness, metrics, pools, reload. Without authentication: keep it inside.
+        http: SocketAddr = Is("0.0.0.0:8080"), Address, ["WEIR_HTTP_LISTEN"];
+        /// Clients at a time, over all listeners; the next one is told 53300.
+        max_clients: usize = Is("10000"), Number(1, 1_000_000), [];
+        /// Connections that the kernel holds until Weir accepts them.
+        backlog: u32 = Is("4096"), Number(1, 65_535), [];
+    }
+}
+
+section! {
+    /// TLS for clients.
+    pub(super) struct TlsShape in "tls." {
+        /// Certificate chain, PEM; re-read on reload.
+        cert: Option<PathBuf> = Absent("self-signed, made at start"), Maybe(Path), ["WEIR_TLS_CERT"];
+        /// The certificate's private key, PEM.
+        key: Option<PathBuf> = Absent("self-signed, made at start"), Maybe(Path), ["WEIR_TLS_KEY"];
+        /// Whether clients without TLS are refused.
+        require: TlsMode = Is("false"), OneOf::<TlsMode>::new(), ["WEIR_REQUIRE_TLS"];
+    }
+}
+
+section! {
+    /// The database, one cluster.
+    pub(super) struct DatabaseShape in "database." {
+        /// The writer: a cluster endpoint, or any PostgreSQL; several are tried in order.
+        host: Vec<HostMaybePort> = Absent("must be given"), Hosts, ["AURORA_HOST", "POSTGRES_HOST"];
+        /// The port of hosts that name none.
+        port: u16 = Is("5432"), Number(1, u16::MAX), ["AURORA_PORT"];
+        /// The readers; without them the reader listener stays closed.
+        reader_host: Vec<HostMaybePort> = Absent("none"), Hosts, ["AURORA_READER_HOST"];
+        /// The port of reader hosts that name none.
+        reader_port: Option<u16> = Absent("that of `database.port`"), Maybe(Number(1, u16::MAX)), ["AURORA_READER_PORT"];
+        /// The database of clients that name none, and of Weir's own probes.
+        name: String = Is("postgres"), Text::NotEmpty, ["AURORA_DATABASE"];
+        /// TLS to the database; `true` means verify-full, `false` disable.
+        ssl: Option<SslMode> = Absent("verify-full if a host is remote, else prefer"), Maybe(OneOf::<SslMode>::new()), ["AURORA_SSL"];
+        /// Certificate authorities to trust, PEM.
+        ca_file: Option<PathBuf> = Absent("the public authorities built in"), Maybe(Path), ["AURORA_CA_FILE"];
+        /// Time for a connection to be opened and logged in.
+        connect_timeout: Duration = Is("5s"), Length(ms(10), secs(300)), [];
+        /// Silence after which TCP asks whether the other end is still there.
+        keepalive_idle: Duration = Is("30s"), Length(secs(1), secs(7_200)), [];
+        /// Time between such questions.
+        keepalive_interval: Duration = Is("10s"), Length(secs(1), secs(7_200)), [];
+        /// Unanswered questions after which the connection is dead.
+        keepalive_retries: u32 = Is("3"), Number(1, 100), [];
+        /// Time that sent data may stay unacknowledged before the connection is dead.
+        tcp_user_timeout: Duration = Is("30s"), Length(secs(1), secs(7_200)), [];
+    }
+}
+
+section! {
+    /// Connections to the database, and who waits for them.
+    pub struct Pool in "pool." {
+        /// Connections to one target at most, over all its pools.
+        max_connections: Option<u32> = Is("off"), Off(Number(1, 262_143)), ["AURORA_MAX_CONNECTIONS"];
+        /// The same as a share of what the instance itself allows (its `max_connections` less those reserved); the smaller of the two holds.
+        max_connections_percent: u8 = Is("100"), Number(1, 100), [];
+        /// Idle connections kept, as a share of the target's cap; idle ones beyond it are closed after `idle_timeout`.
+        max_idle_connections_percent: u8 = Is("50"), Number(0, 100), [];
+        /// Connections that each pool keeps open once it has been used.
+        min_idle_connections: u32 = Is("0"), Number(0, 262_143), [];
+        /// How long a client waits while the pool is busy; 0 fails at once.
+        connection_borrow_timeout: Duration = Is("120s"), Length(secs(0), secs(300)), [];
+        /// How long a client waits while no target can be reached.
+        unavailable_timeout: Duration = Is("30s"), Length(secs(0), secs(300)), [];
+        /// Clients waiting in one pool at most; the next one is told 53300.
+        max_waiting: usize = Is("10000"), Number(0, 1_000_000), [];
+        /// Connections being opened to one target at a time.
+        max_opening: u32 = Is("8"), Number(1, 1_000), [];
+        /// First pause after a connection couldn't be opened; doubles, with jitter, until `open_backoff_max`.
+        open_backoff_min: Duration = Is("50ms"), Length(ms(1), secs(60)), [];
+        /// Longest pause after connections couldn't be opened.
+        open_backoff_max: Duration = Is("5s"), Length(ms(1), secs(300)), [];
+        /// SQL run once on each new connection.
+        init_query: String = Is(""), Text::MayBeEmpty, [];
+        /// Time unused after which a connection is closed.
+        idle_timeout: Duration = Is("5m"), Length(secs(1), DAY), [];
+        /// Age at which a connection is replaced, 10 per cent more or less.
+        server_lifetime: Duration = Is("1h"), Length(secs(1), secs(30 * 86_400)), [];
+        /// Longest time for one query before it is cancelled (57014).
+        query_timeout: Option<Duration> = Is("off"), Off(Length(ms(1), DAY)), [];
+        /// Longest silence of a client inside a transaction before it is closed (25P03): a frozen Lambda must not keep a connection.
+        idle_in_transaction_timeout: Duration = Is("5m"), Length(ms(100), DAY), [];
+        /// Time for a connection to be cleaned of what a client left before it is closed instead.
+        reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
+    }
+}
+
+section! {
+    /// Clients' sessions.
+    pub struct Session in "session." {
+        /// Silence outside a transaction after which a client is closed (57P05).
+        idle_client_timeout: Duration = Is("30m"), Length(secs(1), secs(28_800)), [];
+        /// Age at which a client is closed, only ever between transactions.
+        client_lifetime: Option<Duration> = Is("off"), Off(Length(secs(1), secs(30 * 86_400))), [];
+        /// What a client may send before a connection is borrowed for it; beyond, it streams.
+        max_unit_bytes: usize = Is("1MiB"), Size(8 * KIB, GIB), [];
+        /// Replies held for slow clients whose connection has gone back already, over all clients.
+        unflushed_limit_bytes: usize = Is("64MiB"), Size(64 * KIB, 16 * GIB), [];
+        /// Logins remembered, so that the next one like it needs no connection.
+        max_startup_cache: usize = Is("1024"), Number(0, 1_000_000), [];
+        /// How long a login is remembered.
+        startup_cache_ttl: Duration = Is("60s"), Length(secs(0), DAY), [];
+    }
+}
+
+section! {
+    /// How clients prove who they are.
+    pub struct Auth in "auth." {
+        /// What clients are asked for.
+        method: AuthMethod = Is("scram-sha-256"), OneOf::<AuthMethod>::new(), [];
+        /// Time from the first byte to the end of the login.
+        handshake_timeout: Duration = Is("15s"), Length(ms(100), secs(300)), [];
+        /// Logins going on at a time; further clients wait in the kernel's backlog.
+        max_handshakes: usize = Is("512"), Number(1, 100_000), [];
+    }
+}
+
+section! {
+    /// Who may come in, one `[[users]]` entry each; the same credential serves clients and database.
+    pub(super) struct UserShape in "users." {
+        /// The role.
+        name: String = Required, Text::NotEmpty, ["AURORA_USER"];
+        /// Its password; this or `verifier`.
+        password: Option<Secret<String>> = Absent("none"), Maybe(Hidden), ["AURORA_PASSWORD"];
+        /// Its SCRAM verifier, exactly as in the database's `pg_authid.rolpassword`.
+        verifier: Option<Secret<String>> = Absent("none"), Maybe(Hidden), [];
+        /// Connections to a target at most in each of this user's pools.
+        pool_max_connections: Option<u32> = Absent("the target's cap"), Maybe(Number(1, 262_143)), [];
+    }
+}
+
+section! {
+    /// What Weir writes about itself, to standard error.
+    pub struct Log in "log." {
+        /// What is logged: a level, or a tracing filter such as `info,weir::pool=debug`.
+        filter: String = Is("info"), Filter, ["WEIR_LOG"];
+        /// One line of text, or one JSON object, for each event.
+        format: LogFormat = Is("text"), OneOf::<LogFormat>::new(), ["WEIR_LOG_FORMAT"];
+    }
+}
+
+/// The sections in the order people read them; a section of users is one entry.
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
+    fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
+        (name, S::ABOUT.trim(), S::options())
+    }
+    [
+        row::<House>(""),
+        row::<Listen>("[listen]"),
+        row::<TlsShape>("[tls]"),
+        row::<DatabaseShape>("[database]"),
+        row::<Pool>("[pool]"),
+        row::<Session>("[session]"),
+        row::<Auth>("[auth]"),
+        row::<UserShape>("[[users]]"),
+        row::<Log>("[log]"),
+    ]
+}
+
+/// Whether clients must use TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsMode {
+    Allow,
+    Require,
+}
+
+impl Word for TlsMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("false", Self::Allow),
+        ("true", Self::Require),
+        ("0", Self::Allow),
+        ("1", Self::Require),
+    ];
+}
+
+/// TLS to the database, with libpq's words and meanings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    Disable,
+    /// In the clear; with TLS only when the server refuses that.
+    Allow,
+    /// With TLS if the server can, else in the clear.
+    Prefer,
+    /// With TLS, whoever answers.
+    Require,
+    /// With TLS, and the certificate leads to a trusted authority.
+    VerifyCa,
+    /// The same, and the certificate names the host.
+    VerifyFull,
+}
+
+impl Word for SslMode {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+        ("true", Self::VerifyFull),
+        ("false", Self::Disable),
+    ];
+}
+
+/// How a client proves who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMethod {
+    ScramSha256,
+    Md5,
+}
+
+impl Word for AuthMethod {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
+    const LATER: &'static [&'static str] = &["iam", "cert"];
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Word for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
