@@ -5,10 +5,13 @@
 
 pub mod cancel_key;
 pub mod frame;
+pub mod opening;
 pub mod reply;
 pub mod sqlstate;
+pub mod switches;
 pub mod tag;
 
 pub use cancel_key::CancelKey;
 pub use frame::Head;
+pub use opening::Opening;
 pub use sqlstate::SqlState;
