@@ -1,0 +1,5 @@
+//! The house put together: what starts, runs and ends the process.
+//!
+//! The only place that knows all floors below.
+
+pub mod log;
