@@ -1,0 +1,348 @@
+//! Every metric: its name, unit, meaning, and the handle through which it is counted.
+//!
+//! Knows nothing of who counts. Handles are made once by their holder (a worker, a pool on a worker), not per event.
+
+mod registry;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::Blame;
+use crate::protocol::SqlState;
+
+pub use metrics::{Counter, Gauge, Histogram};
+pub use registry::{Kind, Metric, Registry};
+
+/// Declares metrics, and `ALL` of them for the reference.
+macro_rules! metrics {
+    ($( $CONST:ident = $kind:ident $name:literal, $help:literal; )+) => {
+        $( const $CONST: Metric = Metric { name: $name, kind: Kind::$kind, help: $help }; )+
+        /// Every metric there is.
+        pub const ALL: &[Metric] = &[$($CONST),+];
+    };
+}
+
+metrics! {
+    CLIENTS = Gauge "weir_client_connections", "Clients connected now, by TLS.";
+    ACCEPTED = Counter "weir_client_connections_accepted_total", "Connections accepted from clients.";
+    REFUSED = Counter "weir_client_connections_refused_total", "Clients refused before they were logged in, by SQLSTATE.";
+    LOGINS = Counter "weir_client_logins_total", "Clients that logged in.";
+    LOGINS_FAILED = Counter "weir_client_logins_failed_total", "Logins that failed, by reason.";
+    HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's first byte to the end of its login.";
+    ERRORS = Counter "weir_client_errors_total", "Errors of Weir's own sent to clients, by SQLSTATE and by whose fault they are.";
+    CANCELS_RECEIVED = Counter "weir_cancels_received_total", "Cancel requests received.";
+    CANCELS_FORWARDED = Counter "weir_cancels_forwarded_total", "Cancel requests passed on to a server.";
+    CANCELS_IGNORED = Counter "weir_cancels_ignored_total", "Cancel requests with an unknown key or nothing to cancel.";
+
+    BORROWS = Counter "weir_pool_borrows_total", "Connections asked for, whether or not one was got.";
+    BORROW_SECONDS = Histogram "weir_pool_borrow_seconds", "How long clients waited for a connection they got.";
+    QUERY_SECONDS = Histogram "weir_pool_query_seconds", "From a unit sent to its ReadyForQuery.";
+    TRANSACTIONS = Counter "weir_pool_transactions_total", "Transactions that ended, single statements included.";
+    OPENED = Counter "weir_pool_connections_opened_total", "Connections opened to the database.";
+    OPEN_FAILED = Counter "weir_pool_connections_failed_total", "Connections that could not be opened, by reason.";
+    CLOSED = Counter "weir_pool_connections_closed_total", "Connections closed, by reason.";
+    PINS = Counter "weir_pool_pins_total", "Sessions pinned to a connection, by reason.";
+    RESETS = Counter "weir_pool_resets_total", "Connections cleaned of what a client left.";
+    RECEIVED = Counter "weir_pool_received_bytes_total", "Bytes received from clients.";
+    SENT = Counter "weir_pool_sent_bytes_total", "Bytes sent to clients.";
+
+    IDLE = Gauge "weir_pool_idle_connections", "Connections open and lent to nobody.";
+    LEASED = Gauge "weir_pool_leased_connections", "Connections lent to clients, pinned ones included.";
+    PINNED = Gauge "weir_pool_pinned_connections", "Connections pinned to a client.";
+    OPENING = Gauge "weir_pool_opening_connections", "Connections being opened.";
+    WAITING = Gauge "weir_pool_waiting_clients", "Clients waiting for a connection.";
+    TARGET_CAP = Gauge "weir_target_max_connections", "Connections that Weir may have to the target.";
+    TARGET_USED = Gauge "weir_target_connections", "Connections that Weir has to the target, opening and closing ones included.";
+    BUILD = Gauge "weir_build_info", "1, with the version as a label.";
+}
+
+/// What is counted per worker about those who dialled us.
+pub struct Clients {
+    in_clear: Gauge,
+    over_tls: Gauge,
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Logins that succeeded.
+    pub logins: Counter,
+    /// First byte to end of login, seconds.
+    pub handshake: Histogram,
+    pub cancels_received: Counter,
+    pub cancels_forwarded: Counter,
+    pub cancels_ignored: Counter,
+    refused: Labelled,
+    logins_failed: Labelled,
+    errors: Labelled,
+}
+
+/// Whether a client came over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    InClear,
+    Tls,
+}
+
+impl Clients {
+    pub fn new(registry: &Arc<Registry>) -> Self {
+        let labelled = |metric| Labelled::new(registry, metric, &[]);
+        Self {
+            in_clear: registry.gauge(CLIENTS, &[("tls", "false")]),
+            over_tls: registry.gauge(CLIENTS, &[("tls", "true")]),
+            accepted: registry.counter(ACCEPTED, &[]),
+            logins: registry.counter(LOGINS, &[]),
+            handshake: registry.histogram(HANDSHAKE, &[]),
+            cancels_received: registry.counter(CANCELS_RECEIVED, &[]),
+            cancels_forwarded: registry.counter(CANCELS_FORWARDED, &[]),
+            cancels_ignored: registry.counter(CANCELS_IGNORED, &[]),
+            refused: labelled(REFUSED),
+            logins_failed: labelled(LOGINS_FAILED),
+            errors: labelled(ERRORS),
+        }
+    }
+
+    /// Clients connected now.
+    pub fn connected(&self, transport: Transport) -> &Gauge {
+        match transport {
+            Transport::InClear => &self.in_clear,
+            Transport::Tls => &self.over_tls,
+        }
+    }
+
+    /// A client was refused before it was logged in.
+    pub fn refused(&self, sqlstate: SqlState) {
+        self.refused.count(&[("sqlstate", sqlstate.as_str())]);
+    }
+
+    /// `reason` is one of a few fixed words, never what the client sent.
+    pub fn login_failed(&self, reason: &'static str) {
+        self.logins_failed.count(&[("reason", reason)]);
+    }
+
+    /// A client was sent an error of Weir's own.
+    pub fn error(&self, sqlstate: SqlState, blame: Blame) {
+        let blame = match blame {
+            Blame::Client => "client",
+            Blame::Server => "server",
+            Blame::Proxy => "proxy",
+        };
+        self.errors
+            .count(&[("sqlstate", sqlstate.as_str()), ("blame", blame)]);
+    }
+}
+
+/// What is counted per pool, and per worker where pools are.
+pub struct Pool {
+    pub borrows: Counter,
+    /// Seconds waited by those who got a connection.
+    pub borrow_seconds: Histogram,
+    /// Unit sent to ReadyForQuery, seconds.
+    pub query_seconds: Histogram,
+    pub transactions: Counter,
+    pub opened: Counter,
+    pub resets: Counter,
+    /// Bytes from clients.
+    pub received: Counter,
+    /// Bytes to clients.
+    pub sent: Counter,
+    open_failed: Labelled,
+    closed: Labelled,
+    pins: Labelled,
+}
+
+impl Pool {
+    pub fn new(registry: &Arc<Registry>, target: &str, database: &str, user: &str) -> Self {
+        let labels = pool_labels(target, database, user);
+        let counter = |metric| registry.counter(metric, &labels);
+        let histogram = |metric| registry.histogram(metric, &labels);
+        let labelled = |metric| Labelled::new(registry, metric, &labels);
+        Self {
+            borrows: counter(BORROWS),
+            borrow_seconds: histogram(BORROW_SECONDS),
+            query_seconds: histogram(QUERY_SECONDS),
+            transactions: counter(TRANSACTIONS),
+            opened: counter(OPENED),
+            resets: counter(RESETS),
+            received: counter(RECEIVED),
+            sent: counter(SENT),
+            open_failed: labelled(OPEN_FAILED),
+            closed: labelled(CLOSED),
+            pins: labelled(PINS),
+        }
+    }
+
+    /// A connection could not be opened; `reason` is one of a few fixed words.
+    pub fn open_failed(&self, reason: &'static str) {
+        self.open_failed.count(&[("reason", reason)]);
+    }
+
+    pub fn closed(&self, reason: &'static str) {
+        self.closed.count(&[("reason", reason)]);
+    }
+
+    pub fn pinned(&self, reason: &'static str) {
+        self.pins.count(&[("reason", reason)]);
+    }
+}
+
+fn pool_labels<'a>(
+    target: &'a str,
+    database: &'a str,
+    user: &'a str,
+) -> [(&'static str, &'a str); 3] {
+    [("target", target), ("database", database), ("user", user)]
+}
+
+/// A pool at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct PoolNow<'a> {
+    pub target: &'a str,
+    pub database: &'a str,
+    pub user: &'a str,
+    pub idle: u64,
+    pub leased: u64,
+    pub pinned: u64,
+    pub opening: u64,
+    pub waiting: u64,
+}
+
+/// A target at the moment of a scrape.
+#[derive(Clone, Debug, Default)]
+pub struct TargetNow<'a> {
+    pub target: &'a str,
+    pub cap: u64,
+    pub used: u64,
+}
+
+/// Prometheus text of all that was counted, with the state of now.
+pub fn scrape(registry: &Registry, pools: &[PoolNow<'_>], targets: &[TargetNow<'_>]) -> String {
+    type Read = fn(&PoolNow<'_>) -> u64;
+    let of_pools: [(Metric, Read); 5] = [
+        (IDLE, |p| p.idle),
+        (LEASED, |p| p.leased),
+        (PINNED, |p| p.pinned),
+        (OPENING, |p| p.opening),
+        (WAITING, |p| p.waiting),
+    ];
+    for (metric, read) in of_pools {
+        let values = pools.iter().map(|p| {
+            let labels = pool_labels(p.target, p.database, p.user);
+            (labels.to_vec(), read(p))
+        });
+        registry.replace(metric, values);
+    }
+    fn named<'a>(t: &TargetNow<'a>) -> Vec<(&'static str, &'a str)> {
+        vec![("target", t.target)]
+    }
+    registry.replace(TARGET_CAP, targets.iter().map(|t| (named(t), t.cap)));
+    registry.replace(TARGET_USED, targets.iter().map(|t| (named(t), t.used)));
+    registry.replace(BUILD, [(vec![("version", env!("CARGO_PKG_VERSION"))], 1)]);
+    registry.render()
+}
+
+/// Counters of one metric that differ in labels known only when something happens. For rare events: a short
+/// search under a lock that only this holder takes.
+struct Labelled {
+    registry: Arc<Registry>,
+    metric: Metric,
+    fixed: Vec<(&'static str, String)>,
+    counters: Mutex<Vec<(Vec<&'static str>, Counter)>>,
+}
+
+impl Labelled {
+    fn new(registry: &Arc<Registry>, metric: Metric, fixed: &[(&'static str, &str)]) -> Self {
+        Self {
+            registry: registry.clone(),
+            metric,
+            fixed: fixed.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
+            counters: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn count(&self, labels: &[(&'static str, &'static str)]) {
+        let key = labels.iter().map(|(_, value)| *value);
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counters
+            .iter()
+            .find(|(values, _)| values.iter().copied().eq(key.clone()));
+        if let Some((_, counter)) = known {
+            counter.increment(1);
+            return;
+        }
+        let fixed = self.fixed.iter().map(|(k, v)| (*k, v.as_str()));
+        let all: Vec<_> = fixed.chain(labels.iter().copied()).collect();
+        let counter = self.registry.counter(self.metric, &all);
+        counter.increment(1);
+        // Bounded by what our own code can say: every label is a literal of it.
+        counters.push((key.collect(), counter));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn names_have_prefix_and_unit() {
+        for metric in ALL {
+            assert!(metric.name.starts_with("weir_"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+            let right = match metric.kind {
+                Kind::Counter => metric.name.ends_with("_total"),
+                Kind::Histogram => metric.name.ends_with("_seconds"),
+                Kind::Gauge => !metric.name.ends_with("_total"),
+            };
+            assert!(right, "{}", metric.name);
+        }
+        let mut names: Vec<_> = ALL.iter().map(|m| m.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn what_was_counted_is_scraped() {
+        let registry = Arc::new(Registry::default());
+        let (clients, pool) = (
+            Clients::new(&registry),
+            Pool::new(&registry, "db:5432", "orders", "app"),
+        );
+        let _second_worker = Pool::new(&registry, "db:5432", "orders", "app");
+        clients.connected(Transport::Tls).increment(1);
+        clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Proxy);
+        clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Proxy);
+        clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Client);
+        pool.borrows.increment(1);
+        pool.borrow_seconds.record(Duration::from_micros(80));
+        pool.closed("lifetime");
+        pool.closed("lifetime");
+        let now = PoolNow {
+            target: "db:5432",
+            database: "orders",
+            user: "app",
+            idle: 3,
+            waiting: 2,
+            ..PoolNow::default()
+        };
+        let target = TargetNow {
+            target: "db:5432",
+            cap: 20,
+            used: 3,
+        };
+        let text = scrape(&registry, &[now], &[target]);
+        let of = "target=\"db:5432\",database=\"orders\",user=\"app\"";
+        for line in [
+            "weir_client_connections{tls=\"true\"} 1".to_owned(),
+            "weir_client_connections{tls=\"false\"} 0".to_owned(),
+            "weir_client_errors_total{sqlstate=\"53300\",blame=\"proxy\"} 2".to_owned(),
+            "weir_client_errors_total{sqlstate=\"53300\",blame=\"client\"} 1".to_owned(),
+            format!("weir_pool_borrows_total{{{of}}} 1"),
+            format!("weir_pool_borrow_seconds_bucket{{{of},le=\"0.0001\"}} 1"),
+            format!("weir_pool_connections_closed_total{{{of},reason=\"lifetime\"}} 2"),
+            format!("weir_pool_idle_connections{{{of}}} 3"),
+            format!("weir_pool_waiting_clients{{{of}}} 2"),
+            "weir_target_max_connections{target=\"db:5432\"} 20".to_owned(),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+}
