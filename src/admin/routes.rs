@@ -1,0 +1,91 @@
+//! Requests to answers: which paths there are, and what each says.
+//!
+//! Reads no request body; knows nothing of connections.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Serialize;
+
+use super::House;
+use super::report::{Ready, Reloaded};
+
+type Answer = Response<Full<Bytes>>;
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const PATHS: &str = "GET /health, GET /ready, GET /metrics, GET /pools, POST /reload";
+
+pub fn answer<B>(request: &Request<B>, house: &dyn House) -> Answer {
+    let reads = [Method::GET, Method::HEAD].contains(request.method());
+    match request.uri().path() {
+        "/health" if reads => body(StatusCode::OK, TEXT, "ok\n"),
+        "/ready" if reads => ready(house),
+        "/metrics" if reads => body(StatusCode::OK, PROMETHEUS, house.metrics()),
+        "/pools" if reads => json(StatusCode::OK, &house.pools()),
+        "/reload" if request.method() == Method::POST => reload(house),
+        "/health" | "/ready" | "/metrics" | "/pools" => not_allowed("GET, HEAD"),
+        "/reload" => not_allowed("POST"),
+        _ => body(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            format!("no such path; there are: {PATHS}\n"),
+        ),
+    }
+}
+
+fn ready(house: &dyn House) -> Answer {
+    let (status, reason) = match house.ready() {
+        Ok(()) => (StatusCode::OK, None),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, Some(reason)),
+    };
+    let ready = reason.is_none();
+    json(status, &Ready { ready, reason })
+}
+
+fn reload(house: &dyn House) -> Answer {
+    let (status, reason) = match house.reload() {
+        Ok(()) => (StatusCode::OK, None),
+        Err(reason) => (StatusCode::UNPROCESSABLE_ENTITY, Some(reason)),
+    };
+    let reloaded = reason.is_none();
+    json(status, &Reloaded { reloaded, reason })
+}
+
+fn not_allowed(allowed: &'static str) -> Answer {
+    let mut answer = body(
+        StatusCode::METHOD_NOT_ALLOWED,
+        TEXT,
+        format!("this path takes {allowed}\n"),
+    );
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            body(status, JSON, text)
+        }
+        Err(error) => body(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            TEXT,
+            format!("the report can't be written as JSON: {error}\n"),
+        ),
+    }
+}
+
+fn body(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
