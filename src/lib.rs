@@ -3,4 +3,8 @@
 pub mod config;
 pub mod error;
 pub mod net;
+pub mod pool;
+pub mod server;
+pub mod session;
+pub mod sql;
 pub mod protocol;

@@ -1,0 +1,254 @@
+//! Bytes on their way from one peer to the other, and the store that lends the memory for them.
+//!
+//! Knows what was cleared for sending and what was not looked at yet; not what the bytes say.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::Stream;
+
+/// What one read may bring: large, because each read and each write costs a system call.
+pub const BUFFER_BYTES: usize = 64 * 1024;
+/// Buffers that a worker keeps for reuse; beyond that they go back to the allocator.
+const KEPT: usize = 64;
+
+/// One worker's spare buffers.
+#[derive(Clone, Default)]
+pub struct BufferStore(Rc<RefCell<Vec<Box<[u8]>>>>);
+
+impl BufferStore {
+    #[inline]
+    fn take(&self) -> Box<[u8]> {
+        let spare = self.0.borrow_mut().pop();
+        spare.unwrap_or_else(|| vec![0; BUFFER_BYTES].into_boxed_slice())
+    }
+
+    #[inline]
+    fn put(&self, buffer: Box<[u8]>) {
+        let mut spare = self.0.borrow_mut();
+        if buffer.len() == BUFFER_BYTES && spare.len() < KEPT {
+            spare.push(buffer);
+        }
+    }
+}
+
+/// A queue of bytes in two parts: `cleared` ones may be sent on, `raw` ones behind them have not
+/// been looked at. Holds memory only while it holds bytes.
+#[derive(Default)]
+pub struct Buf {
+    data: Box<[u8]>,
+    start: usize,
+    cleared: usize,
+    end: usize,
+}
+
+impl Buf {
+    #[inline]
+    pub fn cleared(&self) -> &[u8] {
+        self.data.get(self.start..self.cleared).unwrap_or_default()
+    }
+
+    #[inline]
+    pub fn raw(&self) -> &[u8] {
+        self.data.get(self.cleared..self.end).unwrap_or_default()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Memory held, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.data.len()
+    }
+
+    /// The next `count` raw bytes may be sent on.
+    #[inline]
+    pub fn clear(&mut self, count: usize) {
+        debug_assert!(count <= self.end - self.cleared);
+        self.cleared += count;
+    }
+
+    /// `count` cleared bytes were sent.
+    #[inline]
+    pub fn sent(&mut self, count: usize) {
+        debug_assert!(count <= self.cleared - self.start);
+        self.start += count;
+    }
+
+    /// Takes the next `count` raw bytes out of the queue.
+    #[inline]
+    pub fn discard(&mut self, count: usize) {
+        debug_assert!(count <= self.end - self.cleared);
+        if self.start == self.cleared {
+            self.start += count;
+            self.cleared = self.start;
+        } else {
+            self.data.copy_within(self.cleared + count..self.end, self.cleared);
+            self.end -= count;
+        }
+    }
+
+    /// Puts bytes of our own behind the cleared ones, ahead of the raw ones, and clears them.
+    pub fn insert(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.data
+            .copy_within(self.cleared..self.end, self.cleared + bytes.len());
+        if let Some(gap) = self.data.get_mut(self.cleared..self.cleared + bytes.len()) {
+            gap.copy_from_slice(bytes);
+        }
+        self.cleared += bytes.len();
+        self.end += bytes.len();
+    }
+
+    /// Makes room for `more` bytes at the end; the memory is the queue's own, sized to fit.
+    pub fn reserve(&mut self, more: usize) {
+        if self.data.len() - self.end >= more {
+            return;
+        }
+        if self.data.len() - self.len() >= more {
+            self.compact();
+            return;
+        }
+        let wanted = (self.len() + more).max(self.len() * 2).max(64);
+        self.resize(wanted);
+    }
+
+    fn compact(&mut self) {
+        self.data.copy_within(self.start..self.end, 0);
+        self.cleared -= self.start;
+        self.end -= self.start;
+        self.start = 0;
+    }
+
+    fn resize(&mut self, bytes: usize) {
+        let mut data = vec![0; bytes].into_boxed_slice();
+        let held = self.data.get(self.start..self.end).unwrap_or_default();
+        if let Some(front) = data.get_mut(..held.len()) {
+            front.copy_from_slice(held);
+        }
+        self.cleared -= self.start;
+        self.end -= self.start;
+        self.start = 0;
+        self.data = data;
+    }
+
+    /// Gives up memory that holds nothing; what a long wait will keep is moved to memory of its size.
+    #[inline]
+    pub fn rest(&mut self, store: &BufferStore) {
+        if self.data.is_empty() || (!self.is_empty() && self.data.len() < BUFFER_BYTES) {
+            return;
+        }
+        if !self.is_empty() {
+            if self.len() * 2 < self.data.len() {
+                let large = std::mem::take(&mut self.data);
+                self.adopt(&large);
+                store.put(large);
+            }
+            return;
+        }
+        store.put(std::mem::take(&mut self.data));
+        (self.start, self.cleared, self.end) = (0, 0, 0);
+    }
+
+    /// Takes over the held part of memory that is about to go.
+    fn adopt(&mut self, from: &[u8]) {
+        let held = from.get(self.start..self.end).unwrap_or_default();
+        self.data = held.into();
+        self.cleared -= self.start;
+        self.end -= self.start;
+        self.start = 0;
+    }
+
+    /// Whether another read makes sense: there is room, or room can be made.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.data.is_empty() || self.len() < self.data.len()
+    }
+
+    /// Reads once into the free part; 0 is the end of the stream.
+    #[inline]
+    pub fn poll_fill(
+        &mut self,
+        from: &mut Stream,
+        store: &BufferStore,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if self.is_empty() {
+            (self.start, self.cleared, self.end) = (0, 0, 0);
+        }
+        if self.data.len() < BUFFER_BYTES {
+            let small = std::mem::replace(&mut self.data, store.take());
+            let held = self.start..self.end;
+            self.data.get_mut(..held.len())
+                .unwrap_or_default()
+                .copy_from_slice(small.get(held).unwrap_or_default());
+            self.cleared -= self.start;
+            self.end -= self.start;
+            self.start = 0;
+        } else if self.end == self.data.len() && self.start > 0 {
+            self.compact();
+        }
+        let room = self.data.get_mut(self.end..).unwrap_or_default();
+        let outcome = from.poll_read_into(cx, room);
+        if let Poll::Ready(Ok(count)) = outcome {
+            self.end += count;
+        } else {
+            self.rest(store);
+        }
+        let count = ready!(outcome)?;
+        Poll::Ready(Ok(count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(bytes: &[u8]) -> Buf {
+        let mut buf = Buf::default();
+        buf.insert(bytes);
+        buf.cleared = 0;
+        buf
+    }
+
+    #[test]
+    fn bytes_are_cleared_discarded_and_sent() {
+        let mut buf = holding(b"abcdefgh");
+        buf.discard(1);
+        buf.clear(2);
+        assert_eq!((buf.cleared(), buf.raw()), (&b"bc"[..], &b"defgh"[..]));
+        buf.discard(2);
+        assert_eq!((buf.cleared(), buf.raw()), (&b"bc"[..], &b"fgh"[..]));
+        buf.insert(b"XY");
+        assert_eq!((buf.cleared(), buf.raw()), (&b"bcXY"[..], &b"fgh"[..]));
+        buf.sent(3);
+        assert_eq!((buf.cleared(), buf.raw()), (&b"Y"[..], &b"fgh"[..]));
+        assert_eq!(buf.len(), 4);
+    }
+
+    #[test]
+    fn resting_gives_memory_back() {
+        let store = BufferStore::default();
+        let mut buf = holding(b"abc");
+        buf.resize(BUFFER_BYTES);
+        buf.clear(1);
+        buf.rest(&store);
+        assert_eq!((buf.cleared(), buf.raw(), buf.capacity()), (&b"a"[..], &b"bc"[..], 3));
+        buf.clear(2);
+        buf.sent(3);
+        buf.rest(&store);
+        assert_eq!(store.0.borrow().len(), 1);
+        buf.resize(BUFFER_BYTES);
+        buf.rest(&store);
+        assert_eq!(buf.capacity(), 0);
+        assert_eq!(store.0.borrow().len(), 2);
+    }
+}

@@ -1,0 +1,191 @@
+//! The work of a pool that takes time: opening, cleaning, closing, and looking after what lies idle.
+//!
+//! One a worker, and it owns every task it starts. Knows when work is due; `Manage` knows how it is done.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::slots::{Held, PoolId};
+use super::{Desk, Failure, Job, Manage};
+
+/// How often idle connections are looked at and pauses are checked, while there is anything to watch.
+const ROUND: Duration = Duration::from_millis(250);
+/// A pause after a failure may end between two rounds; this is how exactly it is kept.
+const ROUND_IN_TROUBLE: Duration = Duration::from_millis(25);
+
+pub struct Janitor<M: Manage> {
+    desk: Rc<Desk<M>>,
+    inbox: mpsc::UnboundedReceiver<Job<M>>,
+    tasks: JoinSet<()>,
+}
+
+impl<M: Manage> Janitor<M> {
+    pub(super) fn new(desk: Rc<Desk<M>>, inbox: mpsc::UnboundedReceiver<Job<M>>) -> Janitor<M> {
+        Janitor {
+            desk,
+            inbox,
+            tasks: JoinSet::new(),
+        }
+    }
+
+    /// Works until dropped. Cancel-safe: what it has begun ends with it.
+    pub async fn run(mut self) {
+        let mut watching = true;
+        let mut round = tokio::time::interval(ROUND);
+        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                job = self.inbox.recv() => match job {
+                    Some(job) => {
+                        watching = true;
+                        self.start(job);
+                    }
+                    None => return,
+                },
+                Some(_) = self.tasks.join_next() => {}
+                _ = round.tick(), if watching => {
+                    watching = self.look_around();
+                    if self.desk.target.slots().trouble().is_some() {
+                        round.reset_after(ROUND_IN_TROUBLE);
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, job: Job<M>) {
+        let desk = Rc::clone(&self.desk);
+        match job {
+            Job::Open(pool) => self.tasks.spawn_local(async move { desk.open(pool).await }),
+            Job::Clean(pool, held) => self.tasks.spawn_local(async move { desk.clean(pool, held).await }),
+            Job::Close(pool, held) => self.tasks.spawn_local(async move { desk.close(pool, held).await }),
+            Job::Watch => return,
+        };
+    }
+
+    /// One round. False when there is nothing left that time could change.
+    fn look_around(&mut self) -> bool {
+        let desk = &self.desk;
+        let (leaving, watch) = {
+            let mut slots = desk.target.slots();
+            let manage = &desk.target.manage;
+            let leaving = slots.sweep(desk.worker, Instant::now(), |connection| manage.is_dead(connection));
+            (leaving, slots.needs_watching())
+        };
+        for (pool, held) in leaving {
+            desk.send(Job::Close(pool, held));
+        }
+        desk.carry_out_plan();
+        watch
+    }
+}
+
+impl<M: Manage> Desk<M> {
+    async fn open(&self, pool: PoolId) {
+        // Should this task end early, the slot is free again.
+        let approval = Approval { desk: self, pool };
+        let key = self.target.key(pool);
+        let outcome = self.target.manage.open(&key).await;
+        approval.redeem();
+        match outcome {
+            Ok(opened) => {
+                let jitter = chance();
+                let held = {
+                    let mut slots = self.target.slots();
+                    if let Some(cap) = opened.cap {
+                        slots.set_cap(cap);
+                    }
+                    slots.opened(pool);
+                    Held {
+                        connection: opened.connection,
+                        expires: Instant::now() + slots.policy().lifetime_with(jitter),
+                        worker: self.worker,
+                    }
+                };
+                self.put_back(pool, held);
+            }
+            Err(cause) => self.opening_failed(pool, cause),
+        }
+        self.carry_out_plan();
+    }
+
+    fn opening_failed(&self, pool: PoolId, cause: M::Error) {
+        let in_vain =
+            self.target
+                .slots()
+                .open_failed(pool, cause.kind(), cause.clone(), Instant::now(), chance());
+        for waiter in in_vain {
+            // One that has gone in the meantime needs no answer.
+            let _ = waiter.send(Err(cause.clone()));
+        }
+    }
+
+    /// A connection left in an unknown state: made as new, or closed.
+    async fn clean(&self, pool: PoolId, held: Held<M::Connection>) {
+        let limit = self.target.slots().policy().reset_timeout;
+        let mut held = held;
+        let cleaning = self.target.manage.clean(&mut held.connection);
+        match tokio::time::timeout(limit, cleaning).await {
+            Ok(true) => {
+                self.put_back(pool, held);
+                self.carry_out_plan();
+            }
+            Ok(false) | Err(_) => {
+                self.target.slots().discard(pool);
+                self.close(pool, held).await;
+            }
+        }
+    }
+
+    async fn close(&self, pool: PoolId, mut held: Held<M::Connection>) {
+        let limit = self.target.slots().policy().reset_timeout;
+        let ours = held.worker == self.worker || self.target.manage.rehome(&mut held.connection).is_ok();
+        if ours {
+            let _ = tokio::time::timeout(limit, self.target.manage.close(held.connection)).await;
+        }
+        self.target.slots().closed(pool);
+        self.carry_out_plan();
+    }
+}
+
+/// The right to open one connection. Dropped unused, it gives the slot back.
+struct Approval<'a, M: Manage> {
+    desk: &'a Desk<M>,
+    pool: PoolId,
+}
+
+impl<M: Manage> Approval<'_, M> {
+    /// The opening has been accounted for otherwise.
+    fn redeem(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl<M: Manage> Drop for Approval<'_, M> {
+    fn drop(&mut self) {
+        self.desk.target.slots().opening_given_up(self.pool);
+    }
+}
+
+/// A number in 0..1 for jitter; nothing depends on its being hard to guess.
+fn chance() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(0u8) >> 11;
+    bits as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_in_range_and_varies() {
+        let drawn: Vec<f64> = (0..100).map(|_| chance()).collect();
+        assert!(drawn.iter().all(|draw| (0.0..1.0).contains(draw)));
+        assert!(drawn.iter().any(|draw| draw < &0.5) && drawn.iter().any(|draw| draw >= &0.5));
+    }
+}

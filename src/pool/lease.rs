@@ -1,0 +1,205 @@
+//! A connection in a session's hands, and the wait for one.
+//!
+//! Knows that what was lent comes back, whatever becomes of the borrower; not what is done with it.
+
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::time::Sleep;
+
+use super::slots::{Held, PoolId, Ticket};
+use super::{Desk, Job, Manage};
+
+/// A borrowed connection. Dropped, it goes to the janitor to be cleaned; only `release` says that
+/// it is clean already.
+pub struct Lease<M: Manage> {
+    desk: Rc<Desk<M>>,
+    pool: PoolId,
+    /// `None` only once it was given back.
+    held: Option<Held<M::Connection>>,
+}
+
+impl<M: Manage> Lease<M> {
+    pub(super) fn new(desk: Rc<Desk<M>>, pool: PoolId, held: Held<M::Connection>) -> Lease<M> {
+        Lease {
+            desk,
+            pool,
+            held: Some(held),
+        }
+    }
+
+    /// Gives back a connection that is as clean as it was lent.
+    #[inline]
+    pub fn release(mut self) {
+        if let Some(held) = self.held.take() {
+            self.desk.put_back(self.pool, held);
+        }
+    }
+
+    /// Gives back a connection that must not be used again.
+    pub fn close(mut self) {
+        if let Some(held) = self.held.take() {
+            self.desk.discard(self.pool, held);
+        }
+    }
+}
+
+impl<M: Manage> Drop for Lease<M> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.desk.send(Job::Clean(self.pool, held));
+        }
+    }
+}
+
+impl<M: Manage> Deref for Lease<M> {
+    type Target = M::Connection;
+
+    fn deref(&self) -> &M::Connection {
+        &self.held.as_ref().expect("held until given back").connection
+    }
+}
+
+impl<M: Manage> DerefMut for Lease<M> {
+    fn deref_mut(&mut self) -> &mut M::Connection {
+        &mut self.held.as_mut().expect("held until given back").connection
+    }
+}
+
+/// Why no connection was lent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BorrowError<E> {
+    /// All were in use for as long as one may wait.
+    Busy {
+        used: usize,
+        cap: usize,
+        waiting: usize,
+        waited: Duration,
+    },
+    /// The target could not be reached for as long as one may wait.
+    Unreachable { cause: E, waited: Duration },
+    /// The server refused this database or user.
+    Refused(E),
+    QueueFull {
+        waiting: usize,
+    },
+}
+
+/// A place in the queue; dropped, it is given up.
+pub struct Waiting<M: Manage> {
+    desk: Rc<Desk<M>>,
+    pool: PoolId,
+    ticket: Ticket,
+    outcome: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<M: Manage> Waiting<M> {
+    pub(super) fn new(
+        desk: Rc<Desk<M>>,
+        pool: PoolId,
+        ticket: Ticket,
+        outcome: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
+    ) -> Waiting<M> {
+        let wait = desk.patience();
+        Waiting {
+            desk,
+            pool,
+            ticket,
+            outcome,
+            since: Instant::now(),
+            timer: Box::pin(tokio::time::sleep(wait)),
+        }
+    }
+
+    /// How long this has waited.
+    pub fn waited(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// The error that is due by now, by whichever clock runs: busy, or out of reach.
+    fn overdue(&self) -> Option<BorrowError<M::Error>> {
+        let waited = self.waited();
+        let slots = self.desk.target.slots();
+        match slots.down() {
+            Some(trouble) if waited >= slots.policy().unavailable_timeout => Some(BorrowError::Unreachable {
+                cause: trouble.cause.clone(),
+                waited,
+            }),
+            None if waited >= slots.policy().borrow_timeout => Some(BorrowError::Busy {
+                used: slots.used(),
+                cap: slots.cap(),
+                waiting: slots.counts(self.pool).waiting,
+                waited,
+            }),
+            _ => None,
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<BorrowError<M::Error>> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if let Some(error) = self.overdue() {
+                return Poll::Ready(error);
+            }
+            // One clock has run out while the other applies: look again soon, it may change.
+            self.timer.set(tokio::time::sleep(CLOCK_CHECK));
+        }
+    }
+}
+
+/// How exactly the two clocks are kept once the shorter one has run out.
+const CLOCK_CHECK: Duration = Duration::from_millis(100);
+
+impl<M: Manage> Desk<M> {
+    fn patience(&self) -> Duration {
+        let slots = self.target.slots();
+        let policy = slots.policy();
+        policy.borrow_timeout.min(policy.unavailable_timeout)
+    }
+}
+
+impl<M: Manage> Future for Waiting<M> {
+    type Output = Result<Lease<M>, BorrowError<M::Error>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(outcome) = Pin::new(&mut self.outcome).poll(cx) {
+            return Poll::Ready(match outcome {
+                Ok(Ok(held)) => match self.desk.lend(self.pool, held) {
+                    Some(lease) => Ok(lease),
+                    // Died in the moment of being handed over: back into the queue.
+                    None => match self.desk.borrow(self.pool) {
+                        Ok(again) => {
+                            *self = again;
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                        Err(error) => Err(error),
+                    },
+                },
+                Ok(Err(cause)) => Err(BorrowError::Refused(cause)),
+                Err(_) => unreachable!("a queue place is left by its owner or with an outcome"),
+            });
+        }
+        self.poll_timer(cx).map(Err)
+    }
+}
+
+impl<M: Manage> Drop for Waiting<M> {
+    fn drop(&mut self) {
+        if self.desk.target.slots().abandon(self.pool, self.ticket) {
+            return;
+        }
+        // Served already: what lies in the channel must not be lost.
+        self.outcome.close();
+        if let Ok(Ok(held)) = self.outcome.try_recv() {
+            self.desk.put_back(self.pool, held);
+        }
+    }
+}

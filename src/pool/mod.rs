@@ -1,0 +1,243 @@
+//! A bounded set of connections to one target, lent one at a time, first come first served.
+//!
+//! Knows lending, waiting, opening, cleaning and closing; nothing of SQL, of PostgreSQL or of TLS:
+//! what a connection is, `Manage` says.
+//!
+//! `slots` decides (pure), `Target` shares the decision among the workers under one lock, a `Desk` is
+//! one worker's counter where sessions borrow, and its janitor carries out what takes time.
+//! The lock is held for some tens of nanoseconds twice a transaction; for that price FIFO and the cap
+//! hold exactly, across all workers.
+
+mod janitor;
+mod lease;
+pub mod policy;
+pub mod slots;
+
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use janitor::Janitor;
+pub use lease::{BorrowError, Lease, Waiting};
+pub use policy::Policy;
+pub use slots::{Counts, FailureKind, PoolId, WorkerId};
+use slots::{Held, Order, Released, Slots};
+
+/// What the pool must be told of its connections.
+pub trait Manage: Send + Sync + 'static {
+    /// Names a pool within the target.
+    type Key: Clone + Send + Sync + 'static;
+    type Connection: Send + 'static;
+    type Error: Failure + Clone + Send + Sync + 'static;
+
+    fn open(&self, key: &Self::Key) -> impl Future<Output = Result<Opened<Self::Connection>, Self::Error>>;
+
+    /// Makes a connection that was left in any state as good as new; false when it can't be.
+    fn clean(&self, connection: &mut Self::Connection) -> impl Future<Output = bool>;
+
+    /// Says goodbye and waits until the server has let go.
+    fn close(&self, connection: Self::Connection) -> impl Future<Output = ()>;
+
+    /// Whether an idle connection has died; must not block.
+    fn is_dead(&self, connection: &mut Self::Connection) -> bool;
+
+    /// Moves a connection to the reactor of the calling worker.
+    fn rehome(&self, connection: &mut Self::Connection) -> io::Result<()>;
+}
+
+/// A fresh connection, and the cap if the server's own limit was learnt with it.
+pub struct Opened<C> {
+    pub connection: C,
+    pub cap: Option<usize>,
+}
+
+/// An error that says what to do after it.
+pub trait Failure {
+    fn kind(&self) -> FailureKind;
+}
+
+type Handover<M> = oneshot::Sender<Result<Held<<M as Manage>::Connection>, <M as Manage>::Error>>;
+type TargetSlots<M> = Slots<<M as Manage>::Connection, Handover<M>, <M as Manage>::Error>;
+
+/// One PostgreSQL instance as all workers see it.
+pub struct Target<M: Manage> {
+    pub manage: M,
+    slots: Mutex<TargetSlots<M>>,
+    keys: Mutex<Vec<M::Key>>,
+}
+
+impl<M: Manage> Target<M> {
+    pub fn new(manage: M, policy: Policy, workers: usize, cap: usize) -> Target<M> {
+        Target {
+            manage,
+            slots: Mutex::new(Slots::new(policy, workers, cap)),
+            keys: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub fn add_pool(&self, key: M::Key, limit: Option<usize>) -> PoolId {
+        let mut slots = self.slots();
+        self.keys().push(key);
+        slots.add_pool(limit)
+    }
+
+    pub fn set_policy(&self, policy: Policy) {
+        self.slots().set_policy(policy);
+    }
+
+    pub fn set_limit(&self, pool: PoolId, limit: Option<usize>) {
+        self.slots().set_limit(pool, limit);
+    }
+
+    pub fn counts(&self, pool: PoolId) -> Counts {
+        self.slots().counts(pool)
+    }
+
+    /// Cap, and connections in use of it.
+    pub fn usage(&self) -> (usize, usize) {
+        let slots = self.slots();
+        (slots.cap(), slots.used())
+    }
+
+    /// Why there is no connection at all, when there is none.
+    pub fn down(&self) -> Option<M::Error> {
+        self.slots().down().map(|trouble| trouble.cause.clone())
+    }
+
+    /// The last failure to open, until an opening succeeds.
+    pub fn trouble(&self) -> Option<M::Error> {
+        self.slots().trouble().map(|trouble| trouble.cause.clone())
+    }
+
+    fn slots(&self) -> MutexGuard<'_, TargetSlots<M>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, Vec<M::Key>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn key(&self, pool: PoolId) -> M::Key {
+        self.keys()[pool.0].clone()
+    }
+}
+
+/// What the janitor of a worker is asked to do. At most one job a connection: bounded by the cap.
+enum Job<M: Manage> {
+    Open(PoolId),
+    Clean(PoolId, Held<M::Connection>),
+    Close(PoolId, Held<M::Connection>),
+    /// Something began to need watching.
+    Watch,
+}
+
+/// One worker's counter: sessions borrow here.
+pub struct Desk<M: Manage> {
+    target: Arc<Target<M>>,
+    worker: WorkerId,
+    jobs: mpsc::UnboundedSender<Job<M>>,
+}
+
+impl<M: Manage> Desk<M> {
+    /// The desk, and the janitor that its worker has to run.
+    pub fn new(target: Arc<Target<M>>, worker: WorkerId) -> (Rc<Desk<M>>, Janitor<M>) {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let desk = Rc::new(Desk { target, worker, jobs });
+        (Rc::clone(&desk), Janitor::new(desk, inbox))
+    }
+
+    pub fn target(&self) -> &Arc<Target<M>> {
+        &self.target
+    }
+
+    /// An idle connection, if there is one and nobody waits.
+    #[inline]
+    pub fn try_borrow(self: &Rc<Self>, pool: PoolId) -> Option<Lease<M>> {
+        loop {
+            let held = self.target.slots().borrow(pool, self.worker)?;
+            if let Some(lease) = self.lend(pool, held) {
+                return Some(lease);
+            }
+        }
+    }
+
+    /// Queues for a connection; one is opened if the cap allows.
+    pub fn borrow(self: &Rc<Self>, pool: PoolId) -> Result<Waiting<M>, BorrowError<M::Error>> {
+        let (handover, outcome) = oneshot::channel();
+        let ticket = {
+            let mut slots = self.target.slots();
+            if let Some(cause) = slots.refusal(pool, Instant::now()) {
+                return Err(BorrowError::Refused(cause));
+            }
+            slots.enqueue(pool, handover).ok_or(BorrowError::QueueFull {
+                waiting: slots.counts(pool).waiting,
+            })?
+        };
+        self.carry_out_plan();
+        self.send(Job::Watch);
+        Ok(Waiting::new(Rc::clone(self), pool, ticket, outcome))
+    }
+
+    /// Wraps a connection that this worker is to have; discards it when it proves unfit.
+    fn lend(self: &Rc<Self>, pool: PoolId, mut held: Held<M::Connection>) -> Option<Lease<M>> {
+        if held.worker != self.worker {
+            held.worker = self.worker;
+            if self.target.manage.rehome(&mut held.connection).is_err() {
+                self.discard(pool, held);
+                return None;
+            }
+        }
+        if self.target.manage.is_dead(&mut held.connection) {
+            self.discard(pool, held);
+            return None;
+        }
+        Some(Lease::new(Rc::clone(self), pool, held))
+    }
+
+    fn discard(&self, pool: PoolId, held: Held<M::Connection>) {
+        self.target.slots().discard(pool);
+        self.send(Job::Close(pool, held));
+    }
+
+    /// Gives a clean connection to the next in line, or puts it by.
+    #[inline]
+    fn put_back(&self, pool: PoolId, mut held: Held<M::Connection>) {
+        let now = Instant::now();
+        loop {
+            let mut slots = self.target.slots();
+            let released = slots.release(pool, held, now);
+            let others_wait = slots.waiting() > 0;
+            drop(slots);
+            match released {
+                Released::Idle if others_wait => return self.carry_out_plan(),
+                Released::Idle => return,
+                Released::Close(worn) => return self.send(Job::Close(pool, worn)),
+                Released::Hand(handover, connection) => match handover.send(Ok(connection)) {
+                    Ok(()) => return,
+                    // That one has just gone away: the one behind is next.
+                    Err(Ok(back)) => held = back,
+                    Err(Err(_)) => return,
+                },
+            }
+        }
+    }
+
+    fn carry_out_plan(&self) {
+        let orders = self.target.slots().plan(Instant::now());
+        for order in orders {
+            self.send(match order {
+                Order::Open(pool) => Job::Open(pool),
+                Order::Close(pool, held) => Job::Close(pool, held),
+            });
+        }
+    }
+
+    fn send(&self, job: Job<M>) {
+        // The janitor goes only with its worker; a job lost then is a socket closed, which is what is due.
+        let _ = self.jobs.send(job);
+    }
+}

@@ -1,0 +1,229 @@
+//! One connection to PostgreSQL, and all that is known of its state.
+//!
+//! Knows how to talk while nobody else does (commands of Weir's own); a client's traffic passes through
+//! `session`.
+
+use std::io;
+use std::sync::Arc;
+
+use super::ledger::{Asker, Fate, Ledger, Owed};
+use super::replies::{Garbled, Replies, Reply};
+use super::settings::Settings;
+use crate::net::Stream;
+use crate::protocol::CancelKey;
+use crate::protocol::frame::{put, put_cstr};
+use crate::protocol::tag::frontend;
+
+/// The values that a server has reported (GUC_REPORT), in the order of its first reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameters(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Parameters {
+    pub fn new(reported: Vec<(Vec<u8>, Vec<u8>)>) -> Parameters {
+        Parameters(reported)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+    }
+
+    fn value(&self, name: &[u8]) -> Option<&[u8]> {
+        let known = self.0.iter().find(|(known, _)| known == name)?;
+        Some(&known.1)
+    }
+
+    fn set(&mut self, name: &[u8], value: &[u8]) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some(known) => known.1 = value.to_vec(),
+            None => self.0.push((name.to_vec(), value.to_vec())),
+        }
+    }
+
+    /// Those of `self` that `told` does not have, or has otherwise.
+    pub fn news<'a>(&'a self, told: &'a Parameters) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.iter().filter(|(name, value)| told.value(name) != Some(*value))
+    }
+}
+
+/// A connection that has logged in.
+#[derive(Debug)]
+pub struct Connection {
+    pub stream: Stream,
+    /// What a cancel request for it must carry.
+    pub key: CancelKey,
+    pub ledger: Ledger,
+    pub replies: Replies,
+    /// Replies read and not understood yet, left by a session that ended.
+    pub unread: Vec<u8>,
+    pub parameters: Arc<Parameters>,
+    /// Settings given to it, beyond what it started out with.
+    pub applied: Arc<Settings>,
+    /// There may be more in its session than `applied` tells: DISCARD ALL is due.
+    pub marked: bool,
+    /// A message was sent in part and never will be whole.
+    pub half_sent: bool,
+}
+
+/// Why a command of Weir's own did not do what it was to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("the connection broke: {0}")]
+    Io(#[from] io::Error),
+    #[error("the server closed the connection")]
+    Closed,
+    #[error("the server's replies make no sense: {0:?}")]
+    Garbled(Garbled),
+    /// An ErrorResponse: as much of its body as was there.
+    #[error("the server refused it")]
+    Refused(Vec<u8>),
+}
+
+impl From<Garbled> for CommandError {
+    fn from(garbled: Garbled) -> CommandError {
+        CommandError::Garbled(garbled)
+    }
+}
+
+const READ_BYTES: usize = 8 * 1024;
+
+impl Connection {
+    pub fn new(stream: Stream, key: CancelKey, parameters: Parameters) -> Connection {
+        Connection {
+            stream,
+            key,
+            ledger: Ledger::default(),
+            replies: Replies::default(),
+            unread: Vec::new(),
+            parameters: Arc::new(parameters),
+            applied: Arc::default(),
+            marked: false,
+            half_sent: false,
+        }
+    }
+
+    /// Takes note of a ParameterStatus.
+    pub fn note_parameter(parameters: &mut Arc<Parameters>, name: &[u8], value: &[u8]) {
+        if parameters.value(name) != Some(value) {
+            Arc::make_mut(parameters).set(name, value);
+        }
+    }
+
+    /// Brings the settings to `wanted` and waits for the server to agree.
+    /// Not cancel-safe: dropped halfway, the connection needs cleaning.
+    pub async fn apply(&mut self, wanted: &Arc<Settings>) -> Result<(), CommandError> {
+        let mut message = Vec::new();
+        wanted.put_change(&self.applied, &mut message);
+        if !message.is_empty() {
+            self.run(&message).await?;
+        }
+        self.applied = Arc::clone(wanted);
+        Ok(())
+    }
+
+    /// Runs one statement of Weir's own. Not cancel-safe.
+    pub async fn command(&mut self, text: &str) -> Result<(), CommandError> {
+        let mut message = Vec::new();
+        put(&mut message, frontend::QUERY, |body| put_cstr(body, text.as_bytes()));
+        self.run(&message).await
+    }
+
+    async fn run(&mut self, query: &[u8]) -> Result<(), CommandError> {
+        self.ledger.send(Owed::Query, Asker::Weir);
+        self.stream.send(query).await?;
+        match self.settle().await? {
+            None => Ok(()),
+            Some(error) => Err(CommandError::Refused(error)),
+        }
+    }
+
+    /// Sends a message that is no statement. Not cancel-safe.
+    pub async fn say(&mut self, message: &[u8], owed: Option<Owed>) -> Result<(), CommandError> {
+        if let Some(owed) = owed {
+            self.ledger.send(owed, Asker::Weir);
+        }
+        Ok(self.stream.send(message).await?)
+    }
+
+    /// Reads and drops replies until nothing is owed; the last error among them, if any.
+    /// Not cancel-safe: replies read so far are gone.
+    pub async fn settle(&mut self) -> Result<Option<Vec<u8>>, CommandError> {
+        let mut raw = std::mem::take(&mut self.unread);
+        let mut start = 0;
+        let mut error = None;
+        loop {
+            self.pass_over(&raw, &mut start, &mut error)?;
+            raw.drain(..start);
+            start = 0;
+            if !self.ledger.owes() && self.replies.at_boundary() {
+                self.unread = raw;
+                return Ok(error);
+            }
+            let held = raw.len();
+            raw.resize(held + READ_BYTES, 0);
+            let more = raw.get_mut(held..).unwrap_or_default();
+            let count = self.stream.receive(more).await?;
+            raw.truncate(held + count);
+            if count == 0 {
+                return Err(CommandError::Closed);
+            }
+        }
+    }
+
+    /// Passes over the replies in `raw` from `start` on, as far as they are whole.
+    fn pass_over(
+        &mut self,
+        raw: &[u8],
+        start: &mut usize,
+        error: &mut Option<Vec<u8>>,
+    ) -> Result<(), CommandError> {
+        loop {
+            let rest = raw.get(*start..).unwrap_or_default();
+            match self.replies.next(rest, &mut self.ledger)? {
+                Reply::Wait => return Ok(()),
+                Reply::Pass { bytes, .. } | Reply::Ready { bytes, .. } => *start += bytes,
+                Reply::Parameter {
+                    bytes, name, value, ..
+                } => {
+                    Self::note_parameter(&mut self.parameters, name, value);
+                    *start += bytes;
+                }
+                Reply::Error { prefix, .. } => *error = Some(prefix.to_vec()),
+            }
+        }
+    }
+
+    /// Looks at what came in while nobody was listening; false when the connection is of no more use.
+    /// Costs no system call when nothing came.
+    pub fn is_alive(&mut self) -> bool {
+        use std::task::{Context, Poll, Waker};
+        let mut cx = Context::from_waker(Waker::noop());
+        while self.stream.may_be_readable() {
+            let mut buffer = [0; 2048];
+            let count = match self.stream.poll_read_into(&mut cx, &mut buffer) {
+                Poll::Pending => return true,
+                Poll::Ready(Ok(0) | Err(_)) => return false,
+                Poll::Ready(Ok(count)) => count,
+            };
+            let mut raw = std::mem::take(&mut self.unread);
+            raw.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            let (mut start, mut error) = (0, None);
+            // Notices and changed parameters are all that a server says unasked and lives on.
+            if self.pass_over(&raw, &mut start, &mut error).is_err() || error.is_some() {
+                return false;
+            }
+            raw.drain(..start);
+            self.unread = raw;
+        }
+        true
+    }
+
+    /// Whether a session may have it as it is.
+    pub fn is_clean(&self) -> bool {
+        self.ledger.is_idle() && self.replies.at_boundary() && !self.marked && !self.half_sent
+    }
+
+    /// Where the answer to what is owed next will go.
+    pub fn fate(&self) -> Fate {
+        self.ledger.fate()
+    }
+}

@@ -1,0 +1,414 @@
+//! What a server still owes: one entry for each message sent to it that it will answer.
+//!
+//! Pure. Knows which reply settles which message; not who asked, nor where replies go.
+//! Source: chapter "Message Flow"; for COPY and errors, `src/backend/tcop/postgres.c` and `commands/copyfromparse.c`.
+
+use std::collections::VecDeque;
+
+use crate::protocol::reply::TxStatus;
+use crate::protocol::tag::{backend, frontend};
+
+/// A message that will be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owed {
+    Query,
+    FunctionCall,
+    Parse,
+    Bind,
+    Close,
+    Describe,
+    Execute,
+    Sync,
+    /// CopyDone or CopyFail sent before the server said that it copies: answered by nothing of its own.
+    CopyEnd,
+}
+
+impl Owed {
+    /// What the server will owe for a message of this type, if anything.
+    pub fn by(tag: u8) -> Option<Owed> {
+        Some(match tag {
+            frontend::QUERY => Owed::Query,
+            frontend::FUNCTION_CALL => Owed::FunctionCall,
+            frontend::PARSE => Owed::Parse,
+            frontend::BIND => Owed::Bind,
+            frontend::CLOSE => Owed::Close,
+            frontend::DESCRIBE => Owed::Describe,
+            frontend::EXECUTE => Owed::Execute,
+            frontend::SYNC => Owed::Sync,
+            frontend::COPY_DONE | frontend::COPY_FAIL => Owed::CopyEnd,
+            _ => return None,
+        })
+    }
+
+    const fn ends_in_ready(self) -> bool {
+        matches!(self, Owed::Query | Owed::FunctionCall | Owed::Sync)
+    }
+}
+
+/// Who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    Client,
+    /// Weir itself: the client must not see the answer.
+    Weir,
+    /// The client, in a Query that is nothing but DISCARD ALL.
+    Discarding,
+}
+
+/// Where a reply goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Forward,
+    Withhold,
+}
+
+/// A ReadyForQuery, and what it concludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concluded {
+    pub asker: Asker,
+    pub failed: bool,
+}
+
+/// The server said something that answers nothing: one of us has lost count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfStep(pub u8);
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    owed: Owed,
+    asker: Asker,
+}
+
+/// COPY FROM STDIN, as the server sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CopyIn {
+    No,
+    /// It takes CopyData, and passes over Sync and Flush.
+    Yes { passed_over_sync: bool },
+}
+
+#[derive(Debug)]
+pub struct Ledger {
+    entries: VecDeque<Entry>,
+    tx: TxStatus,
+    copy_in: CopyIn,
+    /// After an error: everything up to the next Sync, not sent yet, will be ignored.
+    skipping: bool,
+    /// Extended-protocol messages were sent, and no Sync behind them.
+    unsynced: bool,
+    /// An ErrorResponse came since the last ReadyForQuery.
+    failed: bool,
+    /// It can't be told any more what is owed.
+    doubtful: bool,
+}
+
+impl Default for Ledger {
+    fn default() -> Ledger {
+        Ledger {
+            entries: VecDeque::new(),
+            tx: TxStatus::Idle,
+            copy_in: CopyIn::No,
+            skipping: false,
+            unsynced: false,
+            failed: false,
+            doubtful: false,
+        }
+    }
+}
+
+/// So many answers may be outstanding before a client is read no further. Each is at least five
+/// bytes, and PostgreSQL holds back 8 KiB of them at most, so this can't wait for ever.
+pub const MAX_OUTSTANDING: usize = 8192;
+
+impl Ledger {
+    pub fn tx(&self) -> TxStatus {
+        self.tx
+    }
+
+    pub fn is_copying_in(&self) -> bool {
+        self.copy_in != CopyIn::No
+    }
+
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.entries.len() >= MAX_OUTSTANDING
+    }
+
+    /// Whether an extended-protocol sequence is open: sent in part, with no Sync.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced || self.skipping
+    }
+
+    /// Whether answers are outstanding.
+    pub fn owes(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
+    /// Nothing owed, nothing begun: the server waits for a new command.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.entries.is_empty() && !self.is_unsynced() && !self.is_copying_in() && !self.doubtful
+    }
+
+    /// Settled, and outside a transaction.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.is_settled() && self.tx == TxStatus::Idle
+    }
+
+    /// How many ReadyForQuery are to come.
+    pub fn readies_owed(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.owed.ends_in_ready()).count()
+    }
+
+    /// A message goes to the server.
+    #[inline]
+    pub fn send(&mut self, owed: Owed, asker: Asker) {
+        if let CopyIn::Yes { .. } = self.copy_in {
+            match owed {
+                Owed::Sync => {
+                    self.copy_in = CopyIn::Yes {
+                        passed_over_sync: true,
+                    };
+                    return;
+                }
+                Owed::CopyEnd => {
+                    self.copy_in = CopyIn::No;
+                    return;
+                }
+                _ => {}
+            }
+        }
+        if self.skipping && owed != Owed::Sync {
+            return;
+        }
+        match owed {
+            Owed::Sync => (self.skipping, self.unsynced) = (false, false),
+            Owed::Query | Owed::FunctionCall => self.unsynced = false,
+            Owed::CopyEnd if self.entries.is_empty() => return,
+            Owed::CopyEnd => {}
+            Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => self.unsynced = true,
+        }
+        self.entries.push_back(Entry { owed, asker });
+    }
+
+    /// Where an answer to what is owed next goes.
+    #[inline]
+    pub fn fate(&self) -> Fate {
+        match self.entries.front() {
+            Some(entry) if entry.asker == Asker::Weir => Fate::Withhold,
+            _ => Fate::Forward,
+        }
+    }
+
+    /// A reply other than ErrorResponse and ReadyForQuery begins.
+    #[inline]
+    pub fn reply(&mut self, tag: u8) -> Result<Fate, OutOfStep> {
+        self.drop_copy_ends();
+        let fate = self.fate();
+        let owed = self.entries.front().map(|entry| entry.owed);
+        let settles = match tag {
+            backend::PARSE_COMPLETE => Self::expect(owed, Owed::Parse, tag)?,
+            backend::BIND_COMPLETE => Self::expect(owed, Owed::Bind, tag)?,
+            backend::CLOSE_COMPLETE => Self::expect(owed, Owed::Close, tag)?,
+            backend::ROW_DESCRIPTION | backend::NO_DATA => owed == Some(Owed::Describe),
+            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => {
+                owed == Some(Owed::Execute)
+            }
+            backend::COPY_IN_RESPONSE => {
+                self.begin_copy_in();
+                false
+            }
+            _ => false,
+        };
+        if settles {
+            self.entries.pop_front();
+        }
+        Ok(fate)
+    }
+
+    fn expect(head: Option<Owed>, expected: Owed, tag: u8) -> Result<bool, OutOfStep> {
+        if head == Some(expected) {
+            Ok(true)
+        } else {
+            Err(OutOfStep(tag))
+        }
+    }
+
+    fn drop_copy_ends(&mut self) {
+        while self.entries.front().is_some_and(|entry| entry.owed == Owed::CopyEnd) {
+            self.entries.pop_front();
+        }
+    }
+
+    /// The head of the queue copies in. Syncs sent behind it, ahead of its end, are passed over.
+    fn begin_copy_in(&mut self) {
+        let end = self.entries.iter().position(|entry| entry.owed == Owed::CopyEnd);
+        let within = end.unwrap_or(self.entries.len());
+        let mut place = 0;
+        let mut passed_over_sync = false;
+        self.entries.retain(|entry| {
+            let swallowed = place > 0 && place < within && entry.owed == Owed::Sync;
+            let keep = !swallowed && end != Some(place);
+            passed_over_sync |= swallowed;
+            place += 1;
+            keep
+        });
+        match end {
+            Some(_) => self.copy_in = CopyIn::No,
+            None => {
+                self.copy_in = CopyIn::Yes { passed_over_sync };
+                // The Syncs are gone: what was sent is open again until the next one.
+                self.unsynced |= self.entries.front().is_some_and(|entry| entry.owed == Owed::Execute);
+            }
+        }
+    }
+
+    /// An ErrorResponse. `Withhold` only if it answers a Query of Weir's own.
+    pub fn error(&mut self) -> Fate {
+        self.drop_copy_ends();
+        self.failed = true;
+        if self.copy_in
+            == (CopyIn::Yes {
+                passed_over_sync: true,
+            })
+        {
+            // Did the error come before that Sync was read, or after? Nobody can tell from here.
+            self.doubtful = true;
+        }
+        self.copy_in = CopyIn::No;
+        match self.entries.front().copied() {
+            Some(entry) if entry.owed.ends_in_ready() => match entry.asker {
+                Asker::Weir => Fate::Withhold,
+                Asker::Client | Asker::Discarding => Fate::Forward,
+            },
+            Some(_) => {
+                self.skip_to_sync();
+                Fate::Forward
+            }
+            None => Fate::Forward,
+        }
+    }
+
+    fn skip_to_sync(&mut self) {
+        while let Some(entry) = self.entries.front() {
+            if entry.owed == Owed::Sync {
+                return;
+            }
+            self.entries.pop_front();
+        }
+        self.skipping = true;
+    }
+
+    /// Whether the head of the queue is a Parse, so that an error now means that it failed.
+    pub fn next_is_parse(&self) -> bool {
+        self.entries.front().is_some_and(|entry| entry.owed == Owed::Parse)
+    }
+
+    /// A ReadyForQuery.
+    #[inline]
+    pub fn ready(&mut self, tx: TxStatus) -> Result<Concluded, OutOfStep> {
+        self.drop_copy_ends();
+        match self.entries.pop_front() {
+            Some(entry) if entry.owed.ends_in_ready() => {
+                self.tx = tx;
+                self.copy_in = CopyIn::No;
+                let failed = std::mem::take(&mut self.failed);
+                self.drop_copy_ends();
+                Ok(Concluded {
+                    asker: entry.asker,
+                    failed,
+                })
+            }
+            _ => Err(OutOfStep(backend::READY_FOR_QUERY)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a script: `>X` sends X, `<X` receives X; ReadyForQuery in transaction is `<z`. Shows
+    /// what is withheld, and at the end whether the ledger is settled.
+    fn run(script: &str) -> String {
+        let mut ledger = Ledger::default();
+        let mut shown = String::new();
+        for word in script.split_whitespace() {
+            let mut bytes = word.bytes();
+            let (way, tag, own) = (bytes.next(), bytes.next().unwrap_or(b'?'), bytes.next());
+            let asker = if own == Some(b'*') { Asker::Weir } else { Asker::Client };
+            let fate = match (way, tag) {
+                (Some(b'>'), _) => {
+                    if let Some(owed) = Owed::by(tag) {
+                        ledger.send(owed, asker);
+                    }
+                    continue;
+                }
+                (_, b'E') => Ok(ledger.error()),
+                (_, b'Z' | b'z') => {
+                    let tx = if tag == b'Z' { TxStatus::Idle } else { TxStatus::InTransaction };
+                    ledger.ready(tx).map(|concluded| match concluded.asker {
+                        Asker::Weir => Fate::Withhold,
+                        Asker::Client | Asker::Discarding => Fate::Forward,
+                    })
+                }
+                _ => ledger.reply(tag),
+            };
+            match fate {
+                Ok(Fate::Forward) => shown.push(tag as char),
+                Ok(Fate::Withhold) => {}
+                Err(_) => shown.push('!'),
+            }
+        }
+        if ledger.is_doubtful() {
+            shown.push_str(" doubtful");
+        } else if ledger.is_idle() {
+            shown.push_str(" idle");
+        } else if ledger.is_settled() {
+            shown.push_str(" settled");
+        }
+        shown
+    }
+
+    #[test]
+    fn scripts() {
+        let cases = [
+            (">Q <T <D <C <Z", "TDCZ idle"),
+            (">Q >Q <C <Z", "CZ"),
+            (">Q <C <z", "Cz settled"),
+            (">Q* >Q <C <Z <C <Z", "CZ idle"),
+            (">Q* >Q <C <z <E <z", "Ez settled"),
+            (">P >B >D >E >S <1 <2 <T <D <C <Z", "12TDCZ idle"),
+            (">P >D >S <1 <t <T <Z", "1tTZ idle"),
+            (">P >B >E >H <1 <2 <s", "12s"),
+            (">P >B >E >H <1 <2 <C >S <Z", "12CZ idle"),
+            (">P* >B >E >S <1 <2 <C <Z", "2CZ idle"),
+            (">P >B >E >S >P >S <1 <E <Z <1 <Z", "1EZ1Z idle"),
+            // An error, then messages that are ignored until Sync, a Query among them.
+            (">P >H <E >B >E >Q >S <Z", "EZ idle"),
+            // COPY by Query, with a Sync inside that is passed over.
+            (">Q <G >d >S >c <C <Z", "GCZ idle"),
+            (">Q <G >d >f <E <Z", "GEZ idle"),
+            // COPY by Execute: the Sync sent ahead is passed over, another one ends it.
+            (">B >E >S <2 <G >d >c >S <C <Z", "2GCZ idle"),
+            (">B >E >S <2 <G >d >c <C", "2GC"),
+            // All of it in one go.
+            (">B >E >S >d >c >S <2 <G <C <Z", "2GCZ idle"),
+            // CopyDone for a COPY that failed before it began.
+            (">B >E >c >S <2 <E <Z", "2EZ idle"),
+            (">Q >c <E <Z", "EZ idle"),
+            (">B >E >S <2 <G >S <E", "2GE doubtful"),
+            (">F <V <Z", "VZ idle"),
+            ("<N <A <S", "NAS idle"),
+            ("<1", "! idle"),
+            ("<Z", "! idle"),
+        ];
+        for (script, expected) in cases {
+            assert_eq!(run(script), expected, "{script}");
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What a server sends, frame by frame: what goes on to the client, what is withheld, what it concludes.
+//!
+//! Pure: bytes in, numbers out. Rows are passed over by their headers. Knows nothing of requests but what the
+//! ledger says is owed.
+
+use crate::protocol::frame::{BadLength, HEADER_BYTES, Head};
+use crate::protocol::reply::{TxStatus, error_field, parameter_status};
+use crate::protocol::tag::backend;
+use super::ledger::{Concluded, Fate, Ledger, OutOfStep};
+
+/// So much of an ErrorResponse is awaited before it is passed on: severity and SQLSTATE stand first.
+const ERROR_PREFIX_BYTES: usize = 256;
+/// A ParameterStatus larger than this is passed on unread.
+const PARAMETER_BYTES: usize = 16 * 1024;
+
+/// The server broke the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Garbled {
+    Length(BadLength),
+    OutOfStep(OutOfStep),
+    Ready,
+}
+
+impl From<OutOfStep> for Garbled {
+    fn from(fault: OutOfStep) -> Garbled {
+        Garbled::OutOfStep(fault)
+    }
+}
+
+/// The next thing to do with the bytes at the front.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// More must come in first.
+    Wait,
+    /// So many bytes, of no consequence.
+    Pass { bytes: usize, fate: Fate },
+    /// A setting as the server has it now.
+    Parameter {
+        bytes: usize,
+        fate: Fate,
+        name: &'a [u8],
+        value: &'a [u8],
+    },
+    /// An error begins; `prefix` is as much of its body as is there. To be passed on like any bytes.
+    Error {
+        fate: Fate,
+        fatal: bool,
+        parse_failed: bool,
+        prefix: &'a [u8],
+    },
+    Ready {
+        bytes: usize,
+        concluded: Concluded,
+        tx: TxStatus,
+    },
+}
+
+/// Where in the stream of replies we are.
+#[derive(Debug)]
+pub struct Replies {
+    /// Bytes of the current message that have not been passed on.
+    left: usize,
+    fate: Fate,
+}
+
+impl Default for Replies {
+    fn default() -> Replies {
+        Replies {
+            left: 0,
+            fate: Fate::Forward,
+        }
+    }
+}
+
+impl Replies {
+    /// Whether the last message was passed on in full.
+    #[inline]
+    pub fn at_boundary(&self) -> bool {
+        self.left == 0
+    }
+
+    pub fn next<'a>(&mut self, raw: &'a [u8], ledger: &mut Ledger) -> Result<Reply<'a>, Garbled> {
+        let mut passed = self.pass_on(raw.len());
+        loop {
+            if self.left > 0 {
+                return Ok(self.pass(passed));
+            }
+            let rest = raw.get(passed..).unwrap_or_default();
+            let Some(head) = Head::parse(rest) else {
+                return Ok(self.pass(passed));
+            };
+            let head = head.map_err(Garbled::Length)?;
+            if passed > 0 && (is_notable(head) || self.fate_ahead(head, ledger) != self.fate) {
+                return Ok(self.pass(passed));
+            }
+            if is_notable(head) {
+                return self.notable(head, rest, ledger);
+            }
+            if !is_row(head.tag) {
+                self.fate = ledger.reply(head.tag)?;
+            }
+            self.left = head.frame_bytes();
+            passed += self.pass_on(rest.len());
+        }
+    }
+
+    /// Takes what is there of the current message.
+    #[inline]
+    fn pass_on(&mut self, available: usize) -> usize {
+        let taken = self.left.min(available);
+        self.left -= taken;
+        taken
+    }
+
+    fn pass(&self, bytes: usize) -> Reply<'static> {
+        if bytes == 0 {
+            return Reply::Wait;
+        }
+        Reply::Pass {
+            bytes,
+            fate: self.fate,
+        }
+    }
+
+    /// Where the next message will go, before the ledger has taken note of it.
+    #[inline]
+    fn fate_ahead(&self, head: Head, ledger: &Ledger) -> Fate {
+        if is_row(head.tag) { self.fate } else { ledger.fate() }
+    }
+
+    /// A message that must be in memory, in whole or in part, to be understood.
+    fn notable<'a>(&mut self, head: Head, rest: &'a [u8], ledger: &mut Ledger) -> Result<Reply<'a>, Garbled> {
+        let wanted = match head.tag {
+            backend::ERROR_RESPONSE => head.frame_bytes().min(ERROR_PREFIX_BYTES),
+            _ => head.frame_bytes(),
+        };
+        if rest.len() < wanted {
+            return Ok(Reply::Wait);
+        }
+        let bytes = head.frame_bytes();
+        let body = rest
+            .get(HEADER_BYTES..bytes.min(rest.len()))
+            .unwrap_or_default();
+        match head.tag {
+            backend::READY_FOR_QUERY => {
+                let status = body.first().filter(|_| body.len() == 1);
+                let tx = status.and_then(|&byte| TxStatus::from_byte(byte));
+                let tx = tx.ok_or(Garbled::Ready)?;
+                let concluded = ledger.ready(tx)?;
+                Ok(Reply::Ready { bytes, concluded, tx })
+            }
+            backend::PARAMETER_STATUS => {
+                let (name, value) = parameter_status(body).unwrap_or_default();
+                let fate = ledger.fate();
+                Ok(Reply::Parameter {
+                    bytes,
+                    fate,
+                    name,
+                    value,
+                })
+            }
+            _ => {
+                let parse_failed = ledger.next_is_parse();
+                self.fate = ledger.error();
+                self.left = bytes;
+                Ok(Reply::Error {
+                    fate: self.fate,
+                    fatal: matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC")),
+                    parse_failed,
+                    prefix: body,
+                })
+            }
+        }
+    }
+}
+
+#[inline]
+fn is_row(tag: u8) -> bool {
+    matches!(tag, backend::DATA_ROW | backend::COPY_DATA)
+}
+
+#[inline]
+fn is_notable(head: Head) -> bool {
+    match head.tag {
+        backend::READY_FOR_QUERY | backend::ERROR_RESPONSE => true,
+        backend::PARAMETER_STATUS => head.frame_bytes() <= PARAMETER_BYTES,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::frame::put;
+    use crate::protocol::reply::put_ready_for_query;
+    use crate::server::ledger::{Asker, Owed};
+
+    fn answers() -> Vec<u8> {
+        let mut out = Vec::new();
+        // A withheld Query, then one of the client's with an error in it.
+        put(&mut out, b'C', |body| body.extend_from_slice(b"BEGIN\0"));
+        put_ready_for_query(&mut out, TxStatus::InTransaction);
+        put(&mut out, b'S', |body| body.extend_from_slice(b"a\0b\0"));
+        put(&mut out, b'T', |body| body.extend_from_slice(&[0; 40]));
+        put(&mut out, b'D', |body| body.extend_from_slice(&[1; 400]));
+        put(&mut out, b'E', |body| body.extend_from_slice(b"SERROR\0VERROR\0C42601\0\0"));
+        put_ready_for_query(&mut out, TxStatus::Failed);
+        out
+    }
+
+    /// Relays with reads of `step` bytes; gives what the client sees and the notable events.
+    fn relay(stream: &[u8], step: usize) -> (Vec<u8>, String) {
+        let mut ledger = Ledger::default();
+        ledger.send(Owed::Query, Asker::Weir);
+        ledger.send(Owed::Query, Asker::Client);
+        let (mut replies, mut seen, mut events) = (Replies::default(), Vec::new(), String::new());
+        let (mut start, mut end) = (0, 0);
+        while end < stream.len() {
+            end = (end + step).min(stream.len());
+            loop {
+                let raw = &stream[start..end];
+                let (bytes, fate) = match replies.next(raw, &mut ledger).unwrap() {
+                    Reply::Wait => break,
+                    Reply::Pass { bytes, fate } => (bytes, fate),
+                    Reply::Parameter { bytes, fate, .. } => {
+                        events.push('S');
+                        (bytes, fate)
+                    }
+                    Reply::Error { fatal, .. } => {
+                        events.push(if fatal { 'F' } else { 'E' });
+                        continue;
+                    }
+                    Reply::Ready { bytes, concluded, .. } => {
+                        events.push('Z');
+                        let own = concluded.asker == Asker::Weir;
+                        (bytes, if own { Fate::Withhold } else { Fate::Forward })
+                    }
+                };
+                if fate == Fate::Forward {
+                    seen.extend_from_slice(&raw[..bytes]);
+                }
+                start += bytes;
+            }
+        }
+        assert!(replies.at_boundary() && ledger.is_settled() && start == stream.len());
+        (seen, events)
+    }
+
+    #[test]
+    fn any_split_gives_the_same() {
+        let stream = answers();
+        let withheld = 5 + 6 + 6;
+        for step in 1..=stream.len() {
+            let (seen, events) = relay(&stream, step);
+            assert_eq!(seen, &stream[withheld..], "reads of {step}");
+            assert_eq!(events, "ZSEZ", "reads of {step}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_told() {
+        let mut replies = Replies::default();
+        let mut ledger = Ledger::default();
+        assert!(replies.next(b"Z\0\0\0\x05I", &mut ledger).is_err());
+        assert!(replies.next(b"D\0\0\0\x01", &mut ledger).is_err());
+        assert!(replies.next(b"1\0\0\0\x04", &mut ledger).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Settings that a server connection has been given, and how to turn one set into another.
+//!
+//! Pure. Knows how to say it in SQL, in plain ASCII, whatever the connection's encoding and string syntax;
+//! not where the settings come from.
+
+use std::io::Write;
+
+use crate::protocol::frame::put;
+use crate::protocol::tag::frontend;
+
+/// Values by name, sorted; names in lower case. Empty: as the server starts out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Settings(Vec<(String, Vec<u8>)>);
+
+impl Settings {
+    /// Of two values for one name the later one holds, as in a startup packet.
+    pub fn new(given: impl IntoIterator<Item = (String, Vec<u8>)>) -> Settings {
+        let mut settings: Vec<(String, Vec<u8>)> = Vec::new();
+        for (name, value) in given {
+            match settings.binary_search_by(|(known, _)| known.cmp(&name)) {
+                Ok(place) => settings[place].1 = value,
+                Err(place) => settings.insert(place, (name, value)),
+            }
+        }
+        Settings(settings)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+    }
+
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        let place = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        self.0.get(place).map(|(_, value)| value.as_slice())
+    }
+
+    /// Appends the Query that makes a server which has `from` have `self`; nothing if it has already.
+    ///
+    /// `set_config` and not SET: it takes a value as a startup packet does, a list included, and NULL
+    /// brings back the server's own default.
+    pub fn put_change(&self, from: &Settings, out: &mut Vec<u8>) -> Change {
+        let lost = from.0.iter().filter(|(name, _)| self.value(name).is_none());
+        let lost = lost.map(|(name, _)| (name, None));
+        let new = self.0.iter().filter(|(name, value)| from.value(name) != Some(value));
+        let new = new.map(|(name, value)| (name, Some(value)));
+        let mut changes = lost.chain(new).peekable();
+        if changes.peek().is_none() {
+            return Change::None;
+        }
+        put(out, frontend::QUERY, |body| {
+            let mut lead: &[u8] = b"SELECT ";
+            for (name, value) in changes {
+                body.extend_from_slice(lead);
+                lead = b", ";
+                body.extend_from_slice(b"pg_catalog.set_config(");
+                put_literal(body, name.as_bytes());
+                body.push(b',');
+                match value {
+                    Some(value) => put_literal(body, value),
+                    None => body.extend_from_slice(b"NULL"),
+                }
+                body.extend_from_slice(b",false)");
+            }
+            body.push(0);
+        });
+        Change::Sent
+    }
+}
+
+/// Whether there was anything to change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    Sent,
+}
+
+/// An escape string constant in ASCII: reads the same whatever `standard_conforming_strings` and
+/// `client_encoding` are.
+fn put_literal(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(b"E'");
+    for &byte in text {
+        match byte {
+            b'\'' => out.extend_from_slice(b"''"),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b' '..=b'~' => out.push(byte),
+            _ => write!(out, "\\x{byte:02x}").expect("a Vec takes all that is written"),
+        }
+    }
+    out.push(b'\'');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        Settings::new(pairs.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())))
+    }
+
+    fn change(from: &Settings, to: &Settings) -> String {
+        let mut out = Vec::new();
+        match to.put_change(from, &mut out) {
+            Change::None => String::new(),
+            Change::Sent => String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn only_the_difference_is_sent() {
+        let from = settings(&[("timezone", "UTC"), ("search_path", "a, b")]);
+        let to = settings(&[("search_path", "c"), ("datestyle", "ISO"), ("search_path", "a, b")]);
+        assert_eq!(change(&to, &to), "");
+        assert_eq!(
+            change(&from, &to),
+            "SELECT pg_catalog.set_config(E'timezone',NULL,false), \
+             pg_catalog.set_config(E'datestyle',E'ISO',false)"
+        );
+    }
+
+    #[test]
+    fn values_can_not_break_out() {
+        let nasty = settings(&[("a.b", "it's \\ \n é")]);
+        assert_eq!(
+            change(&Settings::default(), &nasty),
+            "SELECT pg_catalog.set_config(E'a.b',E'it''s \\\\ \\x0a \\xc3\\xa9',false)"
+        );
+    }
+}

@@ -1,0 +1,329 @@
+//! One conversation, as a function from bytes to decisions.
+//!
+//! Pure: no socket, no clock. It decides what goes to the server and when one is needed, what is answered
+//! without, why the session is pinned, and when a server may be released. It never owns the bytes.
+
+use super::deferred::{Deferred, Outcome};
+use super::pins::{Pins, Reason};
+use super::prepared::{self, Placing, Statement};
+use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
+use crate::protocol::frame::Head;
+use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
+use crate::protocol::tag::frontend;
+use crate::server::ledger::{Asker, Concluded, Ledger, Owed};
+use crate::sql::Effects;
+
+/// What to do with a client's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// More must come in first (or, with a server, replies).
+    Wait,
+    /// A server is needed for what stands at the front.
+    Borrow,
+    /// So many bytes go to the server.
+    Forward(usize),
+    /// So many bytes are dealt with.
+    Consume(usize),
+    /// The client says goodbye.
+    Terminate,
+}
+
+/// The limits of one conversation.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// A unit larger than this does not wait to be complete.
+    pub max_unit_bytes: usize,
+}
+
+#[derive(Debug)]
+pub struct Core {
+    bounds: Bounds,
+    units: Units,
+    /// Bytes still to come of a message that was forwarded, or refused, in part.
+    frame_left: usize,
+    text: TextScan,
+    /// The unit was refused: everything up to its Sync is passed over.
+    refusing: bool,
+    statement: Statement,
+    pins: Pins,
+    deferred: Deferred,
+}
+
+impl Core {
+    pub fn new(bounds: Bounds) -> Core {
+        Core {
+            bounds,
+            units: Units::default(),
+            frame_left: 0,
+            text: TextScan::default(),
+            refusing: false,
+            statement: Statement::default(),
+            pins: Pins::default(),
+            deferred: Deferred::default(),
+        }
+    }
+
+    pub fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    /// What the client believes while it has no server.
+    pub fn tx(&self) -> TxStatus {
+        self.deferred.tx()
+    }
+
+    /// Whether a client without a server is at a point where nothing would be cut in two.
+    pub fn is_quiet(&self) -> bool {
+        self.frame_left == 0 && !self.refusing && self.tx() == TxStatus::Idle
+    }
+
+    /// The client has no server. Answers of our own go to `answer`.
+    pub fn without_server(&mut self, pending: &[u8], answer: &mut Vec<u8>) -> Result<Step, Violation> {
+        if self.frame_left > 0 {
+            return Ok(self.pass_over(pending.len()));
+        }
+        if self.refusing {
+            return self.refuse_on(pending, answer);
+        }
+        self.units.measure(pending);
+        if let Some(violation) = self.units.violation() {
+            return Err(violation);
+        }
+        let Some(head) = head(pending)? else {
+            return Ok(Step::Wait);
+        };
+        if self.units.complete() == 0 {
+            let full = pending.len() >= self.bounds.max_unit_bytes;
+            return Ok(if full { Step::Borrow } else { Step::Wait });
+        }
+        if head.tag == frontend::TERMINATE {
+            return Ok(Step::Terminate);
+        }
+        let frame = pending.get(..head.frame_bytes()).unwrap_or_default();
+        if self.deferred.answer(head, frame, answer) == Outcome::NeedsServer {
+            return Ok(Step::Borrow);
+        }
+        if head.tag == frontend::QUERY {
+            self.statement.forget();
+        }
+        self.units.consumed(frame.len());
+        Ok(Step::Consume(frame.len()))
+    }
+
+    /// A server was borrowed: what must be sent to it before the client's own messages. The settings
+    /// have been seen to.
+    pub fn begin(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
+        self.statement.moved();
+        if let Some(begin) = self.deferred.take_begin() {
+            prologue.extend_from_slice(&begin);
+            ledger.send(Owed::Query, Asker::Weir);
+        }
+    }
+
+    /// The client has a server. Messages of our own that must come before the bytes forwarded next
+    /// go to `prologue`. To be called only when all that was forwarded has been sent.
+    pub fn with_server(
+        &mut self,
+        pending: &[u8],
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> Result<Step, Violation> {
+        if self.frame_left > 0 {
+            return Ok(self.stream_on(pending));
+        }
+        self.units.measure(pending);
+        if let Some(violation) = self.units.violation() {
+            return Err(violation);
+        }
+        let within = if self.may_stream(pending, ledger) { pending.len() } else { self.units.complete() };
+        let pending = pending.get(..within).unwrap_or_default();
+        let mut forwarded = 0;
+        while self.frame_left == 0 && !ledger.is_full() {
+            let rest = pending.get(forwarded..).unwrap_or_default();
+            let Some(head) = head(rest).ok().flatten() else { break };
+            let Some(meaning) = meaning(head, rest)? else { break };
+            if meaning == Meaning::Terminate {
+                if forwarded == 0 {
+                    return Ok(Step::Terminate);
+                }
+                break;
+            }
+            if meaning == Meaning::UsesUnnamed && !self.place_unnamed(forwarded, ledger, prologue) {
+                break;
+            }
+            forwarded += self.forward(head, meaning, rest, ledger);
+        }
+        if forwarded == 0 {
+            return Ok(Step::Wait);
+        }
+        self.units.consumed(forwarded);
+        Ok(Step::Forward(forwarded))
+    }
+
+    /// Whether bytes may go to the server before their unit is complete: only if it is ours anyway, or
+    /// the unit is too large to keep.
+    fn may_stream(&self, pending: &[u8], ledger: &Ledger) -> bool {
+        ledger.tx() != TxStatus::Idle
+            || ledger.is_unsynced()
+            || ledger.is_copying_in()
+            || self.pins.any()
+            || pending.len() >= self.bounds.max_unit_bytes
+    }
+
+    /// Makes the server have the client's unnamed statement. False: send what was forwarded first.
+    fn place_unnamed(&mut self, forwarded: usize, ledger: &mut Ledger, prologue: &mut Vec<u8>) -> bool {
+        if self.statement.is_placed() {
+            return true;
+        }
+        if forwarded > 0 {
+            return false;
+        }
+        match self.statement.place(prologue) {
+            Placing::Nothing => {}
+            Placing::Parse => ledger.send(Owed::Parse, Asker::Weir),
+            Placing::Close => ledger.send(Owed::Close, Asker::Weir),
+        }
+        true
+    }
+
+    /// Lets one message pass, as much of it as is there; what it changes is noted.
+    fn forward(&mut self, head: Head, meaning: Meaning, rest: &[u8], ledger: &mut Ledger) -> usize {
+        let available = head.frame_bytes().min(rest.len());
+        let frame = rest.get(..available).unwrap_or_default();
+        let whole = available == head.frame_bytes();
+        let effects = match meaning {
+            Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed => self.scan(head, frame, whole),
+            _ => Effects::NONE,
+        };
+        self.pins.add_effects(effects);
+        match meaning {
+            Meaning::Query => {
+                self.statement.forget();
+                self.pins.remove(Reason::UnnamedStatement);
+            }
+            Meaning::ParseUnnamed => {
+                let keep = whole && available <= prepared::KEPT_BYTES;
+                if self.statement.parsed(keep.then_some(frame)) {
+                    self.pins.remove(Reason::UnnamedStatement);
+                } else {
+                    self.pins.add(Reason::UnnamedStatement);
+                }
+            }
+            Meaning::ParseNamed => self.pins.add(Reason::NamedStatement),
+            Meaning::CloseUnnamed => self.statement.forget(),
+            Meaning::Plain | Meaning::UsesUnnamed | Meaning::Terminate => {}
+        }
+        if let Some(owed) = Owed::by(head.tag) {
+            let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
+            ledger.send(owed, if discards { Asker::Discarding } else { Asker::Client });
+        }
+        self.frame_left = head.frame_bytes() - available;
+        available
+    }
+
+    fn scan(&mut self, head: Head, frame: &[u8], whole: bool) -> Effects {
+        let body = frame.get(crate::protocol::frame::HEADER_BYTES..).unwrap_or_default();
+        if whole {
+            return TextScan::whole(head.tag, body);
+        }
+        self.text.begin(head.tag);
+        self.text.feed(body).unwrap_or(Effects::NONE)
+    }
+
+    /// More of a message whose beginning was forwarded.
+    fn stream_on(&mut self, pending: &[u8]) -> Step {
+        let count = self.frame_left.min(pending.len());
+        if count == 0 {
+            return Step::Wait;
+        }
+        let part = pending.get(..count).unwrap_or_default();
+        if let Some(effects) = self.text.feed(part) {
+            self.pins.add_effects(effects);
+        }
+        self.frame_left -= count;
+        if self.frame_left == 0 {
+            self.pins.add_effects(self.text.end());
+        }
+        Step::Forward(count)
+    }
+
+    fn pass_over(&mut self, available: usize) -> Step {
+        let count = self.frame_left.min(available);
+        self.frame_left -= count;
+        if count == 0 { Step::Wait } else { Step::Consume(count) }
+    }
+
+    /// The unit at the front gets no server: the client is told, and what belongs to it is passed over.
+    pub fn refuse(&mut self, pending: &[u8], error: &ErrorReply, answer: &mut Vec<u8>) {
+        error.put(answer);
+        self.deferred.fail();
+        let simple = pending
+            .first()
+            .is_some_and(|tag| matches!(*tag, frontend::QUERY | frontend::FUNCTION_CALL));
+        if simple {
+            put_ready_for_query(answer, self.tx());
+            if let Ok(Some(head)) = head(pending) {
+                self.frame_left = head.frame_bytes();
+            }
+        } else {
+            self.refusing = true;
+        }
+        self.units = Units::default();
+    }
+
+    /// Passes over messages of a refused unit, up to its Sync, which is answered.
+    fn refuse_on(&mut self, pending: &[u8], answer: &mut Vec<u8>) -> Result<Step, Violation> {
+        let Some(head) = head(pending)? else {
+            return Ok(Step::Wait);
+        };
+        if head.tag == frontend::TERMINATE {
+            return Ok(Step::Terminate);
+        }
+        if head.tag == frontend::SYNC {
+            self.refusing = false;
+            put_ready_for_query(answer, self.tx());
+        }
+        self.frame_left = head.frame_bytes();
+        Ok(self.pass_over(pending.len()))
+    }
+
+    /// A Parse has failed: there is no unnamed statement now.
+    pub fn parse_failed(&mut self) {
+        self.statement.forget();
+    }
+
+    /// PostgreSQL has answered a whole command.
+    pub fn concluded(&mut self, concluded: Concluded) -> Conclusion {
+        match (concluded.asker, concluded.failed) {
+            (Asker::Weir, true) => Conclusion::OwnFailed,
+            (Asker::Discarding, false) => {
+                self.pins.clear();
+                self.statement.forget();
+                Conclusion::Discarded
+            }
+            (Asker::Weir | Asker::Client | Asker::Discarding, _) => Conclusion::Ordinary,
+        }
+    }
+
+    /// Whether the server may be released, as far as the conversation is concerned: nothing owed,
+    /// nothing begun, nothing that must stay.
+    #[inline]
+    pub fn may_release(&self, ledger: &Ledger) -> bool {
+        ledger.is_idle() && self.frame_left == 0 && !self.pins.any()
+    }
+
+    /// Whether a message was forwarded in part.
+    pub fn is_mid_frame(&self) -> bool {
+        self.frame_left > 0
+    }
+}
+
+/// What a ReadyForQuery concludes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    Ordinary,
+    /// The client's DISCARD ALL has succeeded: nothing of its session is left on the server.
+    Discarded,
+    /// A command of our own has failed.
+    OwnFailed,
+}

@@ -1,0 +1,242 @@
+//! A transaction that the client has begun and no server knows of yet.
+//!
+//! Pure. A plain BEGIN is answered at once and sent with the first statement, so that a client that only
+//! begins holds no server. Should that statement get no server, the transaction has failed, until the client
+//! leaves it. Knows how PostgreSQL answers in those states; not how servers are had.
+
+use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
+use crate::protocol::reply::{
+    ErrorReply, Severity, TxStatus, put_command_complete, put_ready_for_query,
+};
+use crate::protocol::tag::{backend, frontend};
+use crate::protocol::SqlState;
+use crate::sql::{Boundary, boundary};
+
+/// Where the client is, as far as no server is concerned.
+#[derive(Debug, Default)]
+pub enum Deferred {
+    #[default]
+    Outside,
+    /// Begun; the Query message that says so, to be sent ahead of the first statement.
+    Begun(Vec<u8>),
+    /// Its first statement got no server.
+    Failed(Aftermath),
+}
+
+/// How far an extended-protocol sequence has come in a failed transaction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aftermath {
+    #[default]
+    Settled,
+    /// An error was answered; the rest up to Sync is passed over.
+    Skipping,
+    /// ROLLBACK or COMMIT was parsed.
+    Leaving,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered (or needs no answer).
+    Done,
+    NeedsServer,
+}
+
+impl Deferred {
+    pub fn tx(&self) -> TxStatus {
+        match self {
+            Deferred::Outside => TxStatus::Idle,
+            Deferred::Begun(_) => TxStatus::InTransaction,
+            Deferred::Failed(_) => TxStatus::Failed,
+        }
+    }
+
+    /// The BEGIN that is due, once a server is there.
+    pub fn take_begin(&mut self) -> Option<Vec<u8>> {
+        match std::mem::take(self) {
+            Deferred::Begun(frame) => Some(frame),
+            Deferred::Outside | Deferred::Failed(_) => None,
+        }
+    }
+
+    /// No server was to be had for a unit that the client then was told the error of.
+    /// `skip`: the unit has no Sync yet, what follows up to it is passed over.
+    pub fn fail(&mut self) {
+        if let Deferred::Begun(_) = self {
+            *self = Deferred::Failed(Aftermath::Settled);
+        }
+    }
+
+    /// Answers one whole message if no server is needed for it.
+    pub fn answer(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) -> Outcome {
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        match head.tag {
+            // Outside COPY these are passed over, as PostgreSQL does after a COPY has failed.
+            frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL | frontend::FLUSH => {}
+            frontend::SYNC => self.sync(out),
+            frontend::QUERY => return self.query(frame, body, out),
+            _ => match self {
+                Deferred::Failed(aftermath) => *aftermath = extended(*aftermath, head.tag, body, out),
+                Deferred::Outside | Deferred::Begun(_) => return Outcome::NeedsServer,
+            },
+        }
+        Outcome::Done
+    }
+
+    fn sync(&mut self, out: &mut Vec<u8>) {
+        match self {
+            Deferred::Failed(Aftermath::Leaving) => *self = Deferred::Outside,
+            Deferred::Failed(aftermath) => *aftermath = Aftermath::Settled,
+            Deferred::Outside | Deferred::Begun(_) => {}
+        }
+        put_ready_for_query(out, self.tx());
+    }
+
+    fn query(&mut self, frame: &[u8], body: &[u8], out: &mut Vec<u8>) -> Outcome {
+        if let Deferred::Failed(Aftermath::Skipping) = self {
+            return Outcome::Done;
+        }
+        let text = split_cstr(body).map(|(text, _)| text);
+        match (&self, text.and_then(boundary)) {
+            (Deferred::Outside, Some(Boundary::Begin(command_tag))) => {
+                put_command_complete(out, command_tag);
+                *self = Deferred::Begun(frame.to_vec());
+            }
+            (Deferred::Begun(_), Some(Boundary::Commit)) => self.end("COMMIT", out),
+            (Deferred::Begun(_) | Deferred::Failed(_), Some(Boundary::Rollback))
+            | (Deferred::Failed(_), Some(Boundary::Commit)) => self.end("ROLLBACK", out),
+            (Deferred::Failed(_), _) => put_aborted(out),
+            (Deferred::Outside | Deferred::Begun(_), _) => return Outcome::NeedsServer,
+        }
+        put_ready_for_query(out, self.tx());
+        Outcome::Done
+    }
+
+    fn end(&mut self, command_tag: &str, out: &mut Vec<u8>) {
+        *self = Deferred::Outside;
+        put_command_complete(out, command_tag);
+    }
+}
+
+/// Extended-protocol messages and FunctionCall in a failed transaction: only leaving it succeeds.
+fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Aftermath {
+    let leaves = tag == frontend::PARSE
+        && split_cstr(body)
+            .and_then(|(_name, rest)| split_cstr(rest))
+            .is_some_and(|(text, _)| matches!(boundary(text), Some(Boundary::Commit | Boundary::Rollback)));
+    match (aftermath, tag) {
+        (Aftermath::Skipping, _) => Aftermath::Skipping,
+        (_, frontend::FUNCTION_CALL) => {
+            put_aborted(out);
+            put_ready_for_query(out, TxStatus::Failed);
+            Aftermath::Settled
+        }
+        (Aftermath::Settled, frontend::PARSE) if leaves => {
+            put(out, backend::PARSE_COMPLETE, |_| {});
+            Aftermath::Leaving
+        }
+        (Aftermath::Leaving, frontend::BIND) => {
+            put(out, backend::BIND_COMPLETE, |_| {});
+            Aftermath::Leaving
+        }
+        (Aftermath::Leaving, frontend::DESCRIBE) => {
+            if body.first() == Some(&b'S') {
+                put(out, backend::PARAMETER_DESCRIPTION, |body| body.extend_from_slice(&[0, 0]));
+            }
+            put(out, backend::NO_DATA, |_| {});
+            Aftermath::Leaving
+        }
+        (Aftermath::Leaving, frontend::EXECUTE) => {
+            put_command_complete(out, "ROLLBACK");
+            Aftermath::Leaving
+        }
+        (Aftermath::Settled | Aftermath::Leaving, frontend::CLOSE) => {
+            put(out, backend::CLOSE_COMPLETE, |_| {});
+            aftermath
+        }
+        _ => {
+            put_aborted(out);
+            Aftermath::Skipping
+        }
+    }
+}
+
+/// PostgreSQL's own words for any statement in a failed transaction.
+fn put_aborted(out: &mut Vec<u8>) {
+    ErrorReply {
+        severity: Severity::Error,
+        sqlstate: SqlState::IN_FAILED_TRANSACTION,
+        message: "current transaction is aborted, commands ignored until end of transaction block".into(),
+        detail: None,
+        hint: None,
+    }
+    .put(out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends messages, tag first, and shows the tags of the answers (the status for ReadyForQuery).
+    fn run(deferred: &mut Deferred, messages: &[&[u8]]) -> String {
+        let mut shown = String::new();
+        for message in messages {
+            let mut frame = Vec::new();
+            put(&mut frame, message[0], |body| body.extend_from_slice(&message[1..]));
+            let head = Head::parse(&frame).unwrap().unwrap();
+            let mut out = Vec::new();
+            if deferred.answer(head, &frame, &mut out) == Outcome::NeedsServer {
+                shown.push('>');
+            }
+            let mut rest = &out[..];
+            while let Some(head) = Head::parse(rest) {
+                let head = head.unwrap();
+                shown.push(head.tag as char);
+                if head.tag == b'Z' {
+                    shown.push(rest[HEADER_BYTES] as char);
+                }
+                rest = &rest[head.frame_bytes()..];
+            }
+        }
+        shown
+    }
+
+    #[test]
+    fn an_empty_transaction_needs_no_server() {
+        let mut deferred = Deferred::default();
+        assert_eq!(run(&mut deferred, &[b"QBEGIN\0", b"S", b"QCOMMIT\0"]), "CZTZTCZI");
+        assert_eq!(run(&mut deferred, &[b"Qbegin\0", b"QROLLBACK\0"]), "CZTCZI");
+        assert_eq!(run(&mut deferred, &[b"QCOMMIT\0", b"QSELECT 1\0"]), ">>");
+        assert_eq!(run(&mut deferred, &[b"H", b"dx", b"c", b"P\0x\0\0\0"]), ">");
+    }
+
+    #[test]
+    fn the_first_statement_takes_the_begin_along() {
+        let mut deferred = Deferred::default();
+        assert_eq!(run(&mut deferred, &[b"QBEGIN\0", b"QBEGIN\0"]), "CZT>");
+        assert_eq!(deferred.take_begin().unwrap(), b"Q\0\0\0\x0aBEGIN\0");
+        assert_eq!(deferred.tx(), TxStatus::Idle);
+    }
+
+    #[test]
+    fn a_failed_one_can_only_be_left() {
+        let mut deferred = Deferred::default();
+        run(&mut deferred, &[b"QBEGIN\0"]);
+        deferred.fail();
+        assert_eq!(run(&mut deferred, &[b"QSELECT 1\0"]), "EZE");
+        let parse_bind_execute: [&[u8]; 4] = [b"P\0x\0\0\0", b"B\0\0\0\0\0\0\0\0", b"E\0\0\0\0\0", b"S"];
+        assert_eq!(run(&mut deferred, &parse_bind_execute), "EZE");
+        assert_eq!(run(&mut deferred, &[b"QROLLBACK\0"]), "CZI");
+
+        run(&mut deferred, &[b"QBEGIN\0"]);
+        deferred.fail();
+        let leaving: [&[u8]; 5] = [
+            b"P\0ROLLBACK\0\0\0",
+            b"B\0\0\0\0\0\0\0\0",
+            b"DP\0",
+            b"E\0\0\0\0\0",
+            b"S",
+        ];
+        assert_eq!(run(&mut deferred, &leaving), "12nCZI");
+    }
+}

@@ -1,0 +1,8 @@
+//! One client's conversation.
+
+pub mod core;
+pub mod deferred;
+pub mod pins;
+pub mod prepared;
+
+pub mod requests;

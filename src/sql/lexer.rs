@@ -1,0 +1,383 @@
+//! PostgreSQL's lexical rules, a byte at a time, so that a statement may arrive in pieces.
+//!
+//! Knows where words, strings, quoted names and comments begin and end; not what they say.
+
+/// Longer words can't be a keyword or a function that matters; what is kept of them is their start.
+const WORD_BYTES: usize = 64;
+
+/// A piece of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token<'a> {
+    /// An unquoted word in lower case, cut after 64 bytes.
+    Word(&'a [u8]),
+    /// A quoted identifier's content, cut after 64 bytes.
+    Quoted(&'a [u8]),
+    /// A string constant of any kind.
+    Literal,
+    /// Any other byte that is no blank: operators, digits, brackets, semicolons.
+    Sign(u8),
+    /// From here on the text could be read in two ways.
+    Unsure,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quote {
+    /// `'...'`: a backslash means something only with `standard_conforming_strings` off.
+    Plain { backslash: bool },
+    /// `E'...'`
+    Escape { backslash: bool },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Blank,
+    Word,
+    Minus,
+    Slash,
+    LineComment,
+    /// Nested depth, and the byte before.
+    BlockComment(u32, u8),
+    Text(Quote),
+    /// A quote inside a string: its end, or the first of two.
+    TextQuote(Quote),
+    /// Behind `E'...'`: on a later line it may go on, still with escapes.
+    BehindEscape {
+        newline: bool,
+        comment: bool,
+    },
+    Name,
+    NameQuote,
+    /// `U&`, a string or a name with its own escapes may follow.
+    Unicode,
+    /// `$`, and the tag so far in `word`.
+    DollarTag,
+    /// Inside `$tag$`: how many bytes of the closing one have been seen.
+    DollarText(usize),
+    /// Nothing that follows is understood.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+pub struct Lexer {
+    state: State,
+    word: [u8; WORD_BYTES],
+    word_bytes: usize,
+}
+
+impl Default for Lexer {
+    fn default() -> Lexer {
+        Lexer {
+            state: State::Blank,
+            word: [0; WORD_BYTES],
+            word_bytes: 0,
+        }
+    }
+}
+
+const fn starts_word(byte: u8) -> bool {
+    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
+}
+
+const fn continues_word(byte: u8) -> bool {
+    starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
+}
+
+const fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+const fn is_newline(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+impl Lexer {
+    /// Reads on; every token completed in `bytes` goes to `sink`.
+    #[inline]
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Token<'_>)) {
+        for &byte in bytes {
+            self.step(byte, sink);
+        }
+    }
+
+    /// The text has ended: the last token is completed.
+    pub fn finish(&mut self, sink: &mut impl FnMut(Token<'_>)) {
+        self.step(b'\n', sink);
+        if !matches!(self.state, State::Blank | State::BehindEscape { .. } | State::Lost) {
+            // Unterminated: PostgreSQL refuses it, whatever it says.
+            sink(Token::Unsure);
+        }
+        *self = Lexer::default();
+    }
+
+    #[inline]
+    fn step(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        match self.state {
+            State::Blank => self.fresh(byte, sink),
+            State::Word if continues_word(byte) => self.push(byte.to_ascii_lowercase()),
+            State::Word => self.end_word(byte, sink),
+            State::Text(quote) => self.in_text(quote, byte, sink),
+            State::TextQuote(quote) => self.behind_quote(quote, byte, sink),
+            State::LineComment if is_newline(byte) => self.state = State::Blank,
+            State::LineComment | State::Lost => {}
+            State::BlockComment(depth, before) => self.in_comment(depth, before, byte),
+            State::Minus if byte == b'-' => self.state = State::LineComment,
+            State::Minus => self.sign_then(b'-', byte, sink),
+            State::Slash if byte == b'*' => self.state = State::BlockComment(1, 0),
+            State::Slash => self.sign_then(b'/', byte, sink),
+            State::BehindEscape { newline, comment } => {
+                self.behind_escape(newline, comment, byte, sink);
+            }
+            State::Name if byte == b'"' => self.state = State::NameQuote,
+            State::Name => self.push(byte),
+            State::NameQuote if byte == b'"' => {
+                self.push(byte);
+                self.state = State::Name;
+            }
+            State::NameQuote => {
+                sink(Token::Quoted(self.word()));
+                self.fresh(byte, sink);
+            }
+            State::Unicode => self.behind_unicode(byte, sink),
+            State::DollarTag => self.in_dollar_tag(byte, sink),
+            State::DollarText(seen) => self.in_dollar_text(seen, byte, sink),
+        }
+    }
+
+    /// A byte where a token may begin.
+    fn fresh(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        self.word_bytes = 0;
+        self.state = match byte {
+            b'\'' => State::Text(Quote::Plain { backslash: false }),
+            b'"' => State::Name,
+            b'-' => State::Minus,
+            b'/' => State::Slash,
+            b'$' => State::DollarTag,
+            _ if starts_word(byte) => {
+                self.push(byte.to_ascii_lowercase());
+                State::Word
+            }
+            _ if is_blank(byte) => State::Blank,
+            _ => {
+                sink(Token::Sign(byte));
+                State::Blank
+            }
+        };
+    }
+
+    fn sign_then(&mut self, sign: u8, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        sink(Token::Sign(sign));
+        self.fresh(byte, sink);
+    }
+
+    fn end_word(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        match (self.word(), byte) {
+            (b"e", b'\'') => self.state = State::Text(Quote::Escape { backslash: false }),
+            (b"u", b'&') => self.state = State::Unicode,
+            _ => {
+                sink(Token::Word(self.word()));
+                self.fresh(byte, sink);
+            }
+        }
+    }
+
+    fn behind_unicode(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        if byte == b'"' {
+            // A name spelt in escapes could be any name.
+            sink(Token::Unsure);
+        } else if byte != b'\'' {
+            sink(Token::Word(b"u"));
+            sink(Token::Sign(b'&'));
+        }
+        self.fresh(byte, sink);
+    }
+
+    fn in_text(&mut self, quote: Quote, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        self.state = match quote {
+            Quote::Escape { backslash: true } => State::Text(Quote::Escape { backslash: false }),
+            Quote::Escape { backslash: false } if byte == b'\\' => {
+                State::Text(Quote::Escape { backslash: true })
+            }
+            Quote::Plain { backslash: true } if byte == b'\'' => {
+                // The end, or an escaped quote: it depends on a setting.
+                sink(Token::Unsure);
+                State::Lost
+            }
+            _ if byte == b'\'' => State::TextQuote(quote),
+            // Two backslashes are two characters or one: either way a quote behind them ends it.
+            Quote::Plain { backslash } => State::Text(Quote::Plain {
+                backslash: byte == b'\\' && !backslash,
+            }),
+            Quote::Escape { .. } => State::Text(quote),
+        };
+    }
+
+    fn behind_quote(&mut self, quote: Quote, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        if byte == b'\'' {
+            self.state = State::Text(quote);
+            return;
+        }
+        sink(Token::Literal);
+        match quote {
+            Quote::Plain { .. } => self.fresh(byte, sink),
+            Quote::Escape { .. } => self.behind_escape(false, false, byte, sink),
+        }
+    }
+
+    fn behind_escape(&mut self, newline: bool, comment: bool, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        if comment {
+            // A comment, or a minus: which of them matters only if a quote follows on a later line.
+            sink(Token::Unsure);
+            self.state = State::Lost;
+        } else if is_blank(byte) {
+            self.state = State::BehindEscape {
+                newline: newline || is_newline(byte),
+                comment: false,
+            };
+        } else if byte == b'-' {
+            self.state = State::BehindEscape {
+                newline,
+                comment: true,
+            };
+        } else if newline && byte == b'\'' {
+            self.state = State::Text(Quote::Escape { backslash: false });
+        } else {
+            self.fresh(byte, sink);
+        }
+    }
+
+    fn in_comment(&mut self, depth: u32, before: u8, byte: u8) {
+        self.state = match (before, byte) {
+            (b'*', b'/') if depth == 1 => State::Blank,
+            // The slash or star that closed or opened one can't be half of the next.
+            (b'*', b'/') => State::BlockComment(depth - 1, 0),
+            (b'/', b'*') => State::BlockComment(depth.saturating_add(1), 0),
+            _ => State::BlockComment(depth, byte),
+        };
+    }
+
+    fn in_dollar_tag(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        let first = self.word_bytes == 0;
+        match byte {
+            b'$' => self.state = State::DollarText(0),
+            _ if starts_word(byte) || (!first && byte.is_ascii_digit()) => {
+                self.push(byte);
+                if self.word_bytes == WORD_BYTES {
+                    sink(Token::Unsure);
+                    self.state = State::Lost;
+                }
+            }
+            // A parameter, or a stray sign.
+            _ => {
+                sink(Token::Sign(b'$'));
+                self.fresh(byte, sink);
+            }
+        }
+    }
+
+    fn in_dollar_text(&mut self, seen: usize, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        let expected = match seen {
+            0 => b'$',
+            _ => self.word().get(seen - 1).copied().unwrap_or(b'$'),
+        };
+        if byte != expected {
+            self.state = State::DollarText(usize::from(byte == b'$'));
+        } else if seen == self.word_bytes + 1 {
+            sink(Token::Literal);
+            self.state = State::Blank;
+        } else {
+            self.state = State::DollarText(seen + 1);
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.word.get_mut(self.word_bytes) {
+            *place = byte;
+            self.word_bytes += 1;
+        }
+    }
+
+    fn word(&self) -> &[u8] {
+        self.word.get(..self.word_bytes).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(text: &str) -> String {
+        let mut shown = Vec::new();
+        let mut lexer = Lexer::default();
+        let mut sink = |token: Token<'_>| {
+            shown.push(match token {
+                Token::Word(word) => String::from_utf8_lossy(word).into_owned(),
+                Token::Quoted(name) => format!("<{}>", String::from_utf8_lossy(name)),
+                Token::Literal => "L".into(),
+                Token::Sign(sign) => (sign as char).into(),
+                Token::Unsure => "?".into(),
+            });
+        };
+        lexer.feed(text.as_bytes(), &mut sink);
+        lexer.finish(&mut sink);
+        shown.join(" ")
+    }
+
+    #[test]
+    fn the_rules_of_scan_l() {
+        let cases = [
+            ("SELECT 1", "select 1"),
+            ("a--b\nc", "a c"),
+            ("a-b", "a - b"),
+            ("1/2", "1 / 2"),
+            ("a/* x /* y */ z */b", "a b"),
+            ("a/*/b*/c", "a c"),
+            ("a/***/c", "a c"),
+            ("'it''s' x", "L x"),
+            ("'a\\\\' x", "L x"),
+            ("'a\\' x", "?"),
+            ("E'a\\' x' y", "L y"),
+            ("e'a'\n'b\\' x' y", "L L y"),
+            ("e'a' 'b' y", "L L y"),
+            ("e'a' --c\n'b' y", "L ?"),
+            ("\"a\"\"b\" x", "<a\"b> x"),
+            ("U&\"\\0041\"", "? <\\0041>"),
+            ("u&'x' y", "L y"),
+            ("u & x", "u & x"),
+            ("$$ ; ' $$ x", "L x"),
+            ("$a$ $b$ $a$ x", "L x"),
+            ("$a$ $a $a$ x", "L x"),
+            ("$a$ $$a$ x", "L x"),
+            ("$1 x", "$ 1 x"),
+            ("a$b$c x", "a$b$c x"),
+            ("SET x; y", "set x ; y"),
+            ("1e'a\\'b' x", "1 L x"),
+            ("'open", "?"),
+            ("$a$ open", "?"),
+            ("/* open", "?"),
+            ("é x", "é x"),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(tokens(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_may_come_in_pieces() {
+        let text = b"SELECT e'a\\'b' /* c */ $x$ d $x$ \"F\" g";
+        let whole = {
+            let mut seen = Vec::new();
+            let mut lexer = Lexer::default();
+            lexer.feed(text, &mut |token| seen.push(format!("{token:?}")));
+            seen
+        };
+        for cut in 0..text.len() {
+            let mut seen = Vec::new();
+            let mut lexer = Lexer::default();
+            let mut sink = |token: Token<'_>| seen.push(format!("{token:?}"));
+            lexer.feed(&text[..cut], &mut sink);
+            lexer.feed(&text[cut..], &mut sink);
+            assert_eq!(seen, whole, "cut at {cut}");
+        }
+    }
+}
