@@ -1,0 +1,118 @@
+"""What a process costs: CPU time, memory, system calls, instructions; and pgbench as the load.
+
+Knows the operating system's accounts and pgbench's reports; nothing of who is measured.
+"""
+
+import collections
+import os
+import re
+import signal
+import subprocess
+import time
+
+import house
+
+TICK = os.sysconf("SC_CLK_TCK")
+Cpu = collections.namedtuple("Cpu", "total user system")
+Run = collections.namedtuple("Run", "transactions tps cpu")
+
+
+def cpu(pid):
+    """CPU seconds so far, of all threads, ended ones too. `total` is the scheduler's (ns); the split is the kernel's estimate (ticks)."""
+    # clock_getcpuclockid(3): ~pid << 3 | CPUCLOCK_SCHED.
+    total = time.clock_gettime((~pid << 3) | 2)
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return Cpu(total, int(fields[11]) / TICK, int(fields[12]) / TICK)
+
+
+def spent(before, after):
+    """The difference, user and system scaled so that they add up to the exact total."""
+    total = after.total - before.total
+    user, system = after.user - before.user, after.system - before.system
+    share = user / (user + system) if user + system else 0.0
+    return Cpu(total, total * share, total * (1 - share))
+
+
+def memory_bytes(pid):
+    """(PSS, RSS) of a process."""
+    with open(f"/proc/{pid}/smaps_rollup") as rollup:
+        sizes = dict(re.findall(r"^(\w+):\s+(\d+) kB", rollup.read(), re.M))
+    return int(sizes["Pss"]) * 1024, int(sizes["Rss"]) * 1024
+
+
+def pgbench_command(clients, mode, *more):
+    threads = min(2, clients)
+    return [house.find("pgbench", *house.postgres_bin()), "-n", "-S", "-M", mode, "-c", str(clients), "-j", str(threads), *more]
+
+
+def load(port, clients, mode, tls, seconds, pid):
+    """pgbench for 1 s of warm-up (logins come before it), then `seconds`; CPU is that of `pid` after the warm-up, or None."""
+    command = pgbench_command(clients, mode, "-T", str(1 + seconds), "-P", "1", "--progress-timestamp")
+    process = subprocess.Popen(command, env=house.client_environment(port, tls), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before, warm = None, 0.0
+    noise = []
+    for line in process.stderr:
+        progress = re.match(r"progress: ([\d.]+) s, ([\d.]+) tps", line)
+        if progress and before is None:
+            before = cpu(pid) if pid else 0
+            # The first report covers the second since the start of the run, to a millisecond or so.
+            warm = float(progress[2])
+            started = time.monotonic()
+        elif not progress:
+            noise.append(line)
+    report = process.stdout.read()
+    took = time.monotonic() - started if before is not None else 0
+    after = cpu(pid) if pid else 0
+    process.wait()
+    done = re.search(r"actually processed: (\d+)", report)
+    if process.returncode or not done or before is None:
+        raise RuntimeError(f"pgbench failed ({process.returncode}): {''.join(noise)[-600:]}")
+    transactions = int(done[1]) - warm
+    return Run(transactions, transactions / took, spent(before, after) if pid else None)
+
+
+def fixed(port, transactions, mode="simple"):
+    """One client, a fixed number of transactions."""
+    command = pgbench_command(1, mode, "-t", str(transactions))
+    subprocess.run(command, env=house.client_environment(port), check=True, capture_output=True)
+
+
+def system_calls(pid, work):
+    """Calls by name while `work()` runs."""
+    tracer = subprocess.Popen([house.find("strace"), "-c", "-f", "-p", str(pid)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while "attached" not in tracer.stderr.readline():
+        if tracer.poll() is not None:
+            raise RuntimeError("strace could not attach")
+    time.sleep(0.2)
+    work()
+    tracer.send_signal(signal.SIGINT)
+    calls = {}
+    for line in tracer.communicate()[1].splitlines():
+        fields = line.split()
+        if len(fields) >= 5 and re.fullmatch(r"[\d.]+", fields[0]) and fields[-1] != "total":
+            calls[fields[-1]] = int(fields[3])
+    return calls
+
+
+def calls_per_transaction(pid, port, mode, few=300, many=2300):
+    """Logins and ticks cancel out: the difference between a long run and a short one."""
+    short = system_calls(pid, lambda: fixed(port, few, mode))
+    long = system_calls(pid, lambda: fixed(port, many, mode))
+    names = sorted(set(short) | set(long))
+    rates = {n: (long.get(n, 0) - short.get(n, 0)) / (many - few) for n in names}
+    return {n: round(r, 3) for n, r in sorted(rates.items(), key=lambda i: -i[1]) if r > 0.001}
+
+
+def instructions(start, path, few=200, many=2200, mode="simple"):
+    """Instructions in user space per transaction; `start(prefix)` starts the proxy under the given prefix, returning (process, port, stop)."""
+    totals = []
+    for count in (few, many):
+        out = os.path.join(path, f"callgrind.{count}.out")
+        prefix = (house.find("valgrind"), "--tool=callgrind", f"--callgrind-out-file={out}", "-q")
+        port, stop = start(prefix)
+        fixed(port, count, mode)
+        stop()
+        with open(out, errors="replace") as profile:
+            totals.append(int(re.findall(r"^(?:summary|totals): (\d+)", profile.read(), re.M)[-1]))
+    return (totals[1] - totals[0]) / (many - few)
