@@ -27,7 +27,9 @@ fn main() -> ExitCode {
 }
 
 fn run(listen: &str, target: &str) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await?;
         loop {

@@ -1,5 +1,6 @@
 //! Weir: a self-hosted RDS Proxy for PostgreSQL.
 
+pub mod app;
 pub mod config;
 pub mod error;
 pub mod net;

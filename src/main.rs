@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use weir::app::{demo, storm};
 use weir::config::{self, Config, ConfigError};
 
 /// A self-hosted RDS Proxy for PostgreSQL.
@@ -27,6 +28,10 @@ enum Command {
         #[arg(long)]
         reference: bool,
     },
+    /// Start a throw-away PostgreSQL, Weir in front of it and some load, to look at.
+    Demo(demo::Options),
+    /// Play a storm of Lambda-like clients against any PostgreSQL or proxy.
+    Bench(storm::Options),
 }
 
 /// A wrong configuration, as a wrong command line.
@@ -46,6 +51,26 @@ fn main() -> ExitCode {
             }
             Err(error) => wrong_configuration(&error),
         },
+        Command::Demo(options) => finish(demo::run(options)),
+        Command::Bench(options) => finish(storm::run(options)),
+    }
+}
+
+/// Runs a command that needs no more than one thread.
+fn finish<T, E: std::error::Error>(command: impl Future<Output = Result<T, E>>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(command).map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match outcome {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -2,4 +2,6 @@
 //!
 //! The only place that knows all floors below.
 
+pub mod demo;
 pub mod log;
+pub mod storm;

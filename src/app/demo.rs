@@ -1,0 +1,300 @@
+//! `weir demo`: a throw-away PostgreSQL, Weir in front of it and a small steady load, to look at.
+//!
+//! Knows how to show Weir from outside, as its users run it: a child process set up by environment variables alone.
+
+mod house;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, sleep, timeout};
+
+use super::storm::{Ending, Figures, Plan, Step, Target, live};
+use house::{DATABASE, House, USER};
+
+const LINE_EVERY: Duration = Duration::from_secs(2);
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// An answer of /pools is a few hundred bytes here.
+const MOST_ANSWER_BYTES: u64 = 1 << 20;
+
+/// What the command line says.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Lambda-like clients at a time
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub clients: u32,
+    /// Database connections that Weir may have
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    pub max_connections: u32,
+    /// End by itself after so many seconds, instead of with Ctrl-C
+    #[arg(long)]
+    pub seconds: Option<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum DemoError {
+    #[error(
+        "PostgreSQL is not installed: there is no {0} in PATH or /usr/lib/postgresql (`make demo` installs it)"
+    )]
+    NoPostgres(&'static str),
+    #[error("PostgreSQL refuses to run as root, and there is no account `postgres` to run it as")]
+    NoAccount,
+    #[error("cannot {what}: {source}")]
+    Io {
+        what: &'static str,
+        source: std::io::Error,
+    },
+    #[error("{what} failed:\n{output}")]
+    Failed { what: &'static str, output: String },
+    #[error("{what} did not start within {} s:\n{output}", START_LIMIT.as_secs())]
+    NotStarted { what: &'static str, output: String },
+    #[error("{what} ended by itself:\n{output}")]
+    Gone { what: &'static str, output: String },
+    #[error("cannot prepare the database: {0}")]
+    Database(#[from] tokio_postgres::Error),
+}
+
+/// Runs until Ctrl-C, SIGTERM or the end of its time; everything it started is stopped and removed by then, on errors too.
+pub async fn run(options: Options) -> Result<(), DemoError> {
+    // First of all: from here on a signal ends the demo in order, whatever has been started.
+    let io = |source| DemoError::Io {
+        what: "watch for signals",
+        source,
+    };
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt()).map_err(io)?,
+        signal(SignalKind::terminate()).map_err(io)?,
+    );
+    let mut house = House::new()?;
+    let outcome = tokio::select! {
+        outcome = demonstrate(&options, &mut house) => outcome,
+        () = either(&mut interrupt, &mut terminate) => Ok(()),
+    };
+    println!("\nstopping: Weir, then PostgreSQL; the temporary directory goes with them");
+    drop(house);
+    outcome
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn demonstrate(options: &Options, house: &mut House) -> Result<(), DemoError> {
+    println!("starting PostgreSQL and Weir in {}", house.path().display());
+    house.start_postgres().await?;
+    house.start_weir(options.max_connections)?;
+    await_ready(house).await?;
+    introduce(options, house);
+    match options.seconds {
+        None => load(options, house).await,
+        Some(seconds) => timeout(Duration::from_secs(seconds), load(options, house))
+            .await
+            .unwrap_or(Ok(())),
+    }
+}
+
+async fn await_ready(house: &mut House) -> Result<(), DemoError> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        house.check()?;
+        if let Ok((200, _)) = get(house.http, "/ready").await {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(DemoError::NotStarted {
+                what: "Weir",
+                output: house.weir_log(),
+            });
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn introduce(options: &Options, house: &House) {
+    let (clients, max, http) = (options.clients, options.max_connections, house.http);
+    println!(
+        "
+Weir is up: {clients} clients share {max} database connections. Connect yourself:
+
+    psql 'postgresql://{USER}:{password}@{listen}/{DATABASE}'
+
+(add ?sslmode=require for TLS). To look at:
+
+    http://{http}/pools      who has which connections
+    http://{http}/metrics    for Prometheus
+    http://{http}/ready      can it serve?      http://{http}/health    is it alive?
+
+PostgreSQL itself is on port {port}. Ctrl-C ends everything.
+",
+        password = house.password,
+        listen = house.listen,
+        port = house.postgres.port(),
+    );
+}
+
+/// Clients that come, work a little, linger and go, so many at a time; a line of figures every other second.
+async fn load(options: &Options, house: &mut House) -> Result<(), DemoError> {
+    let target = Arc::new(Target::plain(house.config(house.listen)));
+    let plan = Arc::new(Plan {
+        transactions: 10,
+        statements: 2,
+        pause: Duration::from_millis(200),
+        idle: Duration::from_secs(1),
+        write: true,
+        timeout: Duration::from_secs(60),
+    });
+    let mut living = JoinSet::new();
+    let mut number = 0u32;
+    let mut figures = Figures::default();
+    let mut lines = interval(LINE_EVERY);
+    lines.tick().await;
+    loop {
+        while living.len() < options.clients as usize {
+            let (target, plan, ending) = (target.clone(), plan.clone(), ending(number));
+            // Not all in the same instant: this is the steady load, `weir bench` is the storm.
+            let delay = Duration::from_millis(u64::from(number % 100) * 25);
+            number = number.wrapping_add(1);
+            living.spawn(async move {
+                sleep(delay).await;
+                live(&target, &plan, Instant::now(), ending).await
+            });
+        }
+        tokio::select! {
+            Some(done) = living.join_next() => figures.absorb(done.ok()),
+            _ = lines.tick() => {
+                house.check()?;
+                println!("{}", line(house, &figures).await);
+                figures = Figures::default();
+            }
+        }
+    }
+}
+
+/// Most say goodbye; of twenty, one vanishes while idle and one inside a transaction.
+fn ending(number: u32) -> Ending {
+    match number % 20 {
+        7 => Ending::VanishIdle,
+        13 => Ending::VanishInTransaction,
+        _ => Ending::Goodbye,
+    }
+}
+
+async fn line(house: &House, figures: &Figures) -> String {
+    let (count, p50) = figures.at(Step::Transaction, 50.0);
+    let (_, p99) = figures.at(Step::Transaction, 99.0);
+    let rate = count as f64 / LINE_EVERY.as_secs_f64();
+    let errors: String = figures
+        .errors()
+        .map(|(kind, count, text)| format!("; {count} x {kind}: {text}"))
+        .collect();
+    format!(
+        "{}  |  {rate:.0} transactions/s, p50 {p50:.1} ms, p99 {p99:.1} ms{errors}",
+        pools(house).await
+    )
+}
+
+/// What /pools says, in one line.
+async fn pools(house: &House) -> String {
+    let Ok((200, body)) = get(house.http, "/pools").await else {
+        return "/pools does not answer".into();
+    };
+    let Ok(said) = serde_json::from_str::<serde_json::Value>(&body) else {
+        return "/pools is not JSON".into();
+    };
+    let sum = |list: &str, key: &str| -> u64 {
+        said[list]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry[key].as_u64())
+            .sum()
+    };
+    let pool = |key| sum("pools", key);
+    format!(
+        "{} clients, {} waiting  |  connections: {} of {} used, {} leased, {} idle",
+        said["clients"],
+        pool("waiting"),
+        sum("targets", "used"),
+        sum("targets", "cap"),
+        pool("leased") + pool("pinned"),
+        pool("idle")
+    )
+}
+
+/// One GET: (status, body). A client library would be a dependency for these ten lines.
+async fn get(http: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(http).await?;
+        stream
+            .write_all(
+                format!("GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n")
+                    .as_bytes(),
+            )
+            .await?;
+        let mut answer = String::new();
+        stream
+            .take(MOST_ANSWER_BYTES)
+            .read_to_string(&mut answer)
+            .await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    let answer = timeout(Duration::from_secs(2), exchange)
+        .await
+        .map_err(|_| std::io::ErrorKind::TimedOut)??;
+    parse(&answer).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+}
+
+fn parse(answer: &str) -> Option<(u16, String)> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    if !head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked")
+    {
+        return Some((status, body.to_owned()));
+    }
+    let (mut whole, mut rest) = (String::new(), body);
+    loop {
+        let (size, after) = rest.split_once("\r\n")?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
+        if size == 0 {
+            return Some((status, whole));
+        }
+        whole.push_str(after.get(..size)?);
+        rest = after.get(size..)?.strip_prefix("\r\n")?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_whole_or_in_chunks() {
+        let plain = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        let chunked = "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nnot\r\n4\r\n yet\r\n0\r\n\r\n";
+        let cases = [
+            (plain, Some((200, "ok"))),
+            (chunked, Some((503, "not yet"))),
+            ("", None),
+            ("HTTP/1.1 200 OK\r\n", None),
+        ];
+        for (answer, expected) in cases {
+            assert_eq!(
+                parse(answer),
+                expected.map(|(s, b)| (s, b.to_owned())),
+                "{answer:?}"
+            );
+        }
+        assert_eq!(parse(&chunked[..chunked.len() - 8]), None);
+    }
+}
