@@ -82,7 +82,7 @@ class House:
         self.cert, self.key = os.path.join(self.path, "server.pem"), os.path.join(self.path, "server.key")
         subprocess.run(
             [find("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", self.key, "-out", self.cert],
+             "-subj", "/CN=localhost", "-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", self.key, "-out", self.cert],
             check=True, capture_output=True)
         os.chmod(self.key, 0o600)
         for path in (self.cert, self.key):

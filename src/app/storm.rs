@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -67,6 +68,9 @@ pub struct Options {
     /// Take any certificate
     #[arg(long, conflicts_with = "ca")]
     pub tls_insecure: bool,
+    /// Threads that play the clients
+    #[arg(long, default_value_t = cores(), value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub threads: u32,
     /// A client that takes longer than this for its whole life is an error
     #[arg(long, default_value = "150s", value_parser = duration)]
     pub client_timeout: Duration,
@@ -107,6 +111,10 @@ pub enum StormError {
     Tls(#[from] rustls::Error),
     #[error("cannot make the table weir_bench: {}", client::explain(.0))]
     Table(#[source] tokio_postgres::Error),
+    #[error("cannot start a thread that plays clients: {0}")]
+    Thread(#[source] std::io::Error),
+    #[error("not one client succeeded")]
+    NothingWorked,
     #[error("cannot write {path}: {source}")]
     Write {
         path: PathBuf,
@@ -114,37 +122,72 @@ pub enum StormError {
     },
 }
 
-/// Runs the storm on the current-thread runtime it is awaited on; the report is printed and written as the options say.
+/// Runs the storm; the report is printed and written as the options say.
 pub async fn run(options: Options) -> Result<Report, StormError> {
-    let target = Target::of(&options)?;
-    let plan = Arc::new(Plan::of(&options));
+    let target = Arc::new(Target::of(&options)?);
     if options.write {
         make_table(&target).await.map_err(StormError::Table)?;
     }
     let begin = Instant::now();
-    let figures = storm(&options, Arc::new(target), plan, begin).await;
+    let figures = storm(&options, &target, begin).await?;
     let report = Report::new(&options, figures, begin.elapsed());
     report.publish(options.json.as_deref())?;
+    if report.figures.failed == report.figures.arrived {
+        return Err(StormError::NothingWorked);
+    }
     Ok(report)
 }
 
-/// The open loop: a client's clock starts when it was due, not when the generator or the server got round to it.
-async fn storm(options: &Options, target: Arc<Target>, plan: Arc<Plan>, begin: Instant) -> Figures {
+/// On several threads: a login costs its client milliseconds of hashing, which must not make the other clients late.
+async fn storm(
+    options: &Options,
+    target: &Arc<Target>,
+    begin: Instant,
+) -> Result<Figures, StormError> {
+    let places = Arc::new(Semaphore::new(options.at_once as usize));
+    let mut threads = JoinSet::new();
+    for share in 0..options.threads {
+        let (options, target, places) = (options.clone(), target.clone(), places.clone());
+        threads.spawn_blocking(move || {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            Ok(runtime.block_on(play(&options, target, places, begin, share)))
+        });
+    }
+    let mut figures = Figures::default();
+    while let Some(part) = threads.join_next().await {
+        let part: std::io::Result<Figures> = part.map_err(std::io::Error::other).flatten();
+        figures.add(part.map_err(StormError::Thread)?);
+    }
+    Ok(figures)
+}
+
+/// One thread's share of the open loop: each rolls the same dice, and plays every n-th client.
+/// A client's clock starts when it was due, not when the generator or the server got round to it.
+async fn play(
+    options: &Options,
+    target: Arc<Target>,
+    places: Arc<Semaphore>,
+    begin: Instant,
+    share: u32,
+) -> Figures {
+    let plan = Arc::new(Plan::of(options));
     let mut figures = Figures::default();
     let mut dice = Dice(options.seed);
     let mut living = JoinSet::new();
-    let places = Arc::new(Semaphore::new(options.at_once as usize));
     let end = begin + options.longest.min(LONGEST);
     let mut due = begin;
     for number in 0..options.clients {
         due += gap(options, &mut dice);
+        let ending = ending(options, &mut dice, number);
+        if number % options.threads != share {
+            continue;
+        }
         if due >= end {
             break;
         }
         sleep_until(due).await;
         figures.record(Step::Generator, due.elapsed());
         figures.arrived += 1;
-        let ending = ending(options, &mut dice, number);
         let (target, plan, places) = (target.clone(), plan.clone(), places.clone());
         living.spawn(async move {
             // The semaphore is never closed; were it, the client would simply come at once.
@@ -193,6 +236,10 @@ impl Dice {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |n| n.get().min(64) as u32)
 }
 
 fn positive(text: &str) -> Result<f64, String> {

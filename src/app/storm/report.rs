@@ -143,6 +143,20 @@ impl Figures {
         }
     }
 
+    /// Another thread's figures.
+    pub fn add(&mut self, other: Figures) {
+        self.arrived += other.arrived;
+        self.failed += other.failed;
+        self.unfinished += other.unfinished;
+        for (mine, theirs) in self.steps.iter_mut().zip(&other.steps) {
+            // Both have the same bounds, which is all that adding could trip over.
+            let _ = mine.add(theirs);
+        }
+        for (kind, (count, text)) in other.errors {
+            self.errors.entry(kind).or_insert((0, text)).0 += count;
+        }
+    }
+
     /// (how many, milliseconds at `percentile`) of a step.
     pub fn at(&self, step: Step, percentile: f64) -> (u64, f64) {
         let histogram = &self.steps[step as usize];
