@@ -91,7 +91,8 @@ impl Buf {
             self.start += count;
             self.cleared = self.start;
         } else {
-            self.data.copy_within(self.cleared + count..self.end, self.cleared);
+            self.data
+                .copy_within(self.cleared + count..self.end, self.cleared);
             self.end -= count;
         }
     }
@@ -187,7 +188,8 @@ impl Buf {
         if self.data.len() < BUFFER_BYTES {
             let small = std::mem::replace(&mut self.data, store.take());
             let held = self.start..self.end;
-            self.data.get_mut(..held.len())
+            self.data
+                .get_mut(..held.len())
                 .unwrap_or_default()
                 .copy_from_slice(small.get(held).unwrap_or_default());
             self.cleared -= self.start;
@@ -241,7 +243,10 @@ mod tests {
         buf.resize(BUFFER_BYTES);
         buf.clear(1);
         buf.rest(&store);
-        assert_eq!((buf.cleared(), buf.raw(), buf.capacity()), (&b"a"[..], &b"bc"[..], 3));
+        assert_eq!(
+            (buf.cleared(), buf.raw(), buf.capacity()),
+            (&b"a"[..], &b"bc"[..], 3)
+        );
         buf.clear(2);
         buf.sent(3);
         buf.rest(&store);

@@ -61,8 +61,12 @@ impl<M: Manage> Janitor<M> {
         let desk = Rc::clone(&self.desk);
         match job {
             Job::Open(pool) => self.tasks.spawn_local(async move { desk.open(pool).await }),
-            Job::Clean(pool, held) => self.tasks.spawn_local(async move { desk.clean(pool, held).await }),
-            Job::Close(pool, held) => self.tasks.spawn_local(async move { desk.close(pool, held).await }),
+            Job::Clean(pool, held) => self
+                .tasks
+                .spawn_local(async move { desk.clean(pool, held).await }),
+            Job::Close(pool, held) => self
+                .tasks
+                .spawn_local(async move { desk.close(pool, held).await }),
             Job::Watch => return,
         };
     }
@@ -73,7 +77,9 @@ impl<M: Manage> Janitor<M> {
         let (leaving, watch) = {
             let mut slots = desk.target.slots();
             let manage = &desk.target.manage;
-            let leaving = slots.sweep(desk.worker, Instant::now(), |connection| manage.is_dead(connection));
+            let leaving = slots.sweep(desk.worker, Instant::now(), |connection| {
+                manage.is_dead(connection)
+            });
             (leaving, slots.needs_watching())
         };
         for (pool, held) in leaving {
@@ -114,10 +120,13 @@ impl<M: Manage> Desk<M> {
     }
 
     fn opening_failed(&self, pool: PoolId, cause: M::Error) {
-        let in_vain =
-            self.target
-                .slots()
-                .open_failed(pool, cause.kind(), cause.clone(), Instant::now(), chance());
+        let in_vain = self.target.slots().open_failed(
+            pool,
+            cause.kind(),
+            cause.clone(),
+            Instant::now(),
+            chance(),
+        );
         for waiter in in_vain {
             // One that has gone in the meantime needs no answer.
             let _ = waiter.send(Err(cause.clone()));
@@ -143,7 +152,8 @@ impl<M: Manage> Desk<M> {
 
     async fn close(&self, pool: PoolId, mut held: Held<M::Connection>) {
         let limit = self.target.slots().policy().reset_timeout;
-        let ours = held.worker == self.worker || self.target.manage.rehome(&mut held.connection).is_ok();
+        let ours =
+            held.worker == self.worker || self.target.manage.rehome(&mut held.connection).is_ok();
         if ours {
             let _ = tokio::time::timeout(limit, self.target.manage.close(held.connection)).await;
         }

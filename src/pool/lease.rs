@@ -61,13 +61,21 @@ impl<M: Manage> Deref for Lease<M> {
     type Target = M::Connection;
 
     fn deref(&self) -> &M::Connection {
-        &self.held.as_ref().expect("held until given back").connection
+        &self
+            .held
+            .as_ref()
+            .expect("held until given back")
+            .connection
     }
 }
 
 impl<M: Manage> DerefMut for Lease<M> {
     fn deref_mut(&mut self) -> &mut M::Connection {
-        &mut self.held.as_mut().expect("held until given back").connection
+        &mut self
+            .held
+            .as_mut()
+            .expect("held until given back")
+            .connection
     }
 }
 
@@ -82,7 +90,10 @@ pub enum BorrowError<E> {
         waited: Duration,
     },
     /// The target could not be reached for as long as one may wait.
-    Unreachable { cause: E, waited: Duration },
+    Unreachable {
+        cause: E,
+        waited: Duration,
+    },
     /// The server refused this database or user.
     Refused(E),
     QueueFull {
@@ -128,10 +139,12 @@ impl<M: Manage> Waiting<M> {
         let waited = self.waited();
         let slots = self.desk.target.slots();
         match slots.down() {
-            Some(trouble) if waited >= slots.policy().unavailable_timeout => Some(BorrowError::Unreachable {
-                cause: trouble.cause.clone(),
-                waited,
-            }),
+            Some(trouble) if waited >= slots.policy().unavailable_timeout => {
+                Some(BorrowError::Unreachable {
+                    cause: trouble.cause.clone(),
+                    waited,
+                })
+            }
             None if waited >= slots.policy().borrow_timeout => Some(BorrowError::Busy {
                 used: slots.used(),
                 cap: slots.cap(),

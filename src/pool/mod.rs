@@ -34,7 +34,10 @@ pub trait Manage: Send + Sync + 'static {
     type Connection: Send + 'static;
     type Error: Failure + Clone + Send + Sync + 'static;
 
-    fn open(&self, key: &Self::Key) -> impl Future<Output = Result<Opened<Self::Connection>, Self::Error>>;
+    fn open(
+        &self,
+        key: &Self::Key,
+    ) -> impl Future<Output = Result<Opened<Self::Connection>, Self::Error>>;
 
     /// Makes a connection that was left in any state as good as new; false when it can't be.
     fn clean(&self, connection: &mut Self::Connection) -> impl Future<Output = bool>;
@@ -146,7 +149,11 @@ impl<M: Manage> Desk<M> {
     /// The desk, and the janitor that its worker has to run.
     pub fn new(target: Arc<Target<M>>, worker: WorkerId) -> (Rc<Desk<M>>, Janitor<M>) {
         let (jobs, inbox) = mpsc::unbounded_channel();
-        let desk = Rc::new(Desk { target, worker, jobs });
+        let desk = Rc::new(Desk {
+            target,
+            worker,
+            jobs,
+        });
         (Rc::clone(&desk), Janitor::new(desk, inbox))
     }
 
@@ -173,9 +180,11 @@ impl<M: Manage> Desk<M> {
             if let Some(cause) = slots.refusal(pool, Instant::now()) {
                 return Err(BorrowError::Refused(cause));
             }
-            slots.enqueue(pool, handover).ok_or(BorrowError::QueueFull {
-                waiting: slots.counts(pool).waiting,
-            })?
+            slots
+                .enqueue(pool, handover)
+                .ok_or(BorrowError::QueueFull {
+                    waiting: slots.counts(pool).waiting,
+                })?
         };
         self.carry_out_plan();
         self.send(Job::Watch);

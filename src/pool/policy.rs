@@ -85,6 +85,9 @@ mod tests {
     #[test]
     fn openings_follow_the_waiters() {
         let policy = for_tests();
-        assert_eq!([0, 1, 2, 3, 100].map(|n| policy.openings_for(n)), [1, 1, 1, 2, 4]);
+        assert_eq!(
+            [0, 1, 2, 3, 100].map(|n| policy.openings_for(n)),
+            [1, 1, 1, 2, 4]
+        );
     }
 }

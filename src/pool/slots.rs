@@ -339,7 +339,11 @@ impl<C, W, E: Clone> Slots<C, W, E> {
     /// What to open, and what to close so that another pool can open.
     pub fn plan(&mut self, now: Instant) -> Vec<Order<C>> {
         let mut orders = Vec::new();
-        if self.trouble.as_ref().is_some_and(|trouble| now < trouble.retry_at) {
+        if self
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| now < trouble.retry_at)
+        {
             return orders;
         }
         while let Some(id) = self.hungriest() {
@@ -352,7 +356,11 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             }
             // Each closing makes room for one opening: no more of them than are wanted.
             let unserved = self.pools.iter().map(Pool::unserved).sum();
-            let victim = if self.closing < unserved { self.take_coldest(id) } else { None };
+            let victim = if self.closing < unserved {
+                self.take_coldest(id)
+            } else {
+                None
+            };
             let Some((owner, held)) = victim else { break };
             orders.push(Order::Close(owner, held));
         }
@@ -418,7 +426,11 @@ impl<C, W, E: Clone> Slots<C, W, E> {
 
     /// The connection of another pool that has been idle for longest, now closing.
     fn take_coldest(&mut self, but: PoolId) -> Option<(PoolId, Held<C>)> {
-        let others = self.pools.iter().enumerate().filter(|(place, _)| *place != but.0);
+        let others = self
+            .pools
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| *place != but.0);
         let coldest = others
             .flat_map(|(place, pool)| {
                 let firsts = pool.idle.iter().enumerate();
@@ -442,7 +454,8 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         let mut leaving = Vec::new();
         let idle_everywhere: usize = self.pools.iter().map(|pool| pool.counts().idle).sum();
         let ceiling = self.cap * self.policy.max_idle_percent as usize / 100;
-        let mut surplus = idle_everywhere.saturating_sub(ceiling) + (self.used - self.closing).saturating_sub(self.cap);
+        let mut surplus = idle_everywhere.saturating_sub(ceiling)
+            + (self.used - self.closing).saturating_sub(self.cap);
         for (place, pool) in self.pools.iter_mut().enumerate() {
             let mut keep = self.policy.min_idle;
             // From the warmest down, so that the minimum is kept of those.

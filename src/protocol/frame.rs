@@ -93,7 +93,8 @@ mod tests {
 
     #[test]
     fn heads() {
-        let cases: &[(&[u8], Option<Result<(u8, usize), i32>>)] = &[
+        type Case<'a> = (&'a [u8], Option<Result<(u8, usize), i32>>);
+        let cases: &[Case<'_>] = &[
             (b"", None),
             (b"Q\0\0\0", None),
             (b"Q\0\0\0\x04", Some(Ok((b'Q', 5)))),

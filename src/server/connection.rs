@@ -24,7 +24,9 @@ impl Parameters {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_slice(), value.as_slice()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
     fn value(&self, name: &[u8]) -> Option<&[u8]> {
@@ -41,7 +43,8 @@ impl Parameters {
 
     /// Those of `self` that `told` does not have, or has otherwise.
     pub fn news<'a>(&'a self, told: &'a Parameters) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.iter().filter(|(name, value)| told.value(name) != Some(*value))
+        self.iter()
+            .filter(|(name, value)| told.value(name) != Some(*value))
     }
 }
 
@@ -123,7 +126,9 @@ impl Connection {
     /// Runs one statement of Weir's own. Not cancel-safe.
     pub async fn command(&mut self, text: &str) -> Result<(), CommandError> {
         let mut message = Vec::new();
-        put(&mut message, frontend::QUERY, |body| put_cstr(body, text.as_bytes()));
+        put(&mut message, frontend::QUERY, |body| {
+            put_cstr(body, text.as_bytes())
+        });
         self.run(&message).await
     }
 

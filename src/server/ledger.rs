@@ -84,7 +84,9 @@ struct Entry {
 enum CopyIn {
     No,
     /// It takes CopyData, and passes over Sync and Flush.
-    Yes { passed_over_sync: bool },
+    Yes {
+        passed_over_sync: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -161,7 +163,10 @@ impl Ledger {
 
     /// How many ReadyForQuery are to come.
     pub fn readies_owed(&self) -> usize {
-        self.entries.iter().filter(|entry| entry.owed.ends_in_ready()).count()
+        self.entries
+            .iter()
+            .filter(|entry| entry.owed.ends_in_ready())
+            .count()
     }
 
     /// A message goes to the server.
@@ -190,7 +195,9 @@ impl Ledger {
             Owed::Query | Owed::FunctionCall => self.unsynced = false,
             Owed::CopyEnd if self.entries.is_empty() => return,
             Owed::CopyEnd => {}
-            Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => self.unsynced = true,
+            Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => {
+                self.unsynced = true
+            }
         }
         self.entries.push_back(Entry { owed, asker });
     }
@@ -215,9 +222,9 @@ impl Ledger {
             backend::BIND_COMPLETE => Self::expect(owed, Owed::Bind, tag)?,
             backend::CLOSE_COMPLETE => Self::expect(owed, Owed::Close, tag)?,
             backend::ROW_DESCRIPTION | backend::NO_DATA => owed == Some(Owed::Describe),
-            backend::COMMAND_COMPLETE | backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => {
-                owed == Some(Owed::Execute)
-            }
+            backend::COMMAND_COMPLETE
+            | backend::EMPTY_QUERY_RESPONSE
+            | backend::PORTAL_SUSPENDED => owed == Some(Owed::Execute),
             backend::COPY_IN_RESPONSE => {
                 self.begin_copy_in();
                 false
@@ -239,14 +246,21 @@ impl Ledger {
     }
 
     fn drop_copy_ends(&mut self) {
-        while self.entries.front().is_some_and(|entry| entry.owed == Owed::CopyEnd) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|entry| entry.owed == Owed::CopyEnd)
+        {
             self.entries.pop_front();
         }
     }
 
     /// The head of the queue copies in. Syncs sent behind it, ahead of its end, are passed over.
     fn begin_copy_in(&mut self) {
-        let end = self.entries.iter().position(|entry| entry.owed == Owed::CopyEnd);
+        let end = self
+            .entries
+            .iter()
+            .position(|entry| entry.owed == Owed::CopyEnd);
         let within = end.unwrap_or(self.entries.len());
         let mut place = 0;
         let mut passed_over_sync = false;
@@ -262,7 +276,10 @@ impl Ledger {
             None => {
                 self.copy_in = CopyIn::Yes { passed_over_sync };
                 // The Syncs are gone: what was sent is open again until the next one.
-                self.unsynced |= self.entries.front().is_some_and(|entry| entry.owed == Owed::Execute);
+                self.unsynced |= self
+                    .entries
+                    .front()
+                    .is_some_and(|entry| entry.owed == Owed::Execute);
             }
         }
     }
@@ -305,7 +322,9 @@ impl Ledger {
 
     /// Whether the head of the queue is a Parse, so that an error now means that it failed.
     pub fn next_is_parse(&self) -> bool {
-        self.entries.front().is_some_and(|entry| entry.owed == Owed::Parse)
+        self.entries
+            .front()
+            .is_some_and(|entry| entry.owed == Owed::Parse)
     }
 
     /// A ReadyForQuery.
@@ -340,7 +359,11 @@ mod tests {
         for word in script.split_whitespace() {
             let mut bytes = word.bytes();
             let (way, tag, own) = (bytes.next(), bytes.next().unwrap_or(b'?'), bytes.next());
-            let asker = if own == Some(b'*') { Asker::Weir } else { Asker::Client };
+            let asker = if own == Some(b'*') {
+                Asker::Weir
+            } else {
+                Asker::Client
+            };
             let fate = match (way, tag) {
                 (Some(b'>'), _) => {
                     if let Some(owed) = Owed::by(tag) {
@@ -350,7 +373,11 @@ mod tests {
                 }
                 (_, b'E') => Ok(ledger.error()),
                 (_, b'Z' | b'z') => {
-                    let tx = if tag == b'Z' { TxStatus::Idle } else { TxStatus::InTransaction };
+                    let tx = if tag == b'Z' {
+                        TxStatus::Idle
+                    } else {
+                        TxStatus::InTransaction
+                    };
                     ledger.ready(tx).map(|concluded| match concluded.asker {
                         Asker::Weir => Fate::Withhold,
                         Asker::Client | Asker::Discarding => Fate::Forward,

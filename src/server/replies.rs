@@ -3,10 +3,10 @@
 //! Pure: bytes in, numbers out. Rows are passed over by their headers. Knows nothing of requests but what the
 //! ledger says is owed.
 
+use super::ledger::{Concluded, Fate, Ledger, OutOfStep};
 use crate::protocol::frame::{BadLength, HEADER_BYTES, Head};
 use crate::protocol::reply::{TxStatus, error_field, parameter_status};
 use crate::protocol::tag::backend;
-use super::ledger::{Concluded, Fate, Ledger, OutOfStep};
 
 /// So much of an ErrorResponse is awaited before it is passed on: severity and SQLSTATE stand first.
 const ERROR_PREFIX_BYTES: usize = 256;
@@ -125,11 +125,20 @@ impl Replies {
     /// Where the next message will go, before the ledger has taken note of it.
     #[inline]
     fn fate_ahead(&self, head: Head, ledger: &Ledger) -> Fate {
-        if is_row(head.tag) { self.fate } else { ledger.fate() }
+        if is_row(head.tag) {
+            self.fate
+        } else {
+            ledger.fate()
+        }
     }
 
     /// A message that must be in memory, in whole or in part, to be understood.
-    fn notable<'a>(&mut self, head: Head, rest: &'a [u8], ledger: &mut Ledger) -> Result<Reply<'a>, Garbled> {
+    fn notable<'a>(
+        &mut self,
+        head: Head,
+        rest: &'a [u8],
+        ledger: &mut Ledger,
+    ) -> Result<Reply<'a>, Garbled> {
         let wanted = match head.tag {
             backend::ERROR_RESPONSE => head.frame_bytes().min(ERROR_PREFIX_BYTES),
             _ => head.frame_bytes(),
@@ -147,7 +156,11 @@ impl Replies {
                 let tx = status.and_then(|&byte| TxStatus::from_byte(byte));
                 let tx = tx.ok_or(Garbled::Ready)?;
                 let concluded = ledger.ready(tx)?;
-                Ok(Reply::Ready { bytes, concluded, tx })
+                Ok(Reply::Ready {
+                    bytes,
+                    concluded,
+                    tx,
+                })
             }
             backend::PARAMETER_STATUS => {
                 let (name, value) = parameter_status(body).unwrap_or_default();
@@ -203,7 +216,9 @@ mod tests {
         put(&mut out, b'S', |body| body.extend_from_slice(b"a\0b\0"));
         put(&mut out, b'T', |body| body.extend_from_slice(&[0; 40]));
         put(&mut out, b'D', |body| body.extend_from_slice(&[1; 400]));
-        put(&mut out, b'E', |body| body.extend_from_slice(b"SERROR\0VERROR\0C42601\0\0"));
+        put(&mut out, b'E', |body| {
+            body.extend_from_slice(b"SERROR\0VERROR\0C42601\0\0")
+        });
         put_ready_for_query(&mut out, TxStatus::Failed);
         out
     }
@@ -230,7 +245,9 @@ mod tests {
                         events.push(if fatal { 'F' } else { 'E' });
                         continue;
                     }
-                    Reply::Ready { bytes, concluded, .. } => {
+                    Reply::Ready {
+                        bytes, concluded, ..
+                    } => {
                         events.push('Z');
                         let own = concluded.asker == Asker::Weir;
                         (bytes, if own { Fate::Withhold } else { Fate::Forward })

@@ -30,11 +30,16 @@ impl Settings {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_slice()))
+        self.0
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
     fn value(&self, name: &str) -> Option<&[u8]> {
-        let place = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
+        let place = self
+            .0
+            .binary_search_by(|(known, _)| known.as_str().cmp(name))
+            .ok()?;
         self.0.get(place).map(|(_, value)| value.as_slice())
     }
 
@@ -45,7 +50,10 @@ impl Settings {
     pub fn put_change(&self, from: &Settings, out: &mut Vec<u8>) -> Change {
         let lost = from.0.iter().filter(|(name, _)| self.value(name).is_none());
         let lost = lost.map(|(name, _)| (name, None));
-        let new = self.0.iter().filter(|(name, value)| from.value(name) != Some(value));
+        let new = self
+            .0
+            .iter()
+            .filter(|(name, value)| from.value(name) != Some(value));
         let new = new.map(|(name, value)| (name, Some(value)));
         let mut changes = lost.chain(new).peekable();
         if changes.peek().is_none() {
@@ -98,7 +106,11 @@ mod tests {
     use super::*;
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
-        Settings::new(pairs.iter().map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())))
+        Settings::new(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).into(), value.as_bytes().to_vec())),
+        )
     }
 
     fn change(from: &Settings, to: &Settings) -> String {
@@ -112,7 +124,11 @@ mod tests {
     #[test]
     fn only_the_difference_is_sent() {
         let from = settings(&[("timezone", "UTC"), ("search_path", "a, b")]);
-        let to = settings(&[("search_path", "c"), ("datestyle", "ISO"), ("search_path", "a, b")]);
+        let to = settings(&[
+            ("search_path", "c"),
+            ("datestyle", "ISO"),
+            ("search_path", "a, b"),
+        ]);
         assert_eq!(change(&to, &to), "");
         assert_eq!(
             change(&from, &to),

@@ -78,7 +78,11 @@ impl Core {
     }
 
     /// The client has no server. Answers of our own go to `answer`.
-    pub fn without_server(&mut self, pending: &[u8], answer: &mut Vec<u8>) -> Result<Step, Violation> {
+    pub fn without_server(
+        &mut self,
+        pending: &[u8],
+        answer: &mut Vec<u8>,
+    ) -> Result<Step, Violation> {
         if self.frame_left > 0 {
             return Ok(self.pass_over(pending.len()));
         }
@@ -135,13 +139,21 @@ impl Core {
         if let Some(violation) = self.units.violation() {
             return Err(violation);
         }
-        let within = if self.may_stream(pending, ledger) { pending.len() } else { self.units.complete() };
+        let within = if self.may_stream(pending, ledger) {
+            pending.len()
+        } else {
+            self.units.complete()
+        };
         let pending = pending.get(..within).unwrap_or_default();
         let mut forwarded = 0;
         while self.frame_left == 0 && !ledger.is_full() {
             let rest = pending.get(forwarded..).unwrap_or_default();
-            let Some(head) = head(rest).ok().flatten() else { break };
-            let Some(meaning) = meaning(head, rest)? else { break };
+            let Some(head) = head(rest).ok().flatten() else {
+                break;
+            };
+            let Some(meaning) = meaning(head, rest)? else {
+                break;
+            };
             if meaning == Meaning::Terminate {
                 if forwarded == 0 {
                     return Ok(Step::Terminate);
@@ -171,7 +183,12 @@ impl Core {
     }
 
     /// Makes the server have the client's unnamed statement. False: send what was forwarded first.
-    fn place_unnamed(&mut self, forwarded: usize, ledger: &mut Ledger, prologue: &mut Vec<u8>) -> bool {
+    fn place_unnamed(
+        &mut self,
+        forwarded: usize,
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> bool {
         if self.statement.is_placed() {
             return true;
         }
@@ -192,7 +209,9 @@ impl Core {
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
         let effects = match meaning {
-            Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed => self.scan(head, frame, whole),
+            Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed => {
+                self.scan(head, frame, whole)
+            }
             _ => Effects::NONE,
         };
         self.pins.add_effects(effects);
@@ -215,14 +234,23 @@ impl Core {
         }
         if let Some(owed) = Owed::by(head.tag) {
             let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
-            ledger.send(owed, if discards { Asker::Discarding } else { Asker::Client });
+            ledger.send(
+                owed,
+                if discards {
+                    Asker::Discarding
+                } else {
+                    Asker::Client
+                },
+            );
         }
         self.frame_left = head.frame_bytes() - available;
         available
     }
 
     fn scan(&mut self, head: Head, frame: &[u8], whole: bool) -> Effects {
-        let body = frame.get(crate::protocol::frame::HEADER_BYTES..).unwrap_or_default();
+        let body = frame
+            .get(crate::protocol::frame::HEADER_BYTES..)
+            .unwrap_or_default();
         if whole {
             return TextScan::whole(head.tag, body);
         }
@@ -250,7 +278,11 @@ impl Core {
     fn pass_over(&mut self, available: usize) -> Step {
         let count = self.frame_left.min(available);
         self.frame_left -= count;
-        if count == 0 { Step::Wait } else { Step::Consume(count) }
+        if count == 0 {
+            Step::Wait
+        } else {
+            Step::Consume(count)
+        }
     }
 
     /// The unit at the front gets no server: the client is told, and what belongs to it is passed over.

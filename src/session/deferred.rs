@@ -4,12 +4,12 @@
 //! begins holds no server. Should that statement get no server, the transaction has failed, until the client
 //! leaves it. Knows how PostgreSQL answers in those states; not how servers are had.
 
+use crate::protocol::SqlState;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
 use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_command_complete, put_ready_for_query,
 };
 use crate::protocol::tag::{backend, frontend};
-use crate::protocol::SqlState;
 use crate::sql::{Boundary, boundary};
 
 /// Where the client is, as far as no server is concerned.
@@ -76,7 +76,9 @@ impl Deferred {
             frontend::SYNC => self.sync(out),
             frontend::QUERY => return self.query(frame, body, out),
             _ => match self {
-                Deferred::Failed(aftermath) => *aftermath = extended(*aftermath, head.tag, body, out),
+                Deferred::Failed(aftermath) => {
+                    *aftermath = extended(*aftermath, head.tag, body, out)
+                }
                 Deferred::Outside | Deferred::Begun(_) => return Outcome::NeedsServer,
             },
         }
@@ -123,7 +125,9 @@ fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Af
     let leaves = tag == frontend::PARSE
         && split_cstr(body)
             .and_then(|(_name, rest)| split_cstr(rest))
-            .is_some_and(|(text, _)| matches!(boundary(text), Some(Boundary::Commit | Boundary::Rollback)));
+            .is_some_and(|(text, _)| {
+                matches!(boundary(text), Some(Boundary::Commit | Boundary::Rollback))
+            });
     match (aftermath, tag) {
         (Aftermath::Skipping, _) => Aftermath::Skipping,
         (_, frontend::FUNCTION_CALL) => {
@@ -141,7 +145,9 @@ fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Af
         }
         (Aftermath::Leaving, frontend::DESCRIBE) => {
             if body.first() == Some(&b'S') {
-                put(out, backend::PARAMETER_DESCRIPTION, |body| body.extend_from_slice(&[0, 0]));
+                put(out, backend::PARAMETER_DESCRIPTION, |body| {
+                    body.extend_from_slice(&[0, 0])
+                });
             }
             put(out, backend::NO_DATA, |_| {});
             Aftermath::Leaving
@@ -166,7 +172,8 @@ fn put_aborted(out: &mut Vec<u8>) {
     ErrorReply {
         severity: Severity::Error,
         sqlstate: SqlState::IN_FAILED_TRANSACTION,
-        message: "current transaction is aborted, commands ignored until end of transaction block".into(),
+        message: "current transaction is aborted, commands ignored until end of transaction block"
+            .into(),
         detail: None,
         hint: None,
     }
@@ -182,7 +189,9 @@ mod tests {
         let mut shown = String::new();
         for message in messages {
             let mut frame = Vec::new();
-            put(&mut frame, message[0], |body| body.extend_from_slice(&message[1..]));
+            put(&mut frame, message[0], |body| {
+                body.extend_from_slice(&message[1..])
+            });
             let head = Head::parse(&frame).unwrap().unwrap();
             let mut out = Vec::new();
             if deferred.answer(head, &frame, &mut out) == Outcome::NeedsServer {
@@ -204,7 +213,10 @@ mod tests {
     #[test]
     fn an_empty_transaction_needs_no_server() {
         let mut deferred = Deferred::default();
-        assert_eq!(run(&mut deferred, &[b"QBEGIN\0", b"S", b"QCOMMIT\0"]), "CZTZTCZI");
+        assert_eq!(
+            run(&mut deferred, &[b"QBEGIN\0", b"S", b"QCOMMIT\0"]),
+            "CZTZTCZI"
+        );
         assert_eq!(run(&mut deferred, &[b"Qbegin\0", b"QROLLBACK\0"]), "CZTCZI");
         assert_eq!(run(&mut deferred, &[b"QCOMMIT\0", b"QSELECT 1\0"]), ">>");
         assert_eq!(run(&mut deferred, &[b"H", b"dx", b"c", b"P\0x\0\0\0"]), ">");
@@ -224,7 +236,8 @@ mod tests {
         run(&mut deferred, &[b"QBEGIN\0"]);
         deferred.fail();
         assert_eq!(run(&mut deferred, &[b"QSELECT 1\0"]), "EZE");
-        let parse_bind_execute: [&[u8]; 4] = [b"P\0x\0\0\0", b"B\0\0\0\0\0\0\0\0", b"E\0\0\0\0\0", b"S"];
+        let parse_bind_execute: [&[u8]; 4] =
+            [b"P\0x\0\0\0", b"B\0\0\0\0\0\0\0\0", b"E\0\0\0\0\0", b"S"];
         assert_eq!(run(&mut deferred, &parse_bind_execute), "EZE");
         assert_eq!(run(&mut deferred, &[b"QROLLBACK\0"]), "CZI");
 

@@ -130,7 +130,10 @@ mod tests {
         pins.add(Reason::NamedStatement);
         let all: Vec<_> = pins.since(Pins::default()).map(Reason::as_str).collect();
         assert_eq!(all, ["setting", "listen", "named_statement"]);
-        assert_eq!(pins.since(before).collect::<Vec<_>>(), [Reason::NamedStatement]);
+        assert_eq!(
+            pins.since(before).collect::<Vec<_>>(),
+            [Reason::NamedStatement]
+        );
         pins.remove(Reason::NamedStatement);
         assert_eq!(pins, before);
         pins.clear();

@@ -153,7 +153,9 @@ pub enum Meaning {
 pub fn meaning(head: Head, bytes: &[u8]) -> Result<Option<Meaning>, Violation> {
     let body = bytes.get(HEADER_BYTES..).unwrap_or_default();
     let whole = body.len() >= head.body_bytes();
-    let body = body.get(..head.body_bytes().min(body.len())).unwrap_or_default();
+    let body = body
+        .get(..head.body_bytes().min(body.len()))
+        .unwrap_or_default();
     let known = match head.tag {
         frontend::QUERY => Some(Meaning::Query),
         frontend::TERMINATE => Some(Meaning::Terminate),
@@ -183,7 +185,11 @@ pub fn meaning(head: Head, bytes: &[u8]) -> Result<Option<Meaning>, Violation> {
 }
 
 fn uses(name: &[u8]) -> Meaning {
-    if name.is_empty() { Meaning::UsesUnnamed } else { Meaning::Plain }
+    if name.is_empty() {
+        Meaning::UsesUnnamed
+    } else {
+        Meaning::Plain
+    }
 }
 
 /// Scans the statement text of a Query or Parse while its body passes by.
@@ -265,7 +271,12 @@ mod tests {
         let mut units = Units::default();
         for available in 0..=stream.len() {
             units.measure(&stream[..available]);
-            let expected = ends.iter().rev().find(|end| **end <= available).copied().unwrap_or(0);
+            let expected = ends
+                .iter()
+                .rev()
+                .find(|end| **end <= available)
+                .copied()
+                .unwrap_or(0);
             assert_eq!(units.complete(), expected, "with {available} bytes");
         }
         units.consumed(query.len());
@@ -289,7 +300,10 @@ mod tests {
         assert_eq!(head(b"y"), Err(Violation::Type(b'y')));
         assert_eq!(head(b"Q\0"), Ok(None));
         assert!(matches!(head(b"Q\0\0\0\x03"), Err(Violation::Length(_))));
-        assert!(matches!(head(b"Q\x7f\xff\xff\xff"), Err(Violation::Length(_))));
+        assert!(matches!(
+            head(b"Q\x7f\xff\xff\xff"),
+            Err(Violation::Length(_))
+        ));
         assert!(matches!(head(b"S\0\0\xff\xff"), Err(Violation::Length(_))));
         assert!(matches!(head(b"d\0\xff\xff\xff"), Ok(Some(_))));
     }

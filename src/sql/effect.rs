@@ -200,12 +200,13 @@ impl Statements {
     fn first(&mut self, word: &[u8]) {
         self.before = Before::Lead;
         self.lead = match word {
-            b"select" | b"insert" | b"update" | b"delete" | b"begin" | b"commit" | b"rollback" | b"with"
-            | b"values" | b"table" | b"merge" | b"end" | b"abort" | b"start" | b"savepoint" | b"release"
-            | b"fetch" | b"move" | b"close" | b"show" | b"explain" | b"copy" | b"execute" | b"deallocate"
-            | b"notify" | b"unlisten" | b"lock" | b"truncate" | b"drop" | b"alter" | b"grant" | b"revoke"
-            | b"comment" | b"analyze" | b"analyse" | b"vacuum" | b"reindex" | b"cluster" | b"refresh"
-            | b"checkpoint" | b"import" | b"reassign" | b"security" => Lead::Harmless,
+            b"select" | b"insert" | b"update" | b"delete" | b"begin" | b"commit" | b"rollback"
+            | b"with" | b"values" | b"table" | b"merge" | b"end" | b"abort" | b"start"
+            | b"savepoint" | b"release" | b"fetch" | b"move" | b"close" | b"show" | b"explain"
+            | b"copy" | b"execute" | b"deallocate" | b"notify" | b"unlisten" | b"lock"
+            | b"truncate" | b"drop" | b"alter" | b"grant" | b"revoke" | b"comment" | b"analyze"
+            | b"analyse" | b"vacuum" | b"reindex" | b"cluster" | b"refresh" | b"checkpoint"
+            | b"import" | b"reassign" | b"security" => Lead::Harmless,
             b"create" => {
                 self.before = Before::Making;
                 Lead::Harmless
@@ -274,30 +275,51 @@ mod tests {
             ("SELECT 1; SET x = 1", Effects::SETTING),
             ("sEt search_path TO a", Effects::SETTING),
             ("SET \"Weird\" = 1", Effects::SETTING),
-            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", Effects::SETTING),
+            (
+                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+                Effects::SETTING,
+            ),
             ("SET ROLE x", Effects::SETTING),
             ("SET LOCAL x = 1", Effects::NONE),
             ("SET TRANSACTION READ ONLY", Effects::NONE),
             ("SET CONSTRAINTS ALL DEFERRED", Effects::NONE),
             ("RESET ALL", Effects::SETTING),
-            ("SELECT pg_catalog.set_config('a', 'b', true)", Effects::SETTING),
+            (
+                "SELECT pg_catalog.set_config('a', 'b', true)",
+                Effects::SETTING,
+            ),
             ("SELECT \"set_config\"('a', 'b', true)", Effects::SETTING),
-            ("SELECT U&\"s\\0065t_config\"('a', 'b', true)", Effects::UNSURE),
+            (
+                "SELECT U&\"s\\0065t_config\"('a', 'b', true)",
+                Effects::UNSURE,
+            ),
             ("PREPARE a AS SELECT 1", Effects::PREPARE),
             ("PREPARE TRANSACTION 'a'", Effects::NONE),
-            ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", Effects::HELD_CURSOR),
+            (
+                "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+                Effects::HELD_CURSOR,
+            ),
             ("DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1", Effects::NONE),
             ("LISTEN a", Effects::LISTEN),
             ("NOTIFY a", Effects::NONE),
             ("LOAD 'auto_explain'", Effects::LOAD),
             ("CREATE TEMP TABLE t (a int)", Effects::TEMPORARY),
-            ("CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1", Effects::TEMPORARY),
-            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", Effects::TEMPORARY),
+            (
+                "CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1",
+                Effects::TEMPORARY,
+            ),
+            (
+                "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
+                Effects::TEMPORARY,
+            ),
             ("SELECT 1 INTO TEMP t", Effects::TEMPORARY),
             ("SELECT temp, t.temporary FROM weather", Effects::NONE),
             ("CREATE TABLE pg_temp.t (a int)", Effects::TEMPORARY),
             ("SELECT pg_advisory_lock(1)", Effects::ADVISORY_LOCK),
-            ("SELECT pg_try_advisory_lock_shared(1)", Effects::ADVISORY_LOCK),
+            (
+                "SELECT pg_try_advisory_lock_shared(1)",
+                Effects::ADVISORY_LOCK,
+            ),
             ("SELECT pg_advisory_xact_lock(1)", Effects::NONE),
             ("DO $$ BEGIN SET x = 1; END $$", Effects::ROUTINE),
             ("CALL p()", Effects::ROUTINE),
@@ -315,7 +337,12 @@ mod tests {
 
     #[test]
     fn what_stays_is_told_from_what_does_not() {
-        assert!(Effects::DISCARD_ALL.with(Effects::SEQUENCE_READ).staying().is_none());
+        assert!(
+            Effects::DISCARD_ALL
+                .with(Effects::SEQUENCE_READ)
+                .staying()
+                .is_none()
+        );
         assert!(Effects::SETTING.staying().has(Effects::SETTING));
         assert!(Effects::UNSURE.staying().has(Effects::UNSURE));
     }

@@ -102,7 +102,10 @@ impl Lexer {
     /// The text has ended: the last token is completed.
     pub fn finish(&mut self, sink: &mut impl FnMut(Token<'_>)) {
         self.step(b'\n', sink);
-        if !matches!(self.state, State::Blank | State::BehindEscape { .. } | State::Lost) {
+        if !matches!(
+            self.state,
+            State::Blank | State::BehindEscape { .. } | State::Lost
+        ) {
             // Unterminated: PostgreSQL refuses it, whatever it says.
             sink(Token::Unsure);
         }
@@ -223,7 +226,13 @@ impl Lexer {
         }
     }
 
-    fn behind_escape(&mut self, newline: bool, comment: bool, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn behind_escape(
+        &mut self,
+        newline: bool,
+        comment: bool,
+        byte: u8,
+        sink: &mut impl FnMut(Token<'_>),
+    ) {
         if comment {
             // A comment, or a minus: which of them matters only if a quote follows on a later line.
             sink(Token::Unsure);

@@ -32,7 +32,9 @@ pub fn boundary(text: &[u8]) -> Option<Boundary> {
         skip_noise(&mut words.clone(), words).and_then(begin("BEGIN"))
     } else if is("start") {
         let transaction = words.next()?.eq_ignore_ascii_case("transaction");
-        transaction.then_some(words).and_then(begin("START TRANSACTION"))
+        transaction
+            .then_some(words)
+            .and_then(begin("START TRANSACTION"))
     } else if is("commit") || is("end") {
         nothing_more(words).then_some(Boundary::Commit)
     } else if is("rollback") || is("abort") {
@@ -44,7 +46,11 @@ pub fn boundary(text: &[u8]) -> Option<Boundary> {
 
 /// Skips WORK or TRANSACTION.
 fn skip_noise<'a, I: Iterator<Item = &'a str>>(ahead: &mut I, mut words: I) -> Option<I> {
-    let noise = |word: &str| ["work", "transaction"].iter().any(|noise| word.eq_ignore_ascii_case(noise));
+    let noise = |word: &str| {
+        ["work", "transaction"]
+            .iter()
+            .any(|noise| word.eq_ignore_ascii_case(noise))
+    };
     if ahead.next().is_some_and(noise) {
         words.next();
     }
