@@ -23,7 +23,7 @@ pub fn read(
     // toml's own rendering quotes the line, which may hold a password: only its words are used.
     let document = DeTable::parse(text).map_err(|e| ConfigError::Syntax {
         place: file.place(e.span().map_or(0, |s| s.start)),
-        problem: e.message().to_owned(),
+        problem: e.message().replace('\n', "; "),
     })?;
     for (key, value) in in_order(document.get_ref()) {
         match (key.get_ref().as_ref(), value.get_ref()) {

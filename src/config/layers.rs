@@ -110,7 +110,8 @@ impl Layers {
         for (name, value) in variables {
             let place = Place::Environment(name.clone());
             let path = name
-                .trim_start_matches("WEIR__")
+                .strip_prefix("WEIR__")
+                .unwrap_or(&name)
                 .to_ascii_lowercase()
                 .replace("__", ".");
             let (number, key) = match path.strip_prefix("users.").and_then(|r| r.split_once('.')) {

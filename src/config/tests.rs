@@ -401,6 +401,10 @@ fn a_wrong_secret_is_not_quoted() {
         "[[users]]\nname = \"x\"\npassword = 471100",
         "[[users]]\nname = \"x\"\npassword = \"471100\0\"",
         "[[users]]\nname = \"x\"\npassword = \"471100",
+        "[[users]]\nname = \"x\"\npassword = x471100",
+        "[[users]]\nname = \"x\"\npassword = \"471100\" 471100",
+        "[[users]]\nname = \"x\"\npassword = [\"471100\"]",
+        "[[users]]\nname = \"x\"\nverifier = \"SCRAM-SHA-256$471100\"",
     ] {
         let message = refused("secret", text);
         assert!(!message.contains("471100"), "{message}");
