@@ -7,6 +7,7 @@ pub mod cancel_key;
 pub mod frame;
 pub mod opening;
 pub mod reply;
+pub mod scram;
 pub mod sqlstate;
 pub mod switches;
 pub mod tag;
