@@ -1,6 +1,10 @@
 //! Bytes on sockets, in the clear or in TLS. Nothing of PostgreSQL.
 
 pub mod buf;
+pub mod connector;
 pub mod stream;
+pub mod trust;
 
+pub use connector::{DialError, SocketOptions, TlsDialer};
 pub use stream::Stream;
+pub use trust::{BadAuthorities, Trust};

@@ -3,6 +3,7 @@
 //! Knows nothing of sockets, clocks, logs or of what a statement means.
 //! Source: PostgreSQL documentation, chapter "Frontend/Backend Protocol".
 
+pub mod authentication;
 pub mod cancel_key;
 pub mod frame;
 pub mod opening;

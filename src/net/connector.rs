@@ -1,0 +1,204 @@
+//! Dials a host, address by address, and puts TLS on what answers.
+//!
+//! Knows TCP options and certificates; does not know what is spoken on the connection, nor who
+//! asked for TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+use super::stream::{Socket, Stream};
+use super::trust::{BadAuthorities, Trust};
+
+/// More addresses than this of one name are not tried.
+const MAX_ADDRESSES: usize = 16;
+
+/// How a dead peer is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Silence after which TCP asks whether the other end is still there.
+    pub keepalive_idle: Duration,
+    pub keepalive_interval: Duration,
+    pub keepalive_retries: u32,
+    /// Time that sent data may stay unacknowledged (Linux' TCP_USER_TIMEOUT).
+    pub user_timeout: Duration,
+}
+
+impl Default for SocketOptions {
+    fn default() -> SocketOptions {
+        SocketOptions {
+            keepalive_idle: Duration::from_secs(30),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_retries: 3,
+            user_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl SocketOptions {
+    pub fn apply(&self, tcp: &TcpStream) -> io::Result<()> {
+        tcp.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new()
+            .with_time(self.keepalive_idle)
+            .with_interval(self.keepalive_interval)
+            .with_retries(self.keepalive_retries);
+        let socket = SockRef::from(tcp);
+        socket.set_tcp_keepalive(&keepalive)?;
+        #[cfg(target_os = "linux")]
+        socket.set_tcp_user_timeout(Some(self.user_timeout))?;
+        Ok(())
+    }
+}
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    #[error("host name \"{host}\" cannot be resolved: {source}")]
+    Resolve { host: String, source: io::Error },
+    #[error("host name \"{host}\" has no address")]
+    NoAddress { host: String },
+    #[error("\"{host}\" ({address}) refused the connection")]
+    Refused { host: String, address: SocketAddr },
+    #[error("\"{host}\" ({address}) can't be reached: {source}")]
+    Failed {
+        host: String,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("\"{host}\" ({address}) did not answer in time")]
+    TimedOut { host: String, address: SocketAddr },
+    #[error("resolving host name \"{host}\" took too long")]
+    ResolveTimedOut { host: String },
+    #[error("TLS with \"{host}\": not a name that a certificate could bear")]
+    NoServerName { host: String },
+    #[error("TLS with \"{host}\" ({address}) failed: {source}")]
+    Tls {
+        host: String,
+        address: SocketAddr,
+        source: io::Error,
+    },
+}
+
+/// Connects to the first address of `host` that answers. Cancel-safe: dropping it hangs up.
+pub async fn dial(
+    host: &str,
+    port: u16,
+    options: &SocketOptions,
+    deadline: Instant,
+) -> Result<(TcpStream, SocketAddr), DialError> {
+    let addresses = resolve(host, port, deadline).await?;
+    let mut last = DialError::NoAddress {
+        host: host.to_owned(),
+    };
+    let count = addresses.len();
+    for (tried, address) in addresses.into_iter().enumerate() {
+        // An address that swallows packets must leave time for the ones after it.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = left / u32::try_from(count - tried).unwrap_or(1);
+        match dial_address(host, address, options, Instant::now() + share).await {
+            Ok(tcp) => return Ok((tcp, address)),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
+    match timeout_at(deadline, lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => Ok(addresses.take(MAX_ADDRESSES).collect()),
+        Ok(Err(source)) => Err(DialError::Resolve {
+            host: host.to_owned(),
+            source,
+        }),
+        Err(_) => Err(DialError::ResolveTimedOut {
+            host: host.to_owned(),
+        }),
+    }
+}
+
+/// Connects to one address; `host` only names it in errors. Cancel-safe: dropping it hangs up.
+pub async fn dial_address(
+    host: &str,
+    address: SocketAddr,
+    options: &SocketOptions,
+    deadline: Instant,
+) -> Result<TcpStream, DialError> {
+    let host = || host.to_owned();
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused {
+            host: host(),
+            address,
+        },
+        io::ErrorKind::TimedOut => DialError::TimedOut {
+            host: host(),
+            address,
+        },
+        _ => DialError::Failed {
+            host: host(),
+            address,
+            source,
+        },
+    };
+    let Ok(connected) = timeout_at(deadline, TcpStream::connect(address)).await else {
+        return Err(failed(io::ErrorKind::TimedOut.into()));
+    };
+    let tcp = connected.map_err(failed)?;
+    options.apply(&tcp).map_err(failed)?;
+    Ok(tcp)
+}
+
+/// Makes TLS connections that trust the same authorities.
+#[derive(Clone, Debug)]
+pub struct TlsDialer(Arc<ClientConfig>);
+
+impl TlsDialer {
+    /// `authorities` is a PEM bundle; without one, the web's authorities are trusted. Amazon RDS has
+    /// authorities of its own which are not among those: its bundle (`global-bundle.pem`) must be given.
+    pub fn new(trust: Trust, authorities: Option<&[u8]>) -> Result<TlsDialer, BadAuthorities> {
+        let mut config = trust.client_config(authorities)?;
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        Ok(TlsDialer(Arc::new(config)))
+    }
+
+    /// Shakes hands; `host` is what the certificate must name. Cancel-safe: dropping it hangs up.
+    pub async fn secure(
+        &self,
+        tcp: TcpStream,
+        host: &str,
+        address: SocketAddr,
+    ) -> Result<Stream, DialError> {
+        let Ok(name) = ServerName::try_from(host.to_owned()) else {
+            return Err(DialError::NoServerName {
+                host: host.to_owned(),
+            });
+        };
+        let connector = TlsConnector::from(Arc::clone(&self.0));
+        match connector.connect(name, Socket::new(tcp)).await {
+            Ok(tls) => Ok(Stream::Tls(Box::new(TlsStream::Client(tls)))),
+            Err(source) => Err(DialError::Tls {
+                host: host.to_owned(),
+                address,
+                source,
+            }),
+        }
+    }
+}
+
+/// The certificate (DER) that the other end showed; `None` in the clear.
+pub fn peer_certificate(stream: &Stream) -> Option<&[u8]> {
+    match stream {
+        Stream::Plain(_) => None,
+        Stream::Tls(tls) => {
+            let (_, state) = tls.get_ref();
+            state.peer_certificates()?.first().map(|der| der.as_ref())
+        }
+    }
+}
