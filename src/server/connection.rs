@@ -29,12 +29,13 @@ impl Parameters {
             .map(|(name, value)| (name.as_slice(), value.as_slice()))
     }
 
-    fn value(&self, name: &[u8]) -> Option<&[u8]> {
+    pub fn value(&self, name: &[u8]) -> Option<&[u8]> {
         let known = self.0.iter().find(|(known, _)| known == name)?;
         Some(&known.1)
     }
 
-    fn set(&mut self, name: &[u8], value: &[u8]) {
+    /// A later report replaces an earlier one.
+    pub(super) fn set(&mut self, name: &[u8], value: &[u8]) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some(known) => known.1 = value.to_vec(),
             None => self.0.push((name.to_vec(), value.to_vec())),

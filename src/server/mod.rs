@@ -1,9 +1,57 @@
-//! The side we dial.
+//! The side we dial: a connection to PostgreSQL, from name resolution to ReadyForQuery.
+//!
+//! Knows how to connect, log in, ask and cancel; does not know who wants a connection or why.
 
+mod connect;
 pub mod connection;
+mod credential;
+mod error;
+mod inbox;
 pub mod ledger;
+mod login;
+mod refusal;
 pub mod replies;
+mod secure;
 pub mod settings;
+pub mod simple;
 
+pub use connect::{Connected, Limits, cancel, connect};
 pub use connection::{Connection, Parameters};
+pub use credential::{Credential, Password};
+pub use error::{ConnectError, Failure, Fault};
+pub use login::Login;
+pub use refusal::Refusal;
+pub use secure::{Channel, Reached, Security};
 pub use settings::Settings;
+
+use std::time::Duration;
+
+use crate::config::{Database, HostPort};
+use crate::net::SocketOptions;
+
+/// One PostgreSQL instance and how it is dialled.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub at: HostPort,
+    pub security: Security,
+    pub socket: SocketOptions,
+    /// For everything up to the first ReadyForQuery and the questions behind it.
+    pub connect_timeout: Duration,
+}
+
+impl Target {
+    /// One of the cluster's hosts, dialled as its configuration says.
+    pub fn new(at: HostPort, database: &Database, security: Security) -> Target {
+        Target {
+            at,
+            security,
+            socket: SocketOptions {
+                keepalive_idle: database.keepalive_idle,
+                keepalive_interval: database.keepalive_interval,
+                keepalive_retries: database.keepalive_retries,
+                user_timeout: database.tcp_user_timeout,
+            },
+            connect_timeout: database.connect_timeout,
+        }
+    }
+}

@@ -1,4 +1,5 @@
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -260,6 +261,17 @@ fn a_server_that_does_not_know_the_verifier_is_found_out() {
         challenge.prove(&keys).err(),
         Some(ScramError::OtherVerifier)
     );
+}
+
+#[test]
+fn keys_are_kept_for_the_next_login() {
+    let kept = ScramKeys::default();
+    assert_eq!(kept.find(b"salt", FEW), None);
+    let keys = Arc::new(SaltedKeys::derive(b"secret", b"salt", FEW));
+    kept.keep(Arc::clone(&keys));
+    assert_eq!(kept.find(b"salt", FEW), Some(keys));
+    assert_eq!(kept.find(b"other", FEW), None);
+    assert_eq!(kept.find(b"salt", NonZeroU32::MIN), None);
 }
 
 #[test]

@@ -1,0 +1,246 @@
+//! From a bare connection to the first ReadyForQuery: startup packet, authentication, parameters.
+//!
+//! Knows what a server may say before it is ready; does not know how the connection was made.
+
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tracing::debug;
+
+use super::connection::Parameters;
+use super::credential::{Credential, Password};
+use super::error::Fault;
+use super::inbox::{Inbox, Message};
+use super::refusal::Refusal;
+use crate::net::Stream;
+use crate::protocol::CancelKey;
+use crate::protocol::authentication::{Authentication, Mechanisms};
+use crate::protocol::frame::{put, put_cstr, put_untagged};
+use crate::protocol::reply::{error_field, parameter_status};
+use crate::protocol::scram::{self, Binding, Challenge, Hello, Mechanism, SaltedKeys};
+use crate::protocol::tag::{backend, frontend};
+
+const PROTOCOL_3_0: [u8; 4] = [0, 3, 0, 0];
+
+/// What a login sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    pub user: &'a str,
+    pub database: &'a str,
+    pub credential: &'a Credential,
+    /// Further startup parameters, such as `application_name`.
+    pub parameters: &'a [(&'a str, &'a str)],
+    /// SQL to run before anybody gets the connection; empty: none.
+    pub init_query: &'a str,
+}
+
+/// What a server said until it was ready.
+#[derive(Debug)]
+pub(super) struct Welcome {
+    pub parameters: Parameters,
+    pub key: CancelKey,
+}
+
+/// Logs in. Not cancel-safe: dropped half-way, the connection is of no more use.
+pub(super) async fn log_in(
+    stream: &mut Stream,
+    inbox: &mut Inbox,
+    login: &Login<'_>,
+    end_point: Option<&[u8]>,
+) -> Result<Welcome, Fault> {
+    send(stream, &startup_packet(login)).await?;
+    let password = |method: &'static str| match login.credential {
+        Credential::Password(password) => Ok(password),
+        Credential::Keys(_) => Err(Fault::NoPassword { method }),
+    };
+    let secured = stream.is_tls();
+    let request = authentication(stream, inbox).await?;
+    match request {
+        Authentication::Ok => return welcome(stream, inbox).await,
+        Authentication::CleartextPassword if !secured => return Err(Fault::CleartextWithoutTls),
+        Authentication::CleartextPassword => {
+            let text = &password(request.name())?.text;
+            send_password(stream, text).await?;
+        }
+        Authentication::Md5Password { salt } => {
+            let text = &password(request.name())?.text;
+            let user = login.user.as_bytes();
+            let hash = postgres_protocol::authentication::md5_hash(user, text, salt);
+            send_password(stream, hash.as_bytes()).await?;
+        }
+        Authentication::Sasl(mechanisms) => {
+            let binding = binding(mechanisms, end_point)?;
+            scram(stream, inbox, login.credential, binding).await?;
+        }
+        Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
+            return Err(unexpected(backend::AUTHENTICATION));
+        }
+        Authentication::Other { .. } => {
+            let method = request.name();
+            return Err(Fault::UnsupportedAuthentication { method });
+        }
+    }
+    match authentication(stream, inbox).await? {
+        Authentication::Ok => welcome(stream, inbox).await,
+        _ => Err(unexpected(backend::AUTHENTICATION)),
+    }
+}
+
+fn startup_packet(login: &Login<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    put_untagged(&mut out, |body| {
+        body.extend_from_slice(&PROTOCOL_3_0);
+        let own = [("user", login.user), ("database", login.database)];
+        for (name, value) in own.iter().chain(login.parameters) {
+            put_cstr(body, name.as_bytes());
+            put_cstr(body, value.as_bytes());
+        }
+        body.push(0);
+    });
+    out
+}
+
+/// Which binding to use, given what the server offers and whether its certificate has a hash.
+fn binding<'a>(
+    mechanisms: Mechanisms<'_>,
+    end_point: Option<&'a [u8]>,
+) -> Result<Binding<'a>, Fault> {
+    let offered: Vec<_> = mechanisms.filter_map(Mechanism::parse).collect();
+    let binding = match end_point {
+        Some(hash) if offered.contains(&Mechanism::ScramPlus) => Binding::EndPoint(hash),
+        Some(_) => Binding::NotOffered,
+        None => Binding::Unsupported,
+    };
+    if !offered.contains(&binding.mechanism()) {
+        let method = "SASL without SCRAM-SHA-256";
+        return Err(Fault::UnsupportedAuthentication { method });
+    }
+    Ok(binding)
+}
+
+async fn scram(
+    stream: &mut Stream,
+    inbox: &mut Inbox,
+    credential: &Credential,
+    binding: Binding<'_>,
+) -> Result<(), Fault> {
+    let mut random = [0; scram::NONCE_BYTES];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| std::io::Error::other("no random numbers"))
+        .map_err(|error| Fault::Read(error.into()))?;
+    let (hello, first) = Hello::new(binding, scram::nonce(random));
+    let mut out = Vec::with_capacity(128);
+    put(&mut out, frontend::PASSWORD, |body| {
+        put_cstr(body, binding.mechanism().name().as_bytes());
+        let length = u32::try_from(first.len()).expect("made above, of bounded parts");
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(&first);
+    });
+    send(stream, &out).await?;
+
+    let Authentication::SaslContinue(server_first) = authentication(stream, inbox).await? else {
+        return Err(unexpected(backend::AUTHENTICATION));
+    };
+    let challenge = hello.challenged(server_first)?;
+    let keys = match credential {
+        Credential::Keys(keys) => Arc::clone(keys),
+        Credential::Password(password) => salted(password, &challenge).await?,
+    };
+    let (awaiting, proof) = challenge.prove(&keys)?;
+    out.clear();
+    put(&mut out, frontend::PASSWORD, |body| {
+        body.extend_from_slice(&proof);
+    });
+    send(stream, &out).await?;
+
+    let Authentication::SaslFinal(server_final) = authentication(stream, inbox).await? else {
+        return Err(unexpected(backend::AUTHENTICATION));
+    };
+    awaiting.verify(server_final)?;
+    if let Credential::Password(password) = credential {
+        password.keys.keep(keys);
+    }
+    Ok(())
+}
+
+/// The kept keys, or new ones: made off the worker, whose other sessions would wait milliseconds.
+async fn salted(password: &Arc<Password>, challenge: &Challenge) -> Result<Arc<SaltedKeys>, Fault> {
+    let (salt, iterations) = (challenge.salt(), challenge.iterations());
+    if let Some(kept) = password.keys.find(salt, iterations) {
+        return Ok(kept);
+    }
+    let (password, salt) = (Arc::clone(password), salt.to_vec());
+    let derive = move || SaltedKeys::derive(&password.text, &salt, iterations);
+    let keys = tokio::task::spawn_blocking(derive).await;
+    keys.map(Arc::new).map_err(|_| Fault::Ending)
+}
+
+/// From AuthenticationOk to the first ReadyForQuery.
+async fn welcome(stream: &mut Stream, inbox: &mut Inbox) -> Result<Welcome, Fault> {
+    let mut parameters = Parameters::default();
+    let mut key = None;
+    loop {
+        let Message { tag, body } = next(stream, inbox).await?;
+        match tag {
+            backend::PARAMETER_STATUS => {
+                let (name, value) = parameter_status(body).ok_or(malformed(tag))?;
+                parameters.set(name, value);
+            }
+            backend::BACKEND_KEY_DATA => {
+                key = Some(CancelKey::parse(body).ok_or(malformed(tag))?);
+            }
+            backend::READY_FOR_QUERY => {
+                let key = key.ok_or(Fault::NoKey)?;
+                return Ok(Welcome { parameters, key });
+            }
+            _ => return Err(unexpected(tag)),
+        }
+    }
+}
+
+async fn authentication<'a>(
+    stream: &mut Stream,
+    inbox: &'a mut Inbox,
+) -> Result<Authentication<'a>, Fault> {
+    let Message { tag, body } = next(stream, inbox).await?;
+    if tag != backend::AUTHENTICATION {
+        return Err(unexpected(tag));
+    }
+    Authentication::parse(body).ok_or(malformed(tag))
+}
+
+/// The next message that is neither a notice, which is logged, nor an error, which is one.
+async fn next<'a>(stream: &mut Stream, inbox: &'a mut Inbox) -> Result<Message<'a>, Fault> {
+    while inbox.peek(stream).await?.tag == backend::NOTICE_RESPONSE {
+        let notice = inbox.next(stream).await?;
+        let message = error_field(notice.body, b'M').unwrap_or_default();
+        debug!(notice = %String::from_utf8_lossy(message), "the server says at login");
+    }
+    let message = inbox.next(stream).await?;
+    match message.tag {
+        backend::ERROR_RESPONSE => Err(Fault::Refused(Refusal::new(message.body))),
+        _ => Ok(message),
+    }
+}
+
+async fn send_password(stream: &mut Stream, text: &[u8]) -> Result<(), Fault> {
+    let mut out = Vec::with_capacity(64);
+    put(&mut out, frontend::PASSWORD, |body| put_cstr(body, text));
+    send(stream, &out).await
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), Fault> {
+    let sent = stream.send(bytes).await;
+    sent.map_err(|error| Fault::Read(error.into()))
+}
+
+fn unexpected(tag: u8) -> Fault {
+    let what = "a message that has no place in a login";
+    Fault::Protocol { what, tag }
+}
+
+fn malformed(tag: u8) -> Fault {
+    let what = "a malformed message";
+    Fault::Protocol { what, tag }
+}
