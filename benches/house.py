@@ -181,6 +181,7 @@ log_stats = 0
             "AURORA_USER": USER, "AURORA_PASSWORD": PASSWORD, "AURORA_SSL": "require" if server_tls else "false",
             "AURORA_MAX_CONNECTIONS": str(POOL), "WEIR_LISTEN": f"127.0.0.1:{port}", "WEIR_HTTP_LISTEN": f"127.0.0.1:{free_port()}",
             "WEIR_TLS_CERT": self.cert, "WEIR_TLS_KEY": self.key, "WEIR_WORKERS": "1", "WEIR_LOG": "warn",
+            "WEIR__LISTEN__MAX_CLIENTS": str(MAX_CLIENTS),
             **(environment or {}),
         }
         return self.serve("weir", [self.binaries["weir"], "run"], port, environment=settings, prefix=prefix)

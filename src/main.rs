@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use weir::app::{demo, storm};
+use weir::app::{ask, demo, storm};
 use weir::config::{self, Config, ConfigError};
 
 /// A self-hosted RDS Proxy for PostgreSQL.
@@ -27,6 +27,9 @@ enum Command {
         /// Print the reference of all settings instead.
         #[arg(long)]
         reference: bool,
+        /// Say instead whether the Weir that runs with this configuration answers /health (for containers).
+        #[arg(long, conflicts_with = "reference")]
+        alive: bool,
     },
     /// Start a throw-away PostgreSQL, Weir in front of it and some load, to look at.
     Demo(demo::Options),
@@ -40,11 +43,14 @@ const WRONG_CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
-        Command::Check { reference: true } => {
+        Command::Check {
+            reference: true, ..
+        } => {
             print(&config::reference_markdown());
             ExitCode::SUCCESS
         }
-        Command::Check { reference: false } => match load(&arguments) {
+        Command::Check { alive, .. } => match load(&arguments) {
+            Ok(config) if alive => finish(ask::alive(config.listen.http)),
             Ok(config) => {
                 print(&config.redacted_toml());
                 ExitCode::SUCCESS

@@ -4,24 +4,20 @@
 
 mod house;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use super::ask::get;
 use super::storm::{Ending, Figures, Plan, Step, Target, live};
 use house::{DATABASE, House, USER};
 
 const LINE_EVERY: Duration = Duration::from_secs(2);
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// An answer of /pools is a few hundred bytes here.
-const MOST_ANSWER_BYTES: u64 = 1 << 20;
 
 /// What the command line says.
 #[derive(Args, Clone, Debug)]
@@ -228,73 +224,4 @@ async fn pools(house: &House) -> String {
         pool("leased") + pool("pinned"),
         pool("idle")
     )
-}
-
-/// One GET: (status, body). A client library would be a dependency for these ten lines.
-async fn get(http: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let exchange = async {
-        let mut stream = TcpStream::connect(http).await?;
-        stream
-            .write_all(
-                format!("GET {path} HTTP/1.1\r\nHost: {http}\r\nConnection: close\r\n\r\n")
-                    .as_bytes(),
-            )
-            .await?;
-        let mut answer = String::new();
-        stream
-            .take(MOST_ANSWER_BYTES)
-            .read_to_string(&mut answer)
-            .await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    let answer = timeout(Duration::from_secs(2), exchange)
-        .await
-        .map_err(|_| std::io::ErrorKind::TimedOut)??;
-    parse(&answer).ok_or_else(|| std::io::ErrorKind::InvalidData.into())
-}
-
-fn parse(answer: &str) -> Option<(u16, String)> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    if !head
-        .to_ascii_lowercase()
-        .contains("transfer-encoding: chunked")
-    {
-        return Some((status, body.to_owned()));
-    }
-    let (mut whole, mut rest) = (String::new(), body);
-    loop {
-        let (size, after) = rest.split_once("\r\n")?;
-        let size = usize::from_str_radix(size.trim(), 16).ok()?;
-        if size == 0 {
-            return Some((status, whole));
-        }
-        whole.push_str(after.get(..size)?);
-        rest = after.get(size..)?.strip_prefix("\r\n")?;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn answers_are_read_whole_or_in_chunks() {
-        let plain = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-        let chunked = "HTTP/1.1 503 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nnot\r\n4\r\n yet\r\n0\r\n\r\n";
-        let cases = [
-            (plain, Some((200, "ok"))),
-            (chunked, Some((503, "not yet"))),
-            ("", None),
-            ("HTTP/1.1 200 OK\r\n", None),
-        ];
-        for (answer, expected) in cases {
-            assert_eq!(
-                parse(answer),
-                expected.map(|(s, b)| (s, b.to_owned())),
-                "{answer:?}"
-            );
-        }
-        assert_eq!(parse(&chunked[..chunked.len() - 8]), None);
-    }
 }

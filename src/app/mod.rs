@@ -2,6 +2,7 @@
 //!
 //! The only place that knows all floors below.
 
+pub mod ask;
 pub mod demo;
 pub mod log;
 pub mod storm;
