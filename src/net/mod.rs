@@ -2,6 +2,7 @@
 
 pub mod buf;
 pub mod connector;
+pub mod listen;
 pub mod stream;
 pub mod trust;
 
