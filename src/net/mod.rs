@@ -1,7 +1,9 @@
 //! Bytes on sockets, in the clear or in TLS. Nothing of PostgreSQL.
 
+pub mod acceptor;
 pub mod buf;
 pub mod connector;
+pub mod endpoint_hash;
 pub mod listen;
 pub mod stream;
 pub mod trust;
