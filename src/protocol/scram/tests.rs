@@ -1,3 +1,7 @@
+//! Both roles against the example of RFC 7677, against each other, and against nonsense.
+//!
+//! Knows no PostgreSQL; `tests/server` has one.
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
