@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod net;
 pub mod pool;
 pub mod protocol;
+pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod sql;
