@@ -16,6 +16,7 @@ use super::simple::{self, Answer, AskError, MAX_ANSWER_BYTES};
 use super::{ConnectError, Target};
 use crate::net::Stream;
 use crate::net::connector::peer_certificate;
+use crate::net::endpoint_hash::tls_server_end_point;
 use crate::protocol::CancelKey;
 use crate::protocol::frame::put_untagged;
 use crate::protocol::reply::TxStatus;
@@ -106,11 +107,6 @@ async fn attempt(
         .map_err(|fault| (ConnectError::new(target, fault), tried))
 }
 
-/// Without it SCRAM-SHA-256-PLUS is left out.
-fn endpoint_hash(_certificate: &[u8]) -> Option<Vec<u8>> {
-    None
-}
-
 /// Logs in and asks; everything behind the login goes in one write, so it costs one round trip.
 async fn enter(
     mut stream: Stream,
@@ -118,7 +114,7 @@ async fn enter(
     login: &Login<'_>,
 ) -> Result<Connected, Fault> {
     let mut inbox = Inbox::new(MAX_ANSWER_BYTES);
-    let end_point = peer_certificate(&stream).and_then(endpoint_hash);
+    let end_point = peer_certificate(&stream).and_then(tls_server_end_point);
     let welcome = log_in(&mut stream, &mut inbox, login, end_point.as_deref()).await?;
     let Welcome {
         mut parameters,
