@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::net::trust::BadAuthorities;
 pub use client::{Ending, Plan, Target, live, make_table};
 pub use report::{Figures, Report, Step};
 
@@ -105,10 +106,13 @@ pub enum StormError {
     Target(#[source] tokio_postgres::Error),
     #[error("the target names {0}, which is needed")]
     Incomplete(&'static str),
-    #[error("cannot read the certificate authorities in {path}: {reason}")]
-    Authorities { path: PathBuf, reason: String },
+    #[error("cannot read {path}: {source}")]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("cannot prepare TLS: {0}")]
-    Tls(#[from] rustls::Error),
+    Authorities(#[from] BadAuthorities),
     #[error("cannot make the table weir_bench: {}", client::explain(.0))]
     Table(#[source] tokio_postgres::Error),
     #[error("cannot start a thread that plays clients: {0}")]

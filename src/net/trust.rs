@@ -37,7 +37,8 @@ pub enum BadAuthorities {
 }
 
 impl Trust {
-    pub(super) fn client_config(
+    /// For TLS 1.2 and 1.3 over ring; no ALPN.
+    pub fn client_config(
         self,
         authorities: Option<&[u8]>,
     ) -> Result<ClientConfig, BadAuthorities> {

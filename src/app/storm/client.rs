@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 use super::report::{Failure, Life, Step};
 use super::tls::Connector;
 use super::{Options, StormError, Tls};
+use crate::net::trust::Trust;
 
 const TABLE: &str =
     "CREATE TABLE IF NOT EXISTS weir_bench (id int PRIMARY KEY, hits bigint NOT NULL DEFAULT 0);
@@ -57,7 +58,7 @@ impl Target {
         }
         let tls = match options.tls {
             Tls::Off => None,
-            Tls::Require => Some(Connector::new(options.ca.as_deref(), options.tls_insecure)?),
+            Tls::Require => Some(connector(options)?),
         };
         Ok(Self::new(config, tls))
     }
@@ -103,6 +104,21 @@ impl Plan {
             timeout: options.client_timeout,
         }
     }
+}
+
+fn connector(options: &Options) -> Result<Connector, StormError> {
+    let trust = match options.tls_insecure {
+        true => Trust::Anybody,
+        false => Trust::AuthorityAndName,
+    };
+    let authorities = match &options.ca {
+        None => None,
+        Some(path) => Some(std::fs::read(path).map_err(|source| StormError::Read {
+            path: path.clone(),
+            source,
+        })?),
+    };
+    Ok(Connector::new(trust, authorities.as_deref())?)
 }
 
 /// Makes the table that `write` needs.
