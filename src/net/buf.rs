@@ -109,6 +109,16 @@ impl Buf {
         self.end += bytes.len();
     }
 
+    /// Puts bytes at the end, raw.
+    pub fn append(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        let end = self.end + bytes.len();
+        if let Some(gap) = self.data.get_mut(self.end..end) {
+            gap.copy_from_slice(bytes);
+        }
+        self.end = end;
+    }
+
     /// Makes room for `more` bytes at the end; the memory is the queue's own, sized to fit.
     pub fn reserve(&mut self, more: usize) {
         if self.data.len() - self.end >= more {

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
 use super::settings::Settings;
@@ -53,7 +54,8 @@ impl Parameters {
 #[derive(Debug)]
 pub struct Connection {
     pub stream: Stream,
-    /// What a cancel request for it must carry.
+    /// Where a cancel request for it must go, and what it must carry.
+    pub peer: Peer,
     pub key: CancelKey,
     pub ledger: Ledger,
     pub replies: Replies,
@@ -66,6 +68,8 @@ pub struct Connection {
     pub marked: bool,
     /// A message was sent in part and never will be whole.
     pub half_sent: bool,
+    /// TLS may hold bytes that were written.
+    pub flush_due: bool,
 }
 
 /// Why a command of Weir's own did not do what it was to do.
@@ -91,9 +95,10 @@ impl From<Garbled> for CommandError {
 const READ_BYTES: usize = 8 * 1024;
 
 impl Connection {
-    pub fn new(stream: Stream, key: CancelKey, parameters: Parameters) -> Connection {
+    pub fn new(stream: Stream, key: CancelKey, parameters: Parameters, peer: Peer) -> Connection {
         Connection {
             stream,
+            peer,
             key,
             ledger: Ledger::default(),
             replies: Replies::default(),
@@ -102,6 +107,7 @@ impl Connection {
             applied: Arc::default(),
             marked: false,
             half_sent: false,
+            flush_due: false,
         }
     }
 

@@ -76,6 +76,8 @@ pub enum Fault {
     InitQuery(Refusal),
     #[error("init_query leaves a transaction open")]
     InitQueryLeftOpen,
+    #[error("Weir has nothing to log in with as user \"{user}\"")]
+    NoCredential { user: String },
     #[error("the server gave no key to cancel queries with")]
     NoKey,
     #[error("the server did not say how many connections it allows")]
@@ -120,6 +122,7 @@ impl ConnectError {
             Fault::UnsupportedAuthentication { .. }
             | Fault::CleartextWithoutTls
             | Fault::NoPassword { .. }
+            | Fault::NoCredential { .. }
             | Fault::Scram(_) => Failure::Denied,
             Fault::Protocol { .. }
             | Fault::InitQuery(_)
@@ -201,6 +204,7 @@ impl ToClient for ConnectError {
             Fault::NoPassword { .. } | Fault::UnsupportedAuthentication { .. } => {
                 "Give the proxy the user's password, or let the database ask for scram-sha-256."
             }
+            Fault::NoCredential { .. } => "Give the proxy a password or verifier for this user.",
             Fault::Scram(ScramError::OtherVerifier) => {
                 "The password was changed in the database: update the proxy's copy of its verifier."
             }

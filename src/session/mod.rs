@@ -1,8 +1,233 @@
-//! One client's conversation.
+//! One client's conversation: a pure core in a thin shell of IO.
+//!
+//! `core`, `requests`, `deferred`, `prepared` and `pins` decide and know no socket; `pump` moves bytes and
+//! does not decide; `login` greets, `handle` is how a session is reached from outside. This file holds what a
+//! session consists of, and how it ends. The task that runs it owns all of it: there is no other.
 
+pub mod context;
 pub mod core;
 pub mod deferred;
+pub mod ending;
+pub mod endpoint;
+pub mod handle;
+pub mod login;
 pub mod pins;
 pub mod prepared;
-
+mod pump;
 pub mod requests;
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+use self::context::{Context, Limits, Unflushed};
+use self::core::{Bounds, Core};
+use self::ending::Ending;
+use self::endpoint::{Desk, Entry};
+use self::handle::{CancelDone, Place};
+use self::pins::Pins;
+use crate::error::ToClient;
+use crate::net::Stream;
+use crate::net::buf::Buf;
+use crate::pool;
+use crate::server::{Dialer, Parameters, Settings};
+
+type Lease = pool::Lease<Dialer>;
+
+/// Where the client's server connection is.
+enum Link {
+    /// It has none and needs none.
+    Free,
+    /// In the queue for one.
+    Waiting(Box<pool::Waiting<Dialer>>),
+    Leased(Lease),
+}
+
+/// Whether the client is still there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Presence {
+    Here,
+    /// It said goodbye and hung up; what it had sent before is still carried out.
+    HungUp,
+}
+
+/// What the session is waiting for, as far as limits of time are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// For the client, which holds no server.
+    Idle,
+    /// For a server; the queue keeps the time.
+    Queued,
+    /// For PostgreSQL to answer.
+    Running,
+    /// For the client, while it holds a server.
+    Holding,
+}
+
+/// A cancel request on its way to the server; the one who asked for it waits for the end of it.
+struct Cancelling {
+    request: Pin<Box<dyn Future<Output = ()>>>,
+    _done: Option<CancelDone>,
+}
+
+/// A client that has logged in.
+pub struct Session {
+    client: Stream,
+    presence: Presence,
+    core: Core,
+    link: Link,
+    desk: Rc<Desk>,
+    entry: Arc<Entry>,
+    context: Rc<Context>,
+    limits: Rc<Limits>,
+    place: Place,
+    /// What the client logged in with, and has on every server that it gets.
+    settings: Arc<Settings>,
+    /// The reported values that the client knows.
+    told: Arc<Parameters>,
+    /// From the client; cleared: for the server.
+    requests: Buf,
+    /// Our own messages, to be sent ahead of them.
+    prologue: Vec<u8>,
+    /// From the server; cleared: for the client.
+    replies: Buf,
+    unflushed: Unflushed,
+    /// TLS may hold bytes that were written.
+    flush_due: bool,
+    /// The server has said FATAL.
+    server_fatal: bool,
+    own_error: Vec<u8>,
+    cancelling: Option<Cancelling>,
+    /// The pins that have been counted and logged.
+    counted_pins: Pins,
+    phase: Phase,
+    phase_since: Instant,
+    /// Goes off at or before the time that the next limit is reached.
+    timer: Pin<Box<Sleep>>,
+    born: Instant,
+}
+
+/// What a session is made of, once the client is known.
+pub struct Parts {
+    pub client: Stream,
+    /// Bytes that the client sent behind its last login message.
+    pub unread: Vec<u8>,
+    pub desk: Rc<Desk>,
+    pub entry: Arc<Entry>,
+    pub context: Rc<Context>,
+    pub place: Place,
+    pub settings: Arc<Settings>,
+    pub told: Arc<Parameters>,
+    /// AuthenticationOk up to ReadyForQuery.
+    pub greeting: Vec<u8>,
+}
+
+/// How long a client is given to take its last message.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+impl Session {
+    pub fn new(parts: Parts) -> Session {
+        let limits = parts.context.limits();
+        let mut requests = Buf::default();
+        requests.append(&parts.unread);
+        let mut replies = Buf::default();
+        replies.insert(&parts.greeting);
+        let now = Instant::now();
+        Session {
+            client: parts.client,
+            presence: Presence::Here,
+            core: Core::new(Bounds {
+                max_unit_bytes: limits.max_unit_bytes,
+            }),
+            link: Link::Free,
+            desk: parts.desk,
+            entry: parts.entry,
+            context: parts.context,
+            place: parts.place,
+            settings: parts.settings,
+            told: parts.told,
+            requests,
+            prologue: Vec::new(),
+            replies,
+            unflushed: Unflushed::default(),
+            flush_due: false,
+            server_fatal: false,
+            own_error: Vec::new(),
+            cancelling: None,
+            counted_pins: Pins::default(),
+            phase: Phase::Idle,
+            phase_since: now,
+            timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
+            limits,
+            born: now,
+        }
+    }
+
+    /// Runs until the client leaves or is made to. Not cancel-safe: dropped, it leaves without a word, but
+    /// its server connection is cleaned all the same.
+    pub async fn run(mut self) -> Ending {
+        let ending = poll_fn(|cx| self.poll_drive(cx)).await;
+        Box::pin(self.finish(&ending)).await;
+        ending
+    }
+
+    /// Gives the server back and tells the client why it is over.
+    async fn finish(mut self, ending: &Ending) {
+        if let Some(cancelling) = self.cancelling.take() {
+            // Until it has arrived it could hit whoever has the connection next.
+            cancelling.request.await;
+        }
+        // Nothing can follow half a message.
+        let mut whole = true;
+        if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
+            whole = lease.replies.at_boundary();
+            self.hand_in(lease);
+        }
+        if self.counted_pins.any() {
+            self.entry.unpinned();
+        }
+        self.unflushed.set(&self.context, 0);
+        if whole && ending.is_told() && self.presence == Presence::Here {
+            let reply = ending.to_reply();
+            self.context.clients.error(reply.sqlstate, ending.blame());
+            let mut farewell = self.replies.cleared().to_vec();
+            reply.put(&mut farewell);
+            let telling = async {
+                // A client that is gone need not be told.
+                let _ = self.client.send(&farewell).await;
+                let _ = self.client.shutdown().await;
+                linger(&mut self.client).await;
+            };
+            let _ = tokio::time::timeout(FAREWELL, telling).await;
+        }
+    }
+
+    /// Returns a connection that the session still held, with all that is known of its state.
+    fn hand_in(&mut self, mut lease: Lease) {
+        lease.half_sent |= self.core.is_mid_frame()
+            || !self.requests.cleared().is_empty()
+            || !self.prologue.is_empty();
+        lease.marked |= self.core.pins().any();
+        lease.unread.extend_from_slice(self.replies.raw());
+        if self.server_fatal {
+            lease.close();
+        } else {
+            drop(lease);
+        }
+    }
+}
+
+/// Reads on until the client has closed too: data that came in unread would make TCP throw away what we said
+/// last.
+async fn linger(client: &mut Stream) {
+    let mut nothing = [0; 512];
+    while client
+        .receive(&mut nothing)
+        .await
+        .is_ok_and(|count| count > 0)
+    {}
+}

@@ -1,0 +1,210 @@
+//! What the pool must be told of PostgreSQL: how its connections are opened, cleaned, closed and cancelled.
+//!
+//! Knows the hosts of one target and where credentials come from; not how many connections there are.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::reset;
+use super::{
+    ConnectError, Connection, Credential, Failure, Fault, Login, Reached, Target, cancel, connect,
+};
+use crate::pool::{self, FailureKind, Manage, Opened};
+use crate::protocol::CancelKey;
+
+/// Names a pool: who logs in, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Account {
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+}
+
+/// Where a connection ended up, of all the hosts of its target.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    host: usize,
+    reached: Reached,
+}
+
+/// What may be changed while running.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    pub max_connections: Option<u32>,
+    pub max_connections_percent: u32,
+    pub init_query: Arc<str>,
+}
+
+/// Finds what Weir logs in with.
+pub type Credentials = Box<dyn Fn(&str) -> Option<Credential> + Send + Sync>;
+
+/// Opens connections to one target, and looks after them.
+pub struct Dialer {
+    /// Tried in order.
+    hosts: Vec<Target>,
+    terms: RwLock<Terms>,
+    credentials: Credentials,
+}
+
+impl Dialer {
+    pub fn new(hosts: Vec<Target>, terms: Terms, credentials: Credentials) -> Dialer {
+        Dialer {
+            hosts,
+            terms: RwLock::new(terms),
+            credentials,
+        }
+    }
+
+    pub fn set_terms(&self, terms: Terms) {
+        *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
+    }
+
+    fn terms(&self) -> Terms {
+        self.terms
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Asks the server to cancel what `key` names; returns when it has taken note, or can't be asked.
+    pub async fn cancel(&self, peer: Peer, key: &CancelKey) {
+        let Some(host) = self.hosts.get(peer.host) else {
+            return;
+        };
+        if let Err(error) = cancel(host, peer.reached, key).await {
+            tracing::warn!(%error, "a cancel request could not be passed on");
+        }
+    }
+
+    async fn dial(
+        &self,
+        account: &Account,
+        terms: &Terms,
+    ) -> Result<(usize, super::Connected), ConnectError> {
+        let credential = (self.credentials)(&account.user).ok_or_else(|| ConnectError {
+            at: self
+                .hosts
+                .first()
+                .map(|host| host.at.to_string())
+                .unwrap_or_default(),
+            fault: Fault::NoCredential {
+                user: account.user.to_string(),
+            },
+        })?;
+        let login = Login {
+            user: &account.user,
+            database: &account.database,
+            credential: &credential,
+            parameters: &[],
+            init_query: &terms.init_query,
+        };
+        let mut hosts = self.hosts.iter().enumerate();
+        loop {
+            let (place, host) = hosts
+                .next()
+                .expect("a target has a host, and its last failure returns");
+            match connect(host, &login).await {
+                Ok(connected) => return Ok((place, connected)),
+                // Another host may be up; one that answers has spoken for all.
+                Err(error)
+                    if error.failure() == Failure::Unreachable && place + 1 < self.hosts.len() =>
+                {
+                    tracing::debug!(%error, "trying the next host");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Terms {
+    /// The cap: the smaller of the configured number and the share of what the instance allows.
+    pub fn cap(&self, instance_allows: u32) -> usize {
+        let share = u64::from(instance_allows) * u64::from(self.max_connections_percent) / 100;
+        let cap = self
+            .max_connections
+            .map_or(share, |max| share.min(u64::from(max)));
+        // With none at all nobody could ever be served.
+        usize::try_from(cap.max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// The cap while the instance has not said what it allows: enough to ask.
+    pub fn first_cap(&self) -> usize {
+        1
+    }
+}
+
+impl Manage for Dialer {
+    type Key = Account;
+    type Connection = Connection;
+    type Error = Arc<ConnectError>;
+
+    async fn open(&self, account: &Account) -> Result<Opened<Connection>, Arc<ConnectError>> {
+        let terms = self.terms();
+        let (host, connected) = self.dial(account, &terms).await.map_err(|error| {
+            tracing::warn!(%error, database = %account.database, user = %account.user, "no connection could be opened");
+            Arc::new(error)
+        })?;
+        let peer = Peer {
+            host,
+            reached: connected.reached,
+        };
+        let connection =
+            Connection::new(connected.stream, connected.key, connected.parameters, peer);
+        Ok(Opened {
+            connection,
+            cap: Some(terms.cap(connected.limits.ordinary())),
+        })
+    }
+
+    async fn clean(&self, connection: &mut Connection) -> bool {
+        match reset::clean(connection, self).await {
+            Ok(cleaned) => cleaned,
+            Err(error) => {
+                tracing::debug!(%error, "a connection could not be cleaned and is closed");
+                false
+            }
+        }
+    }
+
+    async fn close(&self, connection: Connection) {
+        reset::close(connection, self).await;
+    }
+
+    fn is_dead(&self, connection: &mut Connection) -> bool {
+        !connection.is_alive()
+    }
+
+    fn rehome(&self, connection: &mut Connection) -> io::Result<()> {
+        connection.stream.detach()?;
+        connection.stream.attach()
+    }
+}
+
+impl pool::Failure for Arc<ConnectError> {
+    fn kind(&self) -> FailureKind {
+        match self.failure() {
+            Failure::Unreachable => FailureKind::Unreachable,
+            Failure::Busy => FailureKind::Full,
+            Failure::Denied | Failure::NoSuchDatabase | Failure::Other => FailureKind::Refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cap_is_the_smaller_of_number_and_share() {
+        let terms = |max_connections, max_connections_percent| Terms {
+            max_connections,
+            max_connections_percent,
+            init_query: "".into(),
+        };
+        assert_eq!(terms(None, 100).cap(97), 97);
+        assert_eq!(terms(None, 50).cap(97), 48);
+        assert_eq!(terms(Some(10), 100).cap(97), 10);
+        assert_eq!(terms(Some(200), 90).cap(100), 90);
+        assert_eq!(terms(None, 1).cap(10), 1);
+    }
+}

@@ -1,0 +1,91 @@
+//! Makes a connection that a session has left as good as new, or closes it in an orderly way.
+//!
+//! Knows each state that a session can leave behind and the way out of it; does not know why it was left.
+
+use super::connection::CommandError;
+use super::dialer::Dialer;
+use super::ledger::Owed;
+use super::{Connection, Settings};
+use crate::protocol::frame::{put, put_cstr};
+use crate::protocol::reply::TxStatus;
+use crate::protocol::tag::frontend;
+use std::sync::Arc;
+
+/// False when nothing but closing helps. Not cancel-safe: dropped halfway, the connection has to be closed.
+pub(super) async fn clean(
+    connection: &mut Connection,
+    dialer: &Dialer,
+) -> Result<bool, CommandError> {
+    // Half a message can be neither completed nor taken back; and what is owed must be known.
+    if connection.half_sent || connection.ledger.is_doubtful() {
+        return Ok(false);
+    }
+    stop(connection, dialer).await?;
+    if connection.ledger.tx() != TxStatus::Idle {
+        connection.command("ROLLBACK").await?;
+    }
+    if connection.marked {
+        connection.command("DISCARD ALL").await?;
+        connection.marked = false;
+        connection.applied = Arc::<Settings>::default();
+    }
+    Ok(connection.is_clean())
+}
+
+/// Brings whatever is going on to its end: nothing owed, nothing open.
+async fn stop(connection: &mut Connection, dialer: &Dialer) -> Result<(), CommandError> {
+    if connection.ledger.is_copying_in() {
+        let mut message = Vec::new();
+        put(&mut message, frontend::COPY_FAIL, |body| {
+            put_cstr(body, b"the client is gone")
+        });
+        connection.say(&message, Some(Owed::CopyEnd)).await?;
+    } else if connection.ledger.owes() {
+        dialer
+            .cancel(connection.peer, &connection.key.clone())
+            .await;
+    }
+    if connection.ledger.is_unsynced() {
+        let mut message = Vec::new();
+        put(&mut message, frontend::SYNC, |_| {});
+        connection.say(&message, Some(Owed::Sync)).await?;
+    }
+    connection.settle().await?;
+    if connection.ledger.is_copying_in() || connection.ledger.is_unsynced() {
+        // COPY began while we were stopping it: once more, with what is known now.
+        let mut message = Vec::new();
+        put(&mut message, frontend::COPY_FAIL, |body| {
+            put_cstr(body, b"the client is gone")
+        });
+        connection.say(&message, Some(Owed::CopyEnd)).await?;
+        message.clear();
+        put(&mut message, frontend::SYNC, |_| {});
+        connection.say(&message, Some(Owed::Sync)).await?;
+        connection.settle().await?;
+    }
+    Ok(())
+}
+
+/// Says goodbye, and waits for the server to hang up: only then is its slot free. A query that still runs is
+/// cancelled first, since PostgreSQL would finish it before it noticed.
+pub(super) async fn close(mut connection: Connection, dialer: &Dialer) {
+    if connection.ledger.owes() && !connection.half_sent {
+        dialer
+            .cancel(connection.peer, &connection.key.clone())
+            .await;
+    }
+    let mut goodbye = Vec::new();
+    if !connection.half_sent {
+        put(&mut goodbye, frontend::TERMINATE, |_| {});
+    }
+    // What fails here fails because the connection is gone already.
+    let _ = connection.stream.send(&goodbye).await;
+    let _ = connection.stream.shutdown().await;
+    let mut nothing = [0; 4096];
+    while connection
+        .stream
+        .receive(&mut nothing)
+        .await
+        .is_ok_and(|count| count > 0)
+    {}
+}

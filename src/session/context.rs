@@ -1,0 +1,83 @@
+//! What all sessions of a worker share.
+//!
+//! Knows limits, buffers and counters; nothing of any single session.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics;
+use crate::net::buf::BufferStore;
+
+/// The limits of sessions, as configured.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub max_unit_bytes: usize,
+    /// Replies that released servers have left with slow clients, all sessions of a worker together.
+    pub unflushed_limit_bytes: usize,
+    pub query_timeout: Option<Duration>,
+    pub idle_in_transaction_timeout: Duration,
+    pub idle_client_timeout: Duration,
+    pub client_lifetime: Option<Duration>,
+}
+
+pub struct Context {
+    pub store: BufferStore,
+    limits: RefCell<Rc<Limits>>,
+    pub clients: Arc<metrics::Clients>,
+    unflushed_bytes: Cell<usize>,
+    draining: Cell<bool>,
+}
+
+impl Context {
+    pub fn new(limits: Limits, clients: Arc<metrics::Clients>) -> Rc<Context> {
+        Rc::new(Context {
+            store: BufferStore::default(),
+            limits: RefCell::new(Rc::new(limits)),
+            clients,
+            unflushed_bytes: Cell::new(0),
+            draining: Cell::new(false),
+        })
+    }
+
+    pub fn limits(&self) -> Rc<Limits> {
+        Rc::clone(&self.limits.borrow())
+    }
+
+    pub fn set_limits(&self, limits: Limits) {
+        *self.limits.borrow_mut() = Rc::new(limits);
+    }
+
+    pub fn drain(&self) {
+        self.draining.set(true);
+    }
+
+    #[inline]
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+}
+
+/// Replies that wait for a slow client while their server works for others already.
+#[derive(Default)]
+pub struct Unflushed(usize);
+
+impl Unflushed {
+    /// Whether so many more may be left behind.
+    pub fn has_room(context: &Context, bytes: usize) -> bool {
+        context.unflushed_bytes.get() + bytes <= context.limits.borrow().unflushed_limit_bytes
+    }
+
+    /// Counts `bytes` as left behind, in place of what was counted before.
+    pub fn set(&mut self, context: &Context, bytes: usize) {
+        let others = context.unflushed_bytes.get() - self.0;
+        context.unflushed_bytes.set(others + bytes);
+        self.0 = bytes;
+    }
+
+    #[inline]
+    pub fn is_counted(&self) -> bool {
+        self.0 > 0
+    }
+}

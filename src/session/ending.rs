@@ -1,0 +1,221 @@
+//! Why a session ends, or a unit is refused; and how the client is told.
+//!
+//! Knows the words; not when they are due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::requests::Violation;
+use crate::error::{Blame, ToClient};
+use crate::pool::BorrowError;
+use crate::protocol::SqlState;
+use crate::protocol::reply::Severity;
+use crate::server::ConnectError;
+
+/// Why a session ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Ending {
+    /// The client said goodbye.
+    #[error("the client left")]
+    Left,
+    /// The client is gone, with or without a word from TCP.
+    #[error("the client vanished")]
+    Vanished,
+    #[error("the client broke the protocol: {0:?}")]
+    Violated(Violation),
+    /// PostgreSQL said FATAL, and the client has been told in its words.
+    #[error("the server ended the connection")]
+    ServerFatal,
+    #[error("the connection to the server was lost: {0}")]
+    ServerLost(String),
+    /// Settings that this client was logged in with are refused now.
+    #[error("the server no longer accepts the client's settings: {0}")]
+    SettingsRefused(String),
+    #[error("idle in transaction for {0:?}")]
+    IdleInTransaction(Duration),
+    #[error("idle for {0:?}")]
+    IdleClient(Duration),
+    #[error("the client has reached its lifetime of {0:?}")]
+    Lifetime(Duration),
+    #[error("Weir is shutting down")]
+    Draining,
+}
+
+impl Ending {
+    /// Whether there is anybody to tell, and anything to tell him.
+    pub fn is_told(&self) -> bool {
+        !matches!(self, Ending::Left | Ending::Vanished | Ending::ServerFatal)
+    }
+}
+
+impl ToClient for Ending {
+    fn blame(&self) -> Blame {
+        match self {
+            Ending::Left
+            | Ending::Vanished
+            | Ending::Violated(_)
+            | Ending::IdleInTransaction(_)
+            | Ending::IdleClient(_)
+            | Ending::Lifetime(_) => Blame::Client,
+            Ending::ServerFatal | Ending::ServerLost(_) | Ending::SettingsRefused(_) => {
+                Blame::Server
+            }
+            Ending::Draining => Blame::Proxy,
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self {
+            Ending::Violated(_) => SqlState::PROTOCOL_VIOLATION,
+            Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::ServerLost(_) => {
+                SqlState::CONNECTION_FAILURE
+            }
+            Ending::SettingsRefused(_) => SqlState::INVALID_PARAMETER_VALUE,
+            Ending::IdleInTransaction(_) => SqlState::IDLE_IN_TRANSACTION,
+            Ending::IdleClient(_) => SqlState::IDLE_SESSION,
+            Ending::Lifetime(_) | Ending::Draining => SqlState::ADMIN_SHUTDOWN,
+        }
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Fatal
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Ending::Left | Ending::Vanished | Ending::ServerFatal => String::new(),
+            Ending::Violated(violation) => violated(*violation),
+            Ending::ServerLost(_) => "server closed the connection unexpectedly".into(),
+            Ending::SettingsRefused(_) => {
+                "the server no longer accepts this session's settings".into()
+            }
+            Ending::IdleInTransaction(_) => {
+                "terminating connection due to idle-in-transaction timeout".into()
+            }
+            Ending::IdleClient(_) => "terminating connection due to idle-session timeout".into(),
+            Ending::Lifetime(_) => "terminating connection due to client lifetime".into(),
+            Ending::Draining => "terminating connection due to administrator command".into(),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        Some(match self {
+            Ending::ServerLost(cause) | Ending::SettingsRefused(cause) => cause.clone(),
+            Ending::IdleInTransaction(limit) => format!(
+                "The client was silent inside a transaction for {limit:?}, while it held a database connection."
+            ),
+            Ending::IdleClient(limit) => format!("The client was silent for {limit:?}."),
+            Ending::Lifetime(limit) => format!("The client was connected for {limit:?}."),
+            Ending::Draining => "This Weir is shutting down.".into(),
+            Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
+                return None;
+            }
+        })
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Ending::ServerLost(_) => {
+                "Reconnect. If a COMMIT was under way, find out whether it took effect before you repeat it."
+            }
+            Ending::IdleInTransaction(_) => {
+                "End transactions before the function returns; or raise pool.idle_in_transaction_timeout."
+            }
+            Ending::IdleClient(_) => "Reconnect when needed; or raise session.idle_client_timeout.",
+            Ending::SettingsRefused(_) | Ending::Lifetime(_) | Ending::Draining => "Reconnect.",
+            Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
+                return None;
+            }
+        };
+        Some(hint.into())
+    }
+}
+
+/// PostgreSQL's words where it has any.
+fn violated(violation: Violation) -> String {
+    match violation {
+        Violation::Type(tag) => format!("invalid frontend message type {tag}"),
+        Violation::Length(_) => "invalid message length".into(),
+        Violation::Body(tag) => format!("invalid message format in message type {tag}"),
+    }
+}
+
+/// No server for a unit.
+#[derive(Debug)]
+pub struct NoServer<'a> {
+    pub error: &'a BorrowError<Arc<ConnectError>>,
+    pub target: &'a str,
+}
+
+impl ToClient for NoServer<'_> {
+    fn blame(&self) -> Blame {
+        match self.error {
+            BorrowError::Busy { .. } | BorrowError::QueueFull { .. } => Blame::Proxy,
+            BorrowError::Unreachable { .. } | BorrowError::Refused(_) => Blame::Server,
+        }
+    }
+
+    fn sqlstate(&self) -> SqlState {
+        match self.error {
+            BorrowError::Busy { .. } | BorrowError::QueueFull { .. } => {
+                SqlState::TOO_MANY_CONNECTIONS
+            }
+            BorrowError::Unreachable { .. } => SqlState::CANNOT_CONNECT,
+            BorrowError::Refused(cause) => cause.sqlstate(),
+        }
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Error
+    }
+
+    fn message(&self) -> String {
+        match self.error {
+            BorrowError::Busy { waited, .. } => {
+                format!("timed out after {waited:.1?} waiting for a database connection")
+            }
+            BorrowError::QueueFull { .. } => {
+                "too many clients are waiting for a database connection".into()
+            }
+            BorrowError::Unreachable { .. } => format!("could not connect to {}", self.target),
+            BorrowError::Refused(cause) => cause.message(),
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        Some(match self.error {
+            BorrowError::Busy {
+                used, cap, waiting, ..
+            } => format!(
+                "{} is busy: {used} of {cap} connections in use, {waiting} clients waiting.",
+                self.target
+            ),
+            BorrowError::QueueFull { waiting } => {
+                format!(
+                    "{} has {waiting} clients waiting, which is the most it takes.",
+                    self.target
+                )
+            }
+            BorrowError::Unreachable { cause, waited } => {
+                format!("For {waited:.1?}, no connection could be opened: {cause}")
+            }
+            BorrowError::Refused(cause) => return cause.detail(),
+        })
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self.error {
+            BorrowError::Busy { .. } => {
+                "Repeat the transaction later; or raise the cap (AURORA_MAX_CONNECTIONS, pool.max_connections), \
+                 or pool.connection_borrow_timeout. Long transactions and pinned sessions (see /pools) hold connections."
+                    .into()
+            }
+            BorrowError::QueueFull { .. } => "Repeat the transaction later; or raise pool.max_waiting.".into(),
+            BorrowError::Unreachable { .. } => {
+                "The database is down or out of reach, not busy. Check the host, the network and the security group."
+                    .into()
+            }
+            BorrowError::Refused(cause) => return cause.hint(),
+        })
+    }
+}

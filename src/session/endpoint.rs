@@ -1,0 +1,167 @@
+//! A listener's way to the database: one target, its pools by database and user, and what new clients are
+//! greeted with.
+//!
+//! Shared by all workers. Knows names; nothing of any session.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+
+use crate::metrics;
+use crate::pool::{self, PoolId};
+use crate::server::dialer::{Account, Dialer};
+use crate::server::{Parameters, Settings};
+
+pub type Desk = pool::Desk<Dialer>;
+
+/// Pools of one target: each costs memory for good, and clients may name any database.
+const MAX_POOLS: usize = 4096;
+
+/// One pool, as sessions see it.
+pub struct Entry {
+    pub pool: PoolId,
+    pub database: Arc<str>,
+    pub user: Arc<str>,
+    pub target_name: Arc<str>,
+    pub meters: metrics::Pool,
+    pinned: AtomicUsize,
+}
+
+impl Entry {
+    pub(super) fn pinned(&self) {
+        self.pinned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn unpinned(&self) {
+        self.pinned.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sessions that are pinned at the moment.
+    pub fn pinned_now(&self) -> usize {
+        self.pinned.load(Ordering::Relaxed)
+    }
+}
+
+/// What a client that logs in is told, or refused with; and until when that holds.
+#[derive(Clone)]
+pub(super) struct Greeting {
+    pub settings: Arc<Settings>,
+    pub outcome: Result<Arc<Parameters>, Arc<[u8]>>,
+    until: Instant,
+}
+
+/// How many greetings are kept, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct GreetingTerms {
+    pub max: usize,
+    pub lasts: Duration,
+}
+
+/// A refusal is asked for again sooner: somebody may be creating the database just now.
+const REFUSAL_LASTS: Duration = Duration::from_secs(1);
+
+pub struct Endpoint {
+    pub target: Arc<pool::Target<Dialer>>,
+    pub target_name: Arc<str>,
+    registry: Arc<metrics::Registry>,
+    entries: DashMap<Account, Arc<Entry>>,
+    greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
+    greeting_terms: GreetingTerms,
+    /// A user's own limit, if it has one.
+    user_limits: arc_swap::ArcSwap<std::collections::HashMap<String, usize>>,
+}
+
+impl Endpoint {
+    pub fn new(
+        target: Arc<pool::Target<Dialer>>,
+        target_name: &str,
+        registry: Arc<metrics::Registry>,
+        greeting_terms: GreetingTerms,
+    ) -> Endpoint {
+        Endpoint {
+            target,
+            target_name: target_name.into(),
+            registry,
+            entries: DashMap::new(),
+            greetings: DashMap::new(),
+            greeting_terms,
+            user_limits: arc_swap::ArcSwap::default(),
+        }
+    }
+
+    /// Sets the users' own limits, for pools that exist and for those to come.
+    pub fn set_user_limits(&self, limits: std::collections::HashMap<String, usize>) {
+        for entry in &self.entries {
+            self.target
+                .set_limit(entry.pool, limits.get(&*entry.user).copied());
+        }
+        self.user_limits.store(Arc::new(limits));
+    }
+
+    /// The pool of this account; `None` when there are too many already.
+    pub fn entry(&self, database: &str, user: &str) -> Option<Arc<Entry>> {
+        let account = Account {
+            database: database.into(),
+            user: user.into(),
+        };
+        if let Some(known) = self.entries.get(&account) {
+            return Some(Arc::clone(&known));
+        }
+        if self.entries.len() >= MAX_POOLS {
+            return None;
+        }
+        let entry = self.entries.entry(account.clone()).or_insert_with(|| {
+            let limit = self.user_limits.load().get(user).copied();
+            Arc::new(Entry {
+                pool: self.target.add_pool(account.clone(), limit),
+                meters: metrics::Pool::new(&self.registry, &self.target_name, database, user),
+                database: account.database,
+                user: account.user,
+                target_name: Arc::clone(&self.target_name),
+                pinned: AtomicUsize::new(0),
+            })
+        });
+        Some(Arc::clone(&entry))
+    }
+
+    pub fn entries(&self) -> Vec<Arc<Entry>> {
+        self.entries
+            .iter()
+            .map(|entry| Arc::clone(&entry))
+            .collect()
+    }
+
+    /// What is known to greet clients of this pool with, who log in with these settings.
+    pub(super) fn greeting(&self, pool: PoolId, settings: &Arc<Settings>) -> Option<Greeting> {
+        let known = self.greetings.get(&(pool, Arc::clone(settings)))?;
+        (Instant::now() < known.until).then(|| known.clone())
+    }
+
+    pub(super) fn keep_greeting(
+        &self,
+        pool: PoolId,
+        settings: &Arc<Settings>,
+        outcome: Result<Arc<Parameters>, Arc<[u8]>>,
+    ) {
+        if self.greetings.len() >= self.greeting_terms.max {
+            let now = Instant::now();
+            self.greetings.retain(|_, greeting| now < greeting.until);
+            if self.greetings.len() >= self.greeting_terms.max {
+                self.greetings.clear();
+            }
+        }
+        let lasts = match outcome {
+            Ok(_) => self.greeting_terms.lasts,
+            Err(_) => REFUSAL_LASTS,
+        };
+        let greeting = Greeting {
+            settings: Arc::clone(settings),
+            outcome,
+            until: Instant::now() + lasts,
+        };
+        self.greetings
+            .insert((pool, Arc::clone(settings)), greeting);
+    }
+}
