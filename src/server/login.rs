@@ -8,7 +8,6 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::debug;
 
 use super::connection::Parameters;
-use super::credential::{Credential, Password};
 use super::error::Fault;
 use super::inbox::{Inbox, Message};
 use super::refusal::Refusal;
@@ -19,6 +18,7 @@ use crate::protocol::frame::{put, put_cstr, put_untagged};
 use crate::protocol::reply::{error_field, parameter_status};
 use crate::protocol::scram::{self, Binding, Challenge, Hello, Mechanism, SaltedKeys};
 use crate::protocol::tag::{backend, frontend};
+use crate::secrets::{self, Password};
 
 const PROTOCOL_3_0: [u8; 4] = [0, 3, 0, 0];
 
@@ -27,7 +27,7 @@ const PROTOCOL_3_0: [u8; 4] = [0, 3, 0, 0];
 pub struct Login<'a> {
     pub user: &'a str,
     pub database: &'a str,
-    pub credential: &'a Credential,
+    pub credential: &'a secrets::Login,
     /// Further startup parameters, such as `application_name`.
     pub parameters: &'a [(&'a str, &'a str)],
     /// SQL to run before anybody gets the connection; empty: none.
@@ -50,8 +50,8 @@ pub(super) async fn log_in(
 ) -> Result<Welcome, Fault> {
     send(stream, &startup_packet(login)).await?;
     let password = |method: &'static str| match login.credential {
-        Credential::Password(password) => Ok(password),
-        Credential::Keys(_) => Err(Fault::NoPassword { method }),
+        secrets::Login::Password(password) => Ok(password),
+        secrets::Login::Keys(_) => Err(Fault::NoPassword { method }),
     };
     let secured = stream.is_tls();
     let request = authentication(stream, inbox).await?;
@@ -59,11 +59,11 @@ pub(super) async fn log_in(
         Authentication::Ok => return welcome(stream, inbox).await,
         Authentication::CleartextPassword if !secured => return Err(Fault::CleartextWithoutTls),
         Authentication::CleartextPassword => {
-            let text = &password(request.name())?.text;
-            send_password(stream, text).await?;
+            let text = password(request.name())?.text().expose();
+            send_password(stream, text.as_bytes()).await?;
         }
         Authentication::Md5Password { salt } => {
-            let text = &password(request.name())?.text;
+            let text = password(request.name())?.text().expose().as_bytes();
             let user = login.user.as_bytes();
             let hash = postgres_protocol::authentication::md5_hash(user, text, salt);
             send_password(stream, hash.as_bytes()).await?;
@@ -121,7 +121,7 @@ fn binding<'a>(
 async fn scram(
     stream: &mut Stream,
     inbox: &mut Inbox,
-    credential: &Credential,
+    credential: &secrets::Login,
     binding: Binding<'_>,
 ) -> Result<(), Fault> {
     let mut random = [0; scram::NONCE_BYTES];
@@ -144,8 +144,8 @@ async fn scram(
     };
     let challenge = hello.challenged(server_first)?;
     let keys = match credential {
-        Credential::Keys(keys) => Arc::clone(keys),
-        Credential::Password(password) => salted(password, &challenge).await?,
+        secrets::Login::Keys(keys) => Arc::clone(keys),
+        secrets::Login::Password(password) => salted(password, &challenge).await?,
     };
     let (awaiting, proof) = challenge.prove(&keys)?;
     out.clear();
@@ -158,7 +158,7 @@ async fn scram(
         return Err(unexpected(backend::AUTHENTICATION));
     };
     awaiting.verify(server_final)?;
-    if let Credential::Password(password) = credential {
+    if let secrets::Login::Password(password) = credential {
         password.keys.keep(keys);
     }
     Ok(())
@@ -171,7 +171,7 @@ async fn salted(password: &Arc<Password>, challenge: &Challenge) -> Result<Arc<S
         return Ok(kept);
     }
     let (password, salt) = (Arc::clone(password), salt.to_vec());
-    let derive = move || SaltedKeys::derive(&password.text, &salt, iterations);
+    let derive = move || SaltedKeys::derive(password.text().expose().as_bytes(), &salt, iterations);
     let keys = tokio::task::spawn_blocking(derive).await;
     keys.map(Arc::new).map_err(|_| Fault::Ending)
 }

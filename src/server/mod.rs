@@ -4,7 +4,6 @@
 
 mod connect;
 pub mod connection;
-mod credential;
 pub mod dialer;
 mod error;
 mod inbox;
@@ -19,13 +18,15 @@ pub mod simple;
 
 pub use connect::{Connected, Limits, cancel, connect};
 pub use connection::{Connection, Parameters};
-pub use credential::{Credential, Password};
 pub use dialer::Dialer;
 pub use error::{ConnectError, Failure, Fault};
 pub use login::Login;
 pub use refusal::Refusal;
 pub use secure::{Channel, Reached, Security};
 pub use settings::Settings;
+
+/// What Weir proves itself with to a database.
+pub use crate::secrets::Login as Credential;
 
 use std::time::Duration;
 
