@@ -34,7 +34,7 @@ def arguments():
     numbers = lambda text: tuple(int(n) for n in words(text))
     parser.add_argument("--quick", action="store_true", help="two rounds of 1 and 16 clients, fewer idle clients: under three minutes")
     parser.add_argument("--rounds", type=int, help="rounds taken in turn (5; quick: 2)")
-    parser.add_argument("--seconds", type=int, default=2, help="measured seconds of one cell, after one of warm-up (2)")
+    parser.add_argument("--seconds", type=int, help="measured seconds of one cell, after one of warm-up (2; quick: 1)")
     parser.add_argument("--clients", type=numbers, help="1,16,64,256 (quick: 1,16)")
     parser.add_argument("--modes", type=words, default=("simple", "extended"), help="pgbench's: simple,extended; prepared too")
     parser.add_argument("--tls", type=words, default=("off", "client"), help="off,client (client side only); both (to PostgreSQL too)")
@@ -46,6 +46,7 @@ def arguments():
     parser.add_argument("--out", default=".work/bench", help="folder of the JSON file")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (1 if options.quick else 2)
     options.clients = options.clients or ((1, 16) if options.quick else (1, 16, 64, 256))
     options.idle = options.idle or (2000 if options.quick else 10000)
     for given, known, what in ((options.only, SECTIONS, "section"), (options.systems, SYSTEMS, "system"), (options.tls, ("off", "client", "both"), "tls")):

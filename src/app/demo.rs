@@ -4,7 +4,10 @@
 
 mod house;
 
+use std::future::poll_fn;
+use std::io::Write;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
@@ -18,6 +21,13 @@ use house::{DATABASE, House, USER};
 
 const LINE_EVERY: Duration = Duration::from_secs(2);
 const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// `println!` panics when the reader is gone (`weir demo | head`).
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
 
 /// What the command line says.
 #[derive(Args, Clone, Debug)]
@@ -63,29 +73,34 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
         what: "watch for signals",
         source,
     };
-    let (mut interrupt, mut terminate) = (
-        signal(SignalKind::interrupt()).map_err(io)?,
-        signal(SignalKind::terminate()).map_err(io)?,
-    );
+    let mut ends = Vec::new();
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        ends.push(signal(kind).map_err(io)?);
+    }
     let mut house = House::new()?;
     let outcome = tokio::select! {
         outcome = demonstrate(&options, &mut house) => outcome,
-        () = either(&mut interrupt, &mut terminate) => Ok(()),
+        () = any_of(&mut ends) => Ok(()),
     };
-    println!("\nstopping: Weir, then PostgreSQL; the temporary directory goes with them");
+    say!("\nstopping: Weir, then PostgreSQL; the temporary directory goes with them");
     drop(house);
     outcome
 }
 
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) {
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+async fn any_of(signals: &mut [Signal]) {
+    poll_fn(|cx| {
+        let came = signals.iter_mut().any(|s| s.poll_recv(cx).is_ready());
+        if came { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await
 }
 
 async fn demonstrate(options: &Options, house: &mut House) -> Result<(), DemoError> {
-    println!("starting PostgreSQL and Weir in {}", house.path().display());
+    say!("starting PostgreSQL and Weir in {}", house.path().display());
     house.start_postgres().await?;
     house.start_weir(options.max_connections)?;
     await_ready(house).await?;
@@ -117,7 +132,7 @@ async fn await_ready(house: &mut House) -> Result<(), DemoError> {
 
 fn introduce(options: &Options, house: &House) {
     let (clients, max, http) = (options.clients, options.max_connections, house.http);
-    println!(
+    say!(
         "
 Weir is up: {clients} clients share {max} database connections. Connect yourself:
 
@@ -168,7 +183,7 @@ async fn load(options: &Options, house: &mut House) -> Result<(), DemoError> {
             Some(done) = living.join_next() => figures.absorb(done.ok()),
             _ = lines.tick() => {
                 house.check()?;
-                println!("{}", line(house, &figures).await);
+                say!("{}", line(house, &figures).await);
                 figures = Figures::default();
             }
         }
