@@ -1,9 +1,11 @@
 # make test   everything, in the short form      make demo   PostgreSQL, Weir and some load, to look at
 # make prove  every promise at full size         make bench  Weir beside PgBouncer and PostgreSQL
 
-CARGO ?= cargo
+CARGO ?= tools/cargo
+# Where cargo puts what it builds.
+BUILT = $${CARGO_TARGET_DIR:-target}/release
 
-.PHONY: test prove setup lint
+.PHONY: test prove demo bench setup lint
 
 test: setup lint
 	$(CARGO) test --locked
@@ -11,6 +13,18 @@ test: setup lint
 # The same tests with full counts, in an optimised build: 1,000 vanishing clients, 10,000 racing cancels.
 prove: setup lint
 	WEIR_PROVE=1 $(CARGO) test --locked --release -- --nocapture
+
+# Options by DEMO=, as `make demo DEMO="--clients 100"`.
+demo:
+	@tools/setup demo
+	$(CARGO) build --locked --release --bin weir
+	@exec $(BUILT)/weir demo $(DEMO)
+
+# Twenty minutes; `make bench BENCH=--quick` three. BENCH=--help says what else.
+bench:
+	@tools/setup bench
+	$(CARGO) build --locked --release --bin weir --example relay
+	@exec python3 benches/compare.py --weir $(BUILT)/weir --relay $(BUILT)/examples/relay $(BENCH)
 
 lint:
 	$(CARGO) fmt --check
