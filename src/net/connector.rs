@@ -202,3 +202,68 @@ pub fn peer_certificate(stream: &Stream) -> Option<&[u8]> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[tokio::test]
+    async fn a_dead_peer_will_be_noticed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let options = SocketOptions {
+            keepalive_idle: Duration::from_secs(11),
+            keepalive_interval: Duration::from_secs(12),
+            keepalive_retries: 13,
+            user_timeout: Duration::from_secs(14),
+        };
+        // Where this name has an IPv6 address too, nobody listens there: the next one is tried.
+        let dialled = dial("localhost", address.port(), &options, soon()).await;
+        let (tcp, reached) = dialled.unwrap();
+        assert_eq!(reached, address);
+        assert!(tcp.nodelay().unwrap());
+        let socket = SockRef::from(&tcp);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(11)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(12)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 13);
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(14))
+        );
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_refused_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let options = SocketOptions::default();
+        let error = dial("127.0.0.1", address.port(), &options, soon()).await;
+        assert!(matches!(error, Err(DialError::Refused { .. })), "{error:?}");
+    }
+
+    #[test]
+    fn bundles_that_are_none() {
+        let read = |pem: &[u8]| TlsDialer::new(Trust::Authority, Some(pem)).err();
+        assert!(matches!(read(b"nonsense"), Some(BadAuthorities::Empty)));
+        let broken = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(
+            read(broken),
+            Some(BadAuthorities::Unusable { number: 1, .. })
+        ));
+        let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
+        assert!(matches!(read(cut), Some(BadAuthorities::NotPem { .. })));
+    }
+}

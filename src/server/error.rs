@@ -70,6 +70,8 @@ pub enum Fault {
     Scram(#[from] ScramError),
     #[error("Weir is ending")]
     Ending,
+    #[error("the system gives no random numbers")]
+    NoRandomness,
     #[error("{0}")]
     Refused(Refusal),
     #[error("init_query failed: {0}")]
@@ -127,6 +129,7 @@ impl ConnectError {
             Fault::Protocol { .. }
             | Fault::InitQuery(_)
             | Fault::InitQueryLeftOpen
+            | Fault::NoRandomness
             | Fault::NoKey
             | Fault::NoLimits => Failure::Other,
             Fault::Refused(refusal) => match &refusal.sqlstate() {
@@ -156,7 +159,10 @@ impl ConnectError {
 impl ToClient for ConnectError {
     fn blame(&self) -> Blame {
         match self.fault {
-            Fault::Ending | Fault::InitQuery(_) | Fault::InitQueryLeftOpen => Blame::Proxy,
+            Fault::Ending
+            | Fault::NoRandomness
+            | Fault::InitQuery(_)
+            | Fault::InitQueryLeftOpen => Blame::Proxy,
             _ => Blame::Server,
         }
     }
@@ -217,6 +223,7 @@ impl ToClient for ConnectError {
             | Fault::NotPostgres { .. }
             | Fault::Read(_)
             | Fault::Protocol { .. }
+            | Fault::NoRandomness
             | Fault::NoKey
             | Fault::NoLimits
             | Fault::Scram(_) => {

@@ -127,8 +127,7 @@ async fn scram(
     let mut random = [0; scram::NONCE_BYTES];
     SystemRandom::new()
         .fill(&mut random)
-        .map_err(|_| std::io::Error::other("no random numbers"))
-        .map_err(|error| Fault::Read(error.into()))?;
+        .map_err(|_| Fault::NoRandomness)?;
     let (hello, first) = Hello::new(binding, scram::nonce(random));
     let mut out = Vec::with_capacity(128);
     put(&mut out, frontend::PASSWORD, |body| {
