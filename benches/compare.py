@@ -78,7 +78,10 @@ class Compare:
         for section in SECTIONS:
             if section in self.options.only:
                 started = time.monotonic()
-                self.result["sections"][section] = getattr(self, section)()
+                try:
+                    self.result["sections"][section] = getattr(self, section)()
+                except RuntimeError as error:
+                    say(f"{section}: left out: {error}")
                 say(f"({section}: {time.monotonic() - started:.0f} s)\n")
 
     # CPU time for a transaction.

@@ -83,7 +83,7 @@ def system_calls(pid, work):
     tracer = subprocess.Popen([house.find("strace"), "-c", "-f", "-p", str(pid)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while "attached" not in tracer.stderr.readline():
         if tracer.poll() is not None:
-            raise RuntimeError("strace could not attach")
+            raise RuntimeError("strace may not attach to the proxy (needs root, or kernel.yama.ptrace_scope=0)")
     time.sleep(0.2)
     work()
     tracer.send_signal(signal.SIGINT)
