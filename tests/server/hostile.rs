@@ -196,7 +196,7 @@ async fn the_password_is_not_given_to_who_cannot_prove_to_know_it() {
 async fn a_login_may_come_byte_by_byte() {
     let (address, _) = impostor(|stream| {
         stream.set_nodelay(true).unwrap();
-        let mut drip = |bytes: &[u8], stream: &mut TcpStream| {
+        let drip = |bytes: &[u8], stream: &mut TcpStream| {
             bytes
                 .iter()
                 .for_each(|byte| stream.write_all(&[*byte]).unwrap());
