@@ -1,3 +1,7 @@
+//! Handshakes with a client of our own, over loopback.
+//!
+//! Knows no PostgreSQL.
+
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;

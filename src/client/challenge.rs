@@ -1,0 +1,252 @@
+//! Asking for a proof, and checking it.
+//!
+//! Knows SASL and md5 as PostgreSQL speaks them; does not know where credentials come from.
+//! Source: PostgreSQL's `auth.c`, `auth-sasl.c`.
+
+use std::sync::Arc;
+
+use postgres_protocol::authentication::md5_hash;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::Gate;
+use super::negotiate::Greeted;
+use super::peer::{Peer, Stop};
+use super::refused::{Refused, WrongPassword};
+use crate::config::{AuthMethod, Secret};
+use crate::protocol::frame::{put, put_cstr, split_cstr};
+use crate::protocol::opening::{Replication, Startup};
+use crate::protocol::scram::{self, ClientFirst, Mechanism, ScramError, Verified, Verifier};
+use crate::protocol::tag::backend;
+use crate::secrets::Credential;
+
+/// PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH.
+const MAX_SASL_BYTES: usize = 1024;
+
+/// PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH.
+const MAX_PASSWORD_BYTES: usize = 65_535;
+
+const OK: u32 = 0;
+const MD5_PASSWORD: u32 = 5;
+const SASL: u32 = 10;
+const SASL_CONTINUE: u32 = 11;
+const SASL_FINAL: u32 = 12;
+
+/// A client that is who it says; AuthenticationOk waits in its outbox.
+pub(super) struct Proven {
+    pub user: String,
+    pub database: String,
+    pub settings: Vec<(String, Vec<u8>)>,
+    pub minor: u16,
+    pub replication: Option<Replication>,
+}
+
+/// What a client's answer is checked against.
+enum Expected {
+    Scram(Verifier),
+    Md5(Secret<String>),
+}
+
+enum Answer {
+    /// With SCRAM, what it has shown.
+    Right(Option<Verified>),
+    Wrong,
+}
+
+impl Greeted<'_> {
+    /// Asks for a proof and checks it.
+    pub async fn prove(self, gate: &Gate) -> Result<Proven, Stop> {
+        let Greeted { peer, startup } = self;
+        let user = std::str::from_utf8(&startup.user).ok();
+        let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
+        // Made for known users too, so that both kinds take the same time.
+        let doomed = gate.vault.doomed(&startup.user);
+        let credential = known.as_ref().map(|(_, credential)| &**credential);
+        let answer = match expected(gate.method, credential, doomed) {
+            Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
+            Expected::Md5(password) => {
+                let asked = Md5::ask(peer, &startup.user, &password).await?;
+                asked.answer().await?
+            }
+        };
+        let (user, credential, shown) = match (known, answer) {
+            (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
+            (known, _) => return Err(wrong_password(&startup, known.is_some())),
+        };
+        if let Some(shown) = shown {
+            credential.learn_client_key(&shown.client_key);
+            put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
+        }
+        put_authentication(peer.outbox(), OK, b"");
+        Proven::new(user, &startup, gate)
+    }
+}
+
+/// As PostgreSQL chooses: who has no password that md5 could be made of is asked for SCRAM.
+fn expected(method: AuthMethod, known: Option<&Credential>, doomed: Verifier) -> Expected {
+    match (method, known) {
+        (AuthMethod::ScramSha256, None) => Expected::Scram(doomed),
+        (AuthMethod::ScramSha256, Some(known)) => Expected::Scram(known.verifier().clone()),
+        (AuthMethod::Md5, None) => Expected::Md5(Secret::new(doomed.to_text())),
+        (AuthMethod::Md5, Some(known)) => match known.password() {
+            Some(password) => Expected::Md5(password.text().clone()),
+            None => Expected::Scram(known.verifier().clone()),
+        },
+    }
+}
+
+fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
+    let user = String::from_utf8_lossy(&startup.user).into_owned();
+    Stop::Refused(Refused::WrongPassword(if is_known {
+        WrongPassword::Proof { user }
+    } else {
+        WrongPassword::UnknownUser { user }
+    }))
+}
+
+impl Proven {
+    /// What PostgreSQL, too, finds wrong only once it knows the user.
+    fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
+        let database = match &startup.database {
+            None => gate.default_database.clone(),
+            Some(name) => String::from_utf8(name.clone()).map_err(|error| Refused::NoDatabase {
+                name: String::from_utf8_lossy(error.as_bytes()).into_owned(),
+            })?,
+        };
+        Ok(Proven {
+            user: user.to_owned(),
+            database,
+            settings: startup.settings().map_err(Refused::Switch)?,
+            minor: startup.minor,
+            replication: startup.replication,
+        })
+    }
+}
+
+/// SCRAM is offered; the client's choice is owed.
+struct Sasl<'p> {
+    peer: &'p mut Peer,
+    verifier: Verifier,
+    /// Set where SCRAM-SHA-256-PLUS is on offer.
+    end_point: Option<Arc<[u8]>>,
+}
+
+impl<'p> Sasl<'p> {
+    async fn offer(peer: &'p mut Peer, verifier: Verifier) -> Result<Sasl<'p>, Stop> {
+        let end_point = peer.end_point();
+        let mut mechanisms = Vec::new();
+        if end_point.is_some() {
+            put_cstr(&mut mechanisms, Mechanism::ScramPlus.name().as_bytes());
+        }
+        put_cstr(&mut mechanisms, Mechanism::Scram.name().as_bytes());
+        mechanisms.push(0);
+        put_authentication(peer.outbox(), SASL, &mechanisms);
+        peer.flush().await?;
+        Ok(Sasl {
+            peer,
+            verifier,
+            end_point,
+        })
+    }
+
+    async fn answer(self) -> Result<Answer, Stop> {
+        let choice = self.peer.answer(MAX_SASL_BYTES).await?;
+        let (mechanism, first) = parse_choice(&choice)?;
+        if mechanism == Mechanism::ScramPlus && self.end_point.is_none() {
+            return Err(Refused::NoSuchMechanism.into());
+        }
+        let later;
+        let first = match first {
+            Some(first) => first,
+            // A client may name the mechanism first and begin when asked to.
+            None => {
+                later = say(self.peer, b"").await?;
+                &later
+            }
+        };
+        let first = ClientFirst::parse(first, mechanism, self.end_point.as_deref())
+            .map_err(Refused::Scram)?;
+        let (challenged, challenge) = first.challenge(self.verifier, &scram::nonce(random()?));
+        let last = say(self.peer, &challenge).await?;
+        match challenged.verify(&last) {
+            Ok(verified) => Ok(Answer::Right(Some(verified))),
+            Err(ScramError::WrongProof) => Ok(Answer::Wrong),
+            Err(error) => Err(Refused::Scram(error).into()),
+        }
+    }
+}
+
+/// Sends a challenge and waits for the answer.
+async fn say(peer: &mut Peer, challenge: &[u8]) -> Result<Vec<u8>, Stop> {
+    put_authentication(peer.outbox(), SASL_CONTINUE, challenge);
+    peer.flush().await?;
+    peer.answer(MAX_SASL_BYTES).await
+}
+
+/// SASLInitialResponse: the mechanism, and the first message unless its length is -1.
+fn parse_choice(body: &[u8]) -> Result<(Mechanism, Option<&[u8]>), Refused> {
+    let (name, rest) = split_cstr(body).ok_or(Refused::PasswordPacket)?;
+    let mechanism = Mechanism::parse(name).ok_or(Refused::NoSuchMechanism)?;
+    let (length, first) = rest.split_first_chunk().ok_or(Refused::PasswordPacket)?;
+    match i32::from_be_bytes(*length) {
+        -1 if first.is_empty() => Ok((mechanism, None)),
+        length if usize::try_from(length) == Ok(first.len()) => Ok((mechanism, Some(first))),
+        _ => Err(Refused::PasswordPacket),
+    }
+}
+
+/// A hash over this connection's salt is asked for.
+struct Md5<'p> {
+    peer: &'p mut Peer,
+    hash: String,
+}
+
+impl<'p> Md5<'p> {
+    async fn ask(
+        peer: &'p mut Peer,
+        user: &[u8],
+        password: &Secret<String>,
+    ) -> Result<Md5<'p>, Stop> {
+        let salt = random()?;
+        put_authentication(peer.outbox(), MD5_PASSWORD, &salt);
+        peer.flush().await?;
+        let hash = md5_hash(user, password.expose().as_bytes(), salt);
+        Ok(Md5 { peer, hash })
+    }
+
+    async fn answer(self) -> Result<Answer, Stop> {
+        let body = self.peer.answer(MAX_PASSWORD_BYTES).await?;
+        let answer = match split_cstr(&body) {
+            Some((answer, [])) => answer,
+            Some(_) | None => return Err(Refused::PasswordPacket.into()),
+        };
+        Ok(if same(answer, self.hash.as_bytes()) {
+            Answer::Right(None)
+        } else {
+            Answer::Wrong
+        })
+    }
+}
+
+/// Compares in time that depends on the lengths alone.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a
+        .iter()
+        .zip(b)
+        .fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
+    a.len() == b.len() && differing == 0
+}
+
+fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
+    put(out, backend::AUTHENTICATION, |body| {
+        body.extend_from_slice(&code.to_be_bytes());
+        body.extend_from_slice(rest);
+    });
+}
+
+fn random<const BYTES: usize>() -> Result<[u8; BYTES], Refused> {
+    let mut bytes = [0; BYTES];
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| Refused::NoRandomness)?;
+    Ok(bytes)
+}

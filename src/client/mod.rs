@@ -1,0 +1,183 @@
+//! The side that dialled us: from an accepted socket to a client that has proven who it is.
+//!
+//! Knows TLS, the startup family and authentication; does not know servers, pools or sessions.
+//!
+//! Each step is a struct that the next one consumes:
+//! `Opening -> Greeted -> Sasl | Md5 -> Authenticated`.
+
+mod challenge;
+mod negotiate;
+mod peer;
+mod refused;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{AuthMethod, TlsMode};
+use crate::error::{Blame, ToClient};
+use crate::net::Stream;
+use crate::net::acceptor::Acceptor;
+use crate::protocol::CancelKey;
+use crate::protocol::opening::Replication;
+use crate::protocol::reply::ErrorReply;
+use crate::secrets::Vault;
+
+use challenge::Proven;
+use negotiate::{Opened, Opening};
+use peer::{Peer, Stop};
+pub use refused::{Refused, WrongPassword};
+
+/// What clients are admitted by. One for all workers; a new one after a reload.
+#[derive(Debug)]
+pub struct Gate {
+    /// `None`: SSLRequest is answered with N.
+    pub tls: Option<Arc<Acceptor>>,
+    pub tls_mode: TlsMode,
+    /// What clients are asked for. As in PostgreSQL, `Md5` still asks users with a SCRAM verifier for SCRAM.
+    pub method: AuthMethod,
+    pub vault: Arc<Vault>,
+    /// The database of clients that name none. (PostgreSQL would take the user's name.)
+    pub default_database: String,
+    /// From the accepted socket to the end of the login.
+    pub handshake_timeout: Duration,
+    /// Bounds logins going on at a time; taken once the first byte has come.
+    pub handshakes: Arc<Semaphore>,
+}
+
+/// What came of a connection.
+#[derive(Debug)]
+pub enum Admission {
+    Session(Box<Authenticated>),
+    /// Drop the stream once the cancel has gone out, not before: clients wait for its end, lest the
+    /// cancel hit their next query.
+    Cancel {
+        key: CancelKey,
+        stream: Stream,
+    },
+    /// The client left before it had said what it wants, or in the middle of the login.
+    Left,
+}
+
+/// A client that has proven who it is, and does not know it yet.
+#[derive(Debug)]
+pub struct Authenticated {
+    pub stream: Stream,
+    /// What the client has sent behind its last answer.
+    pub unread: Vec<u8>,
+    /// To be sent first, in one write with what follows: ends with AuthenticationOk.
+    pub greeting: Vec<u8>,
+    pub user: String,
+    pub database: String,
+    /// The client's own settings, names in lower case, in the order they count; a later one wins.
+    pub settings: Vec<(String, Vec<u8>)>,
+    /// The 3.x that is spoken: from 2 on, cancel keys may be longer than four bytes.
+    pub minor: u16,
+    pub replication: Option<Replication>,
+}
+
+/// Negotiates with whoever dialled and lets in who proves to be a user.
+/// Who is refused has been told why, and the connection is closed. Not cancel-safe: dropping it drops the client.
+pub async fn admit(tcp: TcpStream, gate: &Gate) -> Result<Admission, Refused> {
+    visit(tcp, gate, Door::Open).await
+}
+
+/// Negotiates as far as `admit` does before it asks for a proof, then refuses with `why`.
+/// CancelRequest still comes through. Not cancel-safe.
+pub async fn turn_away(tcp: TcpStream, gate: &Gate, why: ErrorReply) -> Result<Admission, Refused> {
+    visit(tcp, gate, Door::Shut(why)).await
+}
+
+enum Door {
+    Open,
+    Shut(ErrorReply),
+}
+
+enum Passed {
+    Proven(Proven),
+    Cancel(CancelKey),
+}
+
+async fn visit(tcp: TcpStream, gate: &Gate, door: Door) -> Result<Admission, Refused> {
+    let deadline = Instant::now() + gate.handshake_timeout;
+    let address = tcp.peer_addr().ok();
+    let mut peer = Peer::new(tcp);
+    let passed = match handshake(&mut peer, gate, door, deadline).await {
+        Ok(passed) => passed,
+        Err(Stop::Left) => return Ok(Admission::Left),
+        Err(Stop::Refused(refused)) => {
+            log(&refused, address);
+            if refused.is_told() {
+                peer.refuse(&refused.to_reply()).await;
+            }
+            return Err(refused);
+        }
+    };
+    let Some((stream, unread, greeting)) = peer.into_parts() else {
+        return Ok(Admission::Left);
+    };
+    Ok(match passed {
+        Passed::Cancel(key) => Admission::Cancel { key, stream },
+        Passed::Proven(proven) => Admission::Session(Box::new(Authenticated {
+            stream,
+            unread,
+            greeting,
+            user: proven.user,
+            database: proven.database,
+            settings: proven.settings,
+            minor: proven.minor,
+            replication: proven.replication,
+        })),
+    })
+}
+
+/// Everything that the deadline and the bound on logins hold for.
+async fn handshake(
+    peer: &mut Peer,
+    gate: &Gate,
+    door: Door,
+    deadline: Instant,
+) -> Result<Passed, Stop> {
+    // Health checks and port scanners connect and say nothing: they take no place from clients.
+    match timeout_at(deadline, peer.first_byte()).await {
+        Ok(came) => came?,
+        Err(_) => return Err(Stop::Left),
+    };
+    let _place = match timeout_at(deadline, gate.handshakes.acquire()).await {
+        Ok(Ok(place)) => place,
+        Ok(Err(_)) | Err(_) => return Err(Refused::TooManyLogins.into()),
+    };
+    timeout_at(deadline, steps(peer, gate, door))
+        .await
+        .unwrap_or_else(|_| Err(Refused::Timeout.into()))
+}
+
+async fn steps(peer: &mut Peer, gate: &Gate, door: Door) -> Result<Passed, Stop> {
+    let opening = Opening::new(peer, gate).await?;
+    let greeted = match opening.startup(gate).await? {
+        Opened::Cancel(key) => return Ok(Passed::Cancel(key)),
+        Opened::Startup(greeted) => greeted,
+    };
+    match door {
+        Door::Open => greeted.prove(gate).await.map(Passed::Proven),
+        Door::Shut(why) => Err(Refused::TurnedAway(why).into()),
+    }
+}
+
+fn log(refused: &Refused, peer: Option<SocketAddr>) {
+    let peer = peer.map(tracing::field::display);
+    let sqlstate = refused.sqlstate().as_str();
+    match refused.blame() {
+        Blame::Client => tracing::info!(peer, sqlstate, reason = %refused, "client refused"),
+        Blame::Server | Blame::Proxy => {
+            tracing::warn!(peer, sqlstate, reason = %refused, "client refused");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
