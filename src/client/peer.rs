@@ -214,6 +214,8 @@ impl Peer {
     /// Stream, unread and outbox; `None` when the connection is lost.
     pub fn into_parts(self) -> Option<(Stream, Vec<u8>, Vec<u8>)> {
         match self.line {
+            // Drained it still has its room, which a session would carry along.
+            Line::Open(stream) if self.unread.is_empty() => Some((stream, Vec::new(), self.outbox)),
             Line::Open(stream) => Some((stream, self.unread, self.outbox)),
             Line::Lost => None,
         }

@@ -69,6 +69,28 @@ pub enum WrongPassword {
 }
 
 impl Refused {
+    /// One of a few fixed words, as a metric's label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Refused::WrongPassword(WrongPassword::Proof { .. }) => "wrong_password",
+            Refused::WrongPassword(WrongPassword::UnknownUser { .. }) => "unknown_user",
+            Refused::TlsRequired => "tls_required",
+            Refused::NoTls | Refused::NoAlpn | Refused::TlsFailed(_) => "tls",
+            Refused::Switch(_) | Refused::NoDatabase { .. } => "startup_parameters",
+            Refused::Timeout => "timeout",
+            Refused::TooManyLogins => "too_many_logins",
+            Refused::TurnedAway(_) => "turned_away",
+            Refused::NoRandomness => "internal",
+            Refused::Opening(_)
+            | Refused::UnencryptedData { .. }
+            | Refused::OutOfOrder { .. }
+            | Refused::MessageLength
+            | Refused::PasswordPacket
+            | Refused::NoSuchMechanism
+            | Refused::Scram(_) => "protocol",
+        }
+    }
+
     /// Whether the client can be told: not where it expects TLS records and gets none.
     pub(super) fn is_told(&self) -> bool {
         !matches!(self, Refused::NoTls | Refused::TlsFailed(_))

@@ -124,6 +124,7 @@ async fn wrong_password_and_unknown_user_are_told_the_same() {
             let text = format!("Mpassword authentication failed for user \"{user}\"\0\0");
             expected.extend_from_slice(text.as_bytes());
             assert_eq!((tag, body), (b'E', expected));
+            drop(client);
             let refused = outcome.await.unwrap().unwrap_err();
             assert!(refused.to_string().starts_with(reason), "{refused}");
         }
@@ -192,6 +193,7 @@ async fn refusals_before_anyone_is_asked() {
         }
         let told = last_words(&mut client).await;
         assert_eq!((told.0.as_str(), told.1.as_str()), (sqlstate, text));
+        drop(client);
         assert!(outcome.await.unwrap().is_err());
     }
 }
@@ -252,6 +254,7 @@ async fn refusals_of_what_should_be_an_answer() {
             (sqlstate, text),
             "{bytes:?}"
         );
+        drop(client);
         assert!(outcome.await.unwrap().is_err());
     }
 }
@@ -269,6 +272,7 @@ async fn what_postgresql_finds_wrong_behind_the_password_comes_behind_it() {
         assert_eq!((tag, &last[..4]), (b'R', &b"\0\0\0\x0c"[..]));
         assert_eq!(message(&mut client).await, (b'R', vec![0; 4]));
         assert_eq!(last_words(&mut client).await.0, sqlstate);
+        drop(client);
         assert!(outcome.await.unwrap().is_err());
     }
 }
@@ -320,6 +324,7 @@ async fn tls_can_be_required() {
             "this proxy requires TLS connections".to_owned()
         )
     );
+    drop(client);
     assert!(matches!(outcome.await.unwrap(), Err(Refused::TlsRequired)));
 }
 
@@ -358,6 +363,7 @@ async fn the_deadline_ends_who_dawdles() {
             message(&mut client).await;
         }
         assert_eq!(last_words(&mut client).await.0, "57014");
+        drop(client);
         assert!(matches!(outcome.await.unwrap(), Err(Refused::Timeout)));
     }
 }
@@ -381,11 +387,37 @@ async fn logins_at_a_time_are_bounded_but_silence_takes_no_place() {
     let (mut second, outcome) = knock(bounded()).await;
     second.write_all(&startup(b"user\0app\0\0")).await.unwrap();
     assert_eq!(last_words(&mut second).await.0, "53300");
+    drop(second);
     assert!(matches!(
         outcome.await.unwrap(),
         Err(Refused::TooManyLogins)
     ));
     drop(place);
+}
+
+#[tokio::test]
+async fn plaintext_behind_an_accepted_ssl_request_is_refused() {
+    let (mut client, outcome) = knock(gate()).await;
+    let both = [ssl_request(), startup(b"user\0app\0\0")].concat();
+    client.write_all(&both).await.unwrap();
+    let told = last_words(&mut client).await;
+    assert_eq!(told.1, "received unencrypted data after SSL request");
+    drop(client);
+    assert!(outcome.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn what_is_no_tls_handshake_gets_an_alert_and_no_more() {
+    let (mut client, outcome) = knock(gate()).await;
+    client
+        .write_all(b"\x16not a handshake at all")
+        .await
+        .unwrap();
+    let mut alert = Vec::new();
+    client.read_to_end(&mut alert).await.unwrap();
+    assert_eq!(alert.first(), Some(&0x15));
+    drop(client);
+    assert!(matches!(outcome.await.unwrap(), Err(Refused::TlsFailed(_))));
 }
 
 #[tokio::test]
