@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use weir::app::{ask, demo, storm};
+use weir::app::{self, ask, demo, storm};
 use weir::config::{self, Config, ConfigError};
 
 /// A self-hosted RDS Proxy for PostgreSQL.
@@ -17,11 +17,13 @@ struct Arguments {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
 enum Command {
+    /// Be the proxy; this is what happens without a command, too.
+    Run,
     /// Say whether the configuration is right, and print it resolved, secrets left out.
     Check {
         /// Print the reference of all settings instead.
@@ -43,13 +45,14 @@ const WRONG_CONFIGURATION: u8 = 2;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.command {
-        Command::Check {
+        None | Some(Command::Run) => serve(arguments),
+        Some(Command::Check {
             reference: true, ..
-        } => {
+        }) => {
             print(&config::reference_markdown());
             ExitCode::SUCCESS
         }
-        Command::Check { alive, .. } => match load(&arguments) {
+        Some(Command::Check { alive, .. }) => match load(&arguments) {
             Ok(config) if alive => finish(ask::alive(config.listen.http)),
             Ok(config) => {
                 print(&config.redacted_toml());
@@ -57,8 +60,22 @@ fn main() -> ExitCode {
             }
             Err(error) => wrong_configuration(&error),
         },
-        Command::Demo(options) => finish(demo::run(options)),
-        Command::Bench(options) => finish(storm::run(options)),
+        Some(Command::Demo(options)) => finish(demo::run(options)),
+        Some(Command::Bench(options)) => finish(storm::run(options)),
+    }
+}
+
+fn serve(arguments: Arguments) -> ExitCode {
+    let config = match load(&arguments) {
+        Ok(config) => config,
+        Err(error) => return wrong_configuration(&error),
+    };
+    match app::run(config, Box::new(move || load(&arguments))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

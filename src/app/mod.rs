@@ -2,7 +2,18 @@
 //!
 //! The only place that knows all floors below.
 
+mod accept;
 pub mod ask;
+mod build;
 pub mod demo;
 pub mod log;
+mod probe;
+mod reload;
+mod report;
+mod run;
+mod shared;
 pub mod storm;
+mod worker;
+
+pub use build::StartError;
+pub use run::run;

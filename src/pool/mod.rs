@@ -106,6 +106,15 @@ impl<M: Manage> Target<M> {
         (slots.cap(), slots.used())
     }
 
+    pub fn set_cap(&self, cap: usize) {
+        self.slots().set_cap(cap);
+    }
+
+    /// Whether a connection has ever been opened.
+    pub fn has_answered(&self) -> bool {
+        self.slots().has_opened()
+    }
+
     /// Why there is no connection at all, when there is none.
     pub fn down(&self) -> Option<M::Error> {
         self.slots().down().map(|trouble| trouble.cause.clone())

@@ -128,6 +128,7 @@ pub struct Slots<C, W, E> {
     next_ticket: u64,
     pools: Vec<Pool<C, W, E>>,
     trouble: Option<Trouble<E>>,
+    has_opened: bool,
 }
 
 /// How long a refusal is repeated without asking the server again.
@@ -146,6 +147,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             next_ticket: 0,
             pools: Vec::new(),
             trouble: None,
+            has_opened: false,
         }
     }
 
@@ -188,6 +190,10 @@ impl<C, W, E: Clone> Slots<C, W, E> {
 
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    pub fn has_opened(&self) -> bool {
+        self.has_opened
     }
 
     pub fn trouble(&self) -> Option<&Trouble<E>> {
@@ -283,6 +289,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
     /// An order to open was carried out. The connection counts as leased; `release` it.
     pub fn opened(&mut self, pool: PoolId) {
         self.trouble = None;
+        self.has_opened = true;
         self.opening -= 1;
         let pool = &mut self.pools[pool.0];
         pool.refusal = None;

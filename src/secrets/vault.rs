@@ -28,6 +28,10 @@ pub struct Vault {
 
 type Users = HashMap<Box<str>, Arc<Credential>>;
 
+/// Users that are not in force yet.
+#[derive(Debug)]
+pub struct Prepared(Users);
+
 /// Makes verifiers for users that don't exist; new with each process.
 struct Doom([u8; 32]);
 
@@ -71,12 +75,14 @@ impl Vault {
         })
     }
 
-    /// Puts these users in the place of the old ones; on error the old ones stay.
+    /// Makes ready to put these users in the place of the old ones.
     /// A user whose credential is the same keeps all that was made and learnt for it.
-    pub fn replace(&self, users: &[User]) -> Result<(), VaultError> {
-        let users = read(users, &self.users.load())?;
+    pub fn prepare(&self, users: &[User]) -> Result<Prepared, VaultError> {
+        Ok(Prepared(read(users, &self.users.load())?))
+    }
+
+    pub fn install(&self, Prepared(users): Prepared) {
         self.users.store(Arc::new(users));
-        Ok(())
     }
 
     pub fn lookup(&self, user: &str) -> Option<Arc<Credential>> {
@@ -261,14 +267,12 @@ mod tests {
             .iter()
             .map(|name| vault.lookup(name).unwrap())
             .collect();
-        vault
-            .replace(&[
+        vault.install(vault.prepare(&[
                 password("a", "1"),
                 password("b", "2"),
                 verifier("c", b"1"),
                 verifier("e", b"1"),
-            ])
-            .unwrap();
+            ]).unwrap());
         let same = |name: &str, old: &Arc<Credential>| {
             vault.lookup(name).is_some_and(|new| Arc::ptr_eq(&new, old))
         };
@@ -280,7 +284,7 @@ mod tests {
             "f",
             config::Credential::Verifier(Secret::new("SCRAM-SHA-256$x".to_owned())),
         );
-        let refused = vault.replace(&[broken]).unwrap_err().to_string();
+        let refused = vault.prepare(&[broken]).unwrap_err().to_string();
         assert!(refused.contains("\"f\"") && vault.lookup("a").is_some());
     }
 

@@ -3,14 +3,16 @@
 //! Knows the hosts of one target and where credentials come from; not how many connections there are.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::reset;
 use super::{
-    ConnectError, Connection, Credential, Failure, Fault, Login, Reached, Target, cancel, connect,
+    ConnectError, Connection, Failure, Fault, Login, Reached, Target, cancel, connect,
 };
 use crate::pool::{self, FailureKind, Manage, Opened};
 use crate::protocol::CancelKey;
+use crate::secrets;
 
 /// Names a pool: who logs in, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,7 +37,7 @@ pub struct Terms {
 }
 
 /// Finds what Weir logs in with.
-pub type Credentials = Box<dyn Fn(&str) -> Option<Credential> + Send + Sync>;
+pub type Credentials = Box<dyn Fn(&str) -> Option<secrets::Login> + Send + Sync>;
 
 /// Opens connections to one target, and looks after them.
 pub struct Dialer {
@@ -43,6 +45,8 @@ pub struct Dialer {
     hosts: Vec<Target>,
     terms: RwLock<Terms>,
     credentials: Credentials,
+    /// What the instance said last that it allows; 0 before it has.
+    instance_allows: AtomicU32,
 }
 
 impl Dialer {
@@ -51,11 +55,16 @@ impl Dialer {
             hosts,
             terms: RwLock::new(terms),
             credentials,
+            instance_allows: AtomicU32::new(0),
         }
     }
 
-    pub fn set_terms(&self, terms: Terms) {
+    /// The cap that follows from new terms, if the instance has said what it allows.
+    pub fn set_terms(&self, terms: Terms) -> Option<usize> {
+        let allows = self.instance_allows.load(Ordering::Relaxed);
+        let cap = (allows > 0).then(|| terms.cap(allows));
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
+        cap
     }
 
     fn terms(&self) -> Terms {
@@ -150,9 +159,11 @@ impl Manage for Dialer {
         };
         let connection =
             Connection::new(connected.stream, connected.key, connected.parameters, peer);
+        let allows = connected.limits.ordinary();
+        self.instance_allows.store(allows, Ordering::Relaxed);
         Ok(Opened {
             connection,
-            cap: Some(terms.cap(connected.limits.ordinary())),
+            cap: Some(terms.cap(allows)),
         })
     }
 

@@ -28,6 +28,7 @@ pub struct Context {
     pub clients: Arc<metrics::Clients>,
     unflushed_bytes: Cell<usize>,
     draining: Cell<bool>,
+    closing: Cell<bool>,
 }
 
 impl Context {
@@ -38,6 +39,7 @@ impl Context {
             clients,
             unflushed_bytes: Cell::new(0),
             draining: Cell::new(false),
+            closing: Cell::new(false),
         })
     }
 
@@ -49,8 +51,19 @@ impl Context {
         *self.limits.borrow_mut() = Rc::new(limits);
     }
 
+    /// From here on sessions end where a transaction does.
     pub fn drain(&self) {
         self.draining.set(true);
+    }
+
+    /// From here on they end where they are.
+    pub fn close(&self) {
+        self.closing.set(true);
+    }
+
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     #[inline]

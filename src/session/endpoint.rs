@@ -139,6 +139,11 @@ impl Endpoint {
         (Instant::now() < known.until).then(|| known.clone())
     }
 
+    /// The next client of each kind has a server asked again.
+    pub fn forget_greetings(&self) {
+        self.greetings.clear();
+    }
+
     pub(super) fn keep_greeting(
         &self,
         pool: PoolId,

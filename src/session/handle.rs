@@ -117,6 +117,10 @@ impl Sessions {
         })
     }
 
+    pub fn worker(&self) -> WorkerId {
+        self.worker
+    }
+
     /// The process id that a client is told: positive, and it says which worker has the session.
     fn pid(&self, index: usize) -> Option<i32> {
         i32::try_from(index * self.workers + self.worker.0 + 1).ok()

@@ -55,11 +55,11 @@ pub struct TurnedAway {
 const MAX_AHEAD_BYTES: usize = 64 * 1024;
 
 /// Greets a client. Cancel-safe: dropped, the client is hung up on and nothing is left behind.
-pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Session, TurnedAway> {
+pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>, TurnedAway> {
     let mut greeting = std::mem::take(&mut newcomer.greeting);
     let outcome = greet(&mut newcomer, hall, &mut greeting).await;
     match outcome {
-        Ok((entry, place, settings, told)) => Ok(Session::new(Parts {
+        Ok((entry, place, settings, told)) => Ok(Box::new(Session::new(Parts {
             client: newcomer.client,
             unread: newcomer.unread,
             desk: Rc::clone(&hall.desk),
@@ -69,7 +69,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Session, Turn
             settings,
             told,
             greeting,
-        })),
+        }))),
         Err(refusal) => {
             greeting.extend_from_slice(&refusal);
             let state = refusal

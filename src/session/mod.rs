@@ -169,14 +169,14 @@ impl Session {
 
     /// Runs until the client leaves or is made to. Not cancel-safe: dropped, it leaves without a word, but
     /// its server connection is cleaned all the same.
-    pub async fn run(mut self) -> Ending {
+    pub async fn run(mut self: Box<Self>) -> Ending {
         let ending = poll_fn(|cx| self.poll_drive(cx)).await;
         Box::pin(self.finish(&ending)).await;
         ending
     }
 
     /// Gives the server back and tells the client why it is over.
-    async fn finish(mut self, ending: &Ending) {
+    async fn finish(mut self: Box<Self>, ending: &Ending) {
         if let Some(cancelling) = self.cancelling.take() {
             // Until it has arrived it could hit whoever has the connection next.
             cancelling.request.await;

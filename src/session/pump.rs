@@ -126,6 +126,8 @@ impl Session {
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
                     self.borrow();
+                    // In the same round, or the server would be released as one that has nothing to do.
+                    self.advance_leased()?;
                     return Ok(true);
                 }
                 Ok(Step::Terminate) => return Err(self.say_then(&answer, Ending::Left)),
@@ -438,6 +440,9 @@ impl Session {
 
     /// Releases the server as soon as nothing speaks against it; ends a session that is over.
     fn settle(&mut self) -> Moved {
+        if self.context.is_closing() {
+            return Err(Ending::Draining);
+        }
         let released = self.may_release() && self.release();
         let quiet = match &self.link {
             Link::Free => self.core.is_quiet(),

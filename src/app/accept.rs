@@ -1,0 +1,222 @@
+//! A client's way through the house: from the listener to its session, and out again.
+//!
+//! Knows the order of rooms; what happens in them, `client` and `session` know.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+
+use super::shared::{Admittance, Shared};
+use super::worker::Order;
+use crate::client::{self, Admission, Authenticated};
+use crate::error::ToClient;
+use crate::metrics::Transport;
+use crate::net::listen::{self, AcceptError, Keepalive};
+use crate::protocol::reply::{ErrorReply, Severity};
+use crate::protocol::{CancelKey, SqlState};
+use crate::server::Settings;
+use crate::session::Session;
+use crate::session::handle::{CancelOutcome, Sessions};
+use crate::session::login::{self, Hall, Newcomer, TurnedAway};
+
+/// Where a listener leads.
+#[derive(Clone)]
+pub struct Door {
+    pub hall: Rc<Hall>,
+    pub shared: Arc<Shared>,
+}
+
+/// Accepts for ever. Cancel-safe.
+pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<(TcpStream, Door)>) {
+    let keepalive = {
+        let config = door.shared.config.load();
+        Keepalive {
+            idle: config.database.keepalive_idle,
+            interval: config.database.keepalive_interval,
+            retries: config.database.keepalive_retries,
+        }
+    };
+    loop {
+        match listen::accept(&listener, keepalive).await {
+            Ok((tcp, _)) => {
+                if incoming.send((tcp, door.clone())).await.is_err() {
+                    return;
+                }
+            }
+            Err(AcceptError::Gone(error)) => tracing::debug!(%error, "a client was gone before it was accepted"),
+            Err(AcceptError::Exhausted(error)) => {
+                tracing::warn!(%error, "no client can be accepted");
+                tokio::time::sleep(AcceptError::PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One client, from its first byte to its last. The large steps are boxed and gone once they are done,
+/// so that an idle client's task is small.
+pub async fn receive(tcp: TcpStream, door: Door) {
+    let meters = &door.hall.context.clients;
+    meters.accepted.increment(1);
+    let started = std::time::Instant::now();
+    let gate = door.shared.gate.load_full();
+    let (admission, _seat) = match door.shared.sit_down() {
+        Admittance::Seat(seat) => (Box::pin(client::admit(tcp, &gate)).await, seat),
+        Admittance::Full(seat) => {
+            let full = full_house(door.shared.config.load().listen.max_clients);
+            (Box::pin(client::turn_away(tcp, &gate, full)).await, seat)
+        }
+    };
+    drop(gate);
+    let authenticated = match admission {
+        Ok(Admission::Session(authenticated)) => authenticated,
+        Ok(Admission::Cancel { key, stream }) => {
+            pass_on_cancel(&door, key).await;
+            drop(stream);
+            return;
+        }
+        Ok(Admission::Left) => return,
+        Err(refused) => {
+            meters.refused(refused.sqlstate());
+            meters.login_failed(refused.reason());
+            return;
+        }
+    };
+    let Some(session) = Box::pin(enter(authenticated, &door)).await else {
+        return;
+    };
+    meters.logins.increment(1);
+    meters.handshake.record(started.elapsed());
+    let ending = session.run().await;
+    tracing::debug!(reason = %ending, "client left");
+}
+
+async fn enter(authenticated: Box<Authenticated>, door: &Door) -> Option<Seated> {
+    let Authenticated {
+        stream,
+        unread,
+        greeting,
+        user,
+        database,
+        settings,
+        minor,
+        replication,
+    } = *authenticated;
+    let mut client = stream;
+    if replication.is_some() {
+        let refusal = ErrorReply {
+            severity: Severity::Fatal,
+            sqlstate: SqlState::FEATURE_NOT_SUPPORTED,
+            message: "replication connections are not pooled".into(),
+            detail: None,
+            hint: Some("Connect to the database itself for replication.".into()),
+        };
+        let mut farewell = greeting;
+        refusal.put(&mut farewell);
+        dismiss(&mut client, &farewell).await;
+        return None;
+    }
+    let transport = if client.is_tls() { Transport::Tls } else { Transport::InClear };
+    let newcomer = Newcomer {
+        client,
+        unread,
+        user,
+        database,
+        settings: Settings::new(settings),
+        protocol_minor: minor,
+        greeting,
+    };
+    match login::log_in(newcomer, &door.hall).await {
+        Ok(session) => Some(Seated::new(session, transport, Rc::clone(&door.hall))),
+        Err(TurnedAway {
+            mut client,
+            farewell,
+            sqlstate,
+        }) => {
+            tracing::info!(sqlstate, "client turned away by the database");
+            door.hall.context.clients.login_failed("database");
+            dismiss(&mut client, &farewell).await;
+            None
+        }
+    }
+}
+
+/// A session that counts among the connected clients.
+struct Seated {
+    session: Box<Session>,
+    transport: Transport,
+    hall: Rc<Hall>,
+}
+
+impl Seated {
+    fn new(session: Box<Session>, transport: Transport, hall: Rc<Hall>) -> Seated {
+        hall.context.clients.connected(transport).increment(1.0);
+        Seated {
+            session,
+            transport,
+            hall,
+        }
+    }
+
+    async fn run(self) -> crate::session::ending::Ending {
+        let ending = self.session.run().await;
+        self.hall.context.clients.connected(self.transport).decrement(1.0);
+        ending
+    }
+}
+
+/// How long a client that is sent away may take to hear why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+async fn dismiss(client: &mut crate::net::Stream, farewell: &[u8]) {
+    let telling = async {
+        client.send(farewell).await?;
+        client.shutdown().await?;
+        let mut nothing = [0; 512];
+        while client.receive(&mut nothing).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // One that is gone need not be told.
+    let _ = tokio::time::timeout(FAREWELL, telling).await;
+}
+
+fn full_house(max_clients: usize) -> ErrorReply {
+    ErrorReply {
+        severity: Severity::Fatal,
+        sqlstate: SqlState::TOO_MANY_CONNECTIONS,
+        message: "sorry, too many clients already".into(),
+        detail: Some(format!("Weir takes {max_clients} clients at a time.")),
+        hint: Some("Close idle connections; or raise listen.max_clients.".into()),
+    }
+}
+
+/// Hands a cancel request to the worker that has the session; returns when it has been dealt with.
+async fn pass_on_cancel(door: &Door, key: CancelKey) {
+    let meters = &door.hall.context.clients;
+    meters.cancels_received.increment(1);
+    let workers = &door.shared.workers;
+    let (done, dealt_with) = oneshot::channel();
+    let own = &door.hall.sessions;
+    match Sessions::worker_of(&key, workers.len()) {
+        Some(worker) if worker == own.worker() => match own.cancel(&key, done) {
+            CancelOutcome::PassedOn => meters.cancels_forwarded.increment(1),
+            CancelOutcome::Unknown => meters.cancels_ignored.increment(1),
+        },
+        Some(worker) => {
+            let orders = workers.get(worker.0);
+            let sent = orders.is_some_and(|orders| orders.try_send(Order::Cancel(key, done)).is_ok());
+            if !sent {
+                meters.cancels_ignored.increment(1);
+            }
+        }
+        None => {
+            meters.cancels_ignored.increment(1);
+            return;
+        }
+    }
+    // Its end is the signal, whether or not there was anything to cancel.
+    let _ = dealt_with.await;
+}

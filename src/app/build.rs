@@ -1,0 +1,192 @@
+//! The composition root: everything that runs is put together here, from a configuration.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::shared::{Shared, Way};
+use super::worker::{MAX_ORDERS, Order, Plan, Stage};
+use crate::admin::Role;
+use crate::config::{Config, HostPort};
+use crate::metrics;
+use crate::net::acceptor::{Acceptor, CertificateError};
+use crate::net::{BadAuthorities, listen};
+use crate::pool::{Policy, Target, WorkerId};
+use crate::secrets::{Vault, VaultError};
+use crate::server::dialer::{Dialer, Terms};
+use crate::server::{self, Security};
+use crate::session::endpoint::{Endpoint, GreetingTerms};
+
+/// Why Weir does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Certificate(#[from] CertificateError),
+    #[error("database.ca_file: {path}: {source}", path = path.display())]
+    AuthoritiesFile { path: PathBuf, source: io::Error },
+    #[error("database.ca_file: {0}")]
+    Authorities(#[from] BadAuthorities),
+    #[error("users: {0}")]
+    Users(#[from] VaultError),
+    #[error("{name}: can't listen on {address}: {source}; choose another address, or end what listens there")]
+    Listen {
+        name: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("a worker thread could not be started: {0}")]
+    Thread(io::Error),
+    #[error("log: {0}")]
+    Log(#[from] super::log::LogError),
+}
+
+/// Everything, before it runs.
+pub struct House {
+    pub shared: Arc<Shared>,
+    pub plans: Vec<Plan>,
+    pub stage: watch::Sender<Stage>,
+    pub http: StdListener,
+}
+
+pub fn build(config: Config) -> Result<House, StartError> {
+    let vault = Arc::new(Vault::new(&config.users)?);
+    let acceptor = Arc::new(Acceptor::open(config.tls.files.as_ref())?);
+    let registry = Arc::new(metrics::Registry::default());
+    let security = security(&config)?;
+    let listeners = listeners(&config)?;
+    let http = bind_one("listen.http", config.listen.http)?;
+
+    let mut ways = Vec::new();
+    for (role, hosts) in [
+        (Role::Writer, &config.database.hosts),
+        (Role::Reader, &config.database.reader_hosts),
+    ] {
+        if !hosts.is_empty() {
+            let endpoint = Arc::new(endpoint(&config, hosts, &security, &vault, &registry));
+            ways.push(Way { role, endpoint });
+        }
+    }
+    let workers = config.workers.get();
+    let (orders, inboxes): (Vec<mpsc::Sender<Order>>, Vec<_>) =
+        (0..workers).map(|_| mpsc::channel(MAX_ORDERS)).unzip();
+    let (stage, watching) = watch::channel(Stage::default());
+    let shared = Arc::new(Shared::new(config, vault, acceptor, registry, ways, orders));
+    let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
+        id: WorkerId(id),
+        shared: Arc::clone(&shared),
+        listeners: Vec::new(),
+        orders,
+        stage: watching.clone(),
+    });
+    let mut plans: Vec<Plan> = plans.collect();
+    for (way, sockets) in shared.ways.iter().zip(listeners) {
+        for (plan, socket) in plans.iter_mut().zip(sockets) {
+            plan.listeners.push((socket, Arc::clone(&way.endpoint)));
+        }
+    }
+    Ok(House {
+        shared,
+        plans,
+        stage,
+        http,
+    })
+}
+
+fn security(config: &Config) -> Result<Security, StartError> {
+    let authorities = match &config.database.ca_file {
+        None => None,
+        Some(path) => Some(std::fs::read(path).map_err(|source| StartError::AuthoritiesFile {
+            path: path.clone(),
+            source,
+        })?),
+    };
+    Ok(Security::new(config.database.ssl, authorities.as_deref())?)
+}
+
+/// The writer's listeners, one a worker; and the reader's, if there is a reader.
+fn listeners(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
+    let mut names = vec![("listen.writer", config.listen.writer)];
+    if !config.database.reader_hosts.is_empty() {
+        names.push(("listen.reader", config.listen.reader));
+    }
+    let bind = |(name, address)| {
+        listen::bind(address, config.workers, config.listen.backlog).map_err(|source| StartError::Listen {
+            name,
+            address,
+            source,
+        })
+    };
+    names.into_iter().map(bind).collect()
+}
+
+fn bind_one(name: &'static str, address: SocketAddr) -> Result<StdListener, StartError> {
+    let bind = || {
+        let listener = StdListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    bind().map_err(|source| StartError::Listen {
+        name,
+        address,
+        source,
+    })
+}
+
+fn endpoint(
+    config: &Config,
+    hosts: &[HostPort],
+    security: &Security,
+    vault: &Arc<Vault>,
+    registry: &Arc<metrics::Registry>,
+) -> Endpoint {
+    let targets = hosts.iter().map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
+    let terms = terms(config);
+    let first_cap = terms.first_cap();
+    let vault = Arc::clone(vault);
+    let dialer = Dialer::new(targets.collect(), terms, Box::new(move |user| vault.login(user)));
+    let target = Target::new(dialer, policy(config), config.workers.get(), first_cap);
+    let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
+    let greetings = GreetingTerms {
+        max: config.session.max_startup_cache,
+        lasts: config.session.startup_cache_ttl,
+    };
+    let endpoint = Endpoint::new(Arc::new(target), &name.join(","), Arc::clone(registry), greetings);
+    endpoint.set_user_limits(user_limits(config));
+    endpoint
+}
+
+pub fn policy(config: &Config) -> Policy {
+    let pool = &config.pool;
+    Policy {
+        borrow_timeout: pool.connection_borrow_timeout,
+        unavailable_timeout: pool.unavailable_timeout,
+        max_waiting: pool.max_waiting,
+        max_opening: pool.max_opening as usize,
+        backoff_min: pool.open_backoff_min,
+        backoff_max: pool.open_backoff_max,
+        min_idle: pool.min_idle_connections as usize,
+        max_idle_percent: u32::from(pool.max_idle_connections_percent),
+        idle_timeout: pool.idle_timeout,
+        lifetime: pool.server_lifetime,
+        reset_timeout: pool.reset_timeout,
+    }
+}
+
+pub fn terms(config: &Config) -> Terms {
+    Terms {
+        max_connections: config.pool.max_connections,
+        max_connections_percent: u32::from(config.pool.max_connections_percent),
+        init_query: config.pool.init_query.as_str().into(),
+    }
+}
+
+pub fn user_limits(config: &Config) -> HashMap<String, usize> {
+    let limited = config.users.iter();
+    limited
+        .filter_map(|user| Some((user.name.clone(), user.pool_max_connections? as usize)))
+        .collect()
+}

@@ -1,0 +1,115 @@
+//! What operators are told over HTTP: the state of pools and targets at the moment.
+//!
+//! Knows where the figures are; `admin` knows their shapes.
+
+use std::sync::Arc;
+
+use super::reload::Reloader;
+use super::shared::{Shared, Way};
+use crate::admin::{House, PoolReport, PoolsReport, Role, State, TargetReport};
+use crate::metrics::{self, PoolNow, TargetNow};
+
+pub struct Reporter {
+    shared: Arc<Shared>,
+    reloader: Arc<Reloader>,
+}
+
+impl Reporter {
+    pub fn new(shared: Arc<Shared>, reloader: Arc<Reloader>) -> Reporter {
+        Reporter { shared, reloader }
+    }
+}
+
+impl House for Reporter {
+    fn ready(&self) -> Result<(), String> {
+        if self.shared.is_draining() {
+            return Err("Weir is shutting down".into());
+        }
+        let writer = self.shared.ways.iter().find(|way| way.role == Role::Writer);
+        match writer.map(|way| &way.endpoint.target) {
+            None => Err("no writer is configured".into()),
+            Some(target) => match target.down() {
+                Some(cause) => Err(cause.to_string()),
+                None if target.has_answered() => Ok(()),
+                None => Err("the database has not been reached yet".into()),
+            },
+        }
+    }
+
+    fn pools(&self) -> PoolsReport {
+        PoolsReport {
+            pools: self.shared.ways.iter().flat_map(pools_of).collect(),
+            targets: self.shared.ways.iter().map(target_of).collect(),
+            clients: self.shared.clients(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        let report = self.pools();
+        let pools: Vec<PoolNow<'_>> = report.pools.iter().map(pool_now).collect();
+        let targets: Vec<TargetNow<'_>> = report.targets.iter().map(target_now).collect();
+        metrics::scrape(&self.shared.registry, &pools, &targets)
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let outcome = self.reloader.reload();
+        outcome.map_err(|error| error.to_string())
+    }
+}
+
+fn pools_of(way: &Way) -> Vec<PoolReport> {
+    let entries = way.endpoint.entries();
+    let report = |entry: &Arc<crate::session::endpoint::Entry>| {
+        let counts = way.endpoint.target.counts(entry.pool);
+        PoolReport {
+            target: way.endpoint.target_name.to_string(),
+            role: way.role,
+            database: entry.database.to_string(),
+            user: entry.user.to_string(),
+            total: counts.idle + counts.leased,
+            idle: counts.idle,
+            leased: counts.leased,
+            pinned: entry.pinned_now(),
+            waiting: counts.waiting,
+            opening: counts.opening,
+        }
+    };
+    let mut reports: Vec<PoolReport> = entries.iter().map(report).collect();
+    reports.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
+    reports
+}
+
+fn target_of(way: &Way) -> TargetReport {
+    let target = &way.endpoint.target;
+    let (cap, used) = target.usage();
+    let down = target.down();
+    TargetReport {
+        target: way.endpoint.target_name.to_string(),
+        role: way.role,
+        cap: target.has_answered().then_some(cap),
+        used,
+        state: if down.is_some() { State::Unavailable } else { State::Available },
+        reason: target.trouble().map(|cause| cause.to_string()),
+    }
+}
+
+fn pool_now(report: &PoolReport) -> PoolNow<'_> {
+    PoolNow {
+        target: &report.target,
+        database: &report.database,
+        user: &report.user,
+        idle: report.idle as u64,
+        leased: report.leased as u64,
+        pinned: report.pinned as u64,
+        opening: report.opening as u64,
+        waiting: report.waiting as u64,
+    }
+}
+
+fn target_now(report: &TargetReport) -> TargetNow<'_> {
+    TargetNow {
+        target: &report.target,
+        cap: report.cap.unwrap_or(0) as u64,
+        used: report.used as u64,
+    }
+}

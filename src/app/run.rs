@@ -1,0 +1,131 @@
+//! The process's life: start, signals, drain, end.
+//!
+//! Knows the order of things; `build` knows the things.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use super::build::{House, StartError, build};
+use super::reload::{Reload, Reloader};
+use super::report::Reporter;
+use super::shared::Shared;
+use super::worker::{Plan, Stage};
+use crate::admin;
+use crate::config::Config;
+
+/// Runs until a signal says otherwise. `read` reads the configuration anew.
+pub fn run(config: Config, read: Reload) -> Result<(), StartError> {
+    super::log::start(&config.log)?;
+    let House {
+        shared,
+        plans,
+        stage,
+        http,
+    } = build(config)?;
+    let threads = plans
+        .into_iter()
+        .map(start_worker)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(StartError::Thread)?;
+    announce(&shared);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StartError::Thread)?;
+    let reloader = Arc::new(Reloader::new(Arc::clone(&shared), read));
+    runtime
+        .block_on(attend(shared, stage, http, reloader, threads))
+        .map_err(StartError::Thread)
+}
+
+fn start_worker(plan: Plan) -> io::Result<JoinHandle<()>> {
+    let name = format!("weir-{}", plan.id.0);
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Err(error) = plan.run() {
+            tracing::error!(%error, "a worker could not run");
+        }
+    })
+}
+
+fn announce(shared: &Shared) {
+    let config = shared.config.load();
+    for way in &shared.ways {
+        let address = match way.role {
+            admin::Role::Writer => config.listen.writer,
+            admin::Role::Reader => config.listen.reader,
+        };
+        tracing::info!(%address, role = ?way.role, target = %way.endpoint.target_name, "listening");
+    }
+    tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
+}
+
+/// The main thread: HTTP and signals.
+async fn attend(
+    shared: Arc<Shared>,
+    stage: watch::Sender<Stage>,
+    http: std::net::TcpListener,
+    reloader: Arc<Reloader>,
+    threads: Vec<JoinHandle<()>>,
+) -> io::Result<()> {
+    let reporter = Arc::new(Reporter::new(Arc::clone(&shared), Arc::clone(&reloader)));
+    let (end_http, http_ends) = oneshot::channel::<()>();
+    let http = tokio::spawn(admin::serve(TcpListener::from_std(http)?, reporter, async {
+        let _ = http_ends.await;
+    }));
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reloader.reload_and_log(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tokio::select! {
+        () = drain(&shared, &stage, threads) => tracing::info!("ended in order"),
+        () = again(&mut terminate, &mut interrupt) => tracing::warn!("ended at once by a second signal"),
+    }
+    let _ = end_http.send(());
+    let _ = http.await;
+    Ok(())
+}
+
+async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Unready at once; then no new clients; then those inside a transaction may finish it; then the end.
+async fn drain(shared: &Shared, stage: &watch::Sender<Stage>, threads: Vec<JoinHandle<()>>) {
+    shared.drain();
+    let (delay, timeout) = {
+        let config = shared.config.load();
+        (config.drain_delay, config.drain_timeout)
+    };
+    tracing::info!(clients = shared.clients(), ?timeout, "draining");
+    tokio::time::sleep(delay).await;
+    stage.send_replace(Stage::Draining);
+    // Those who are closed at the end are told why within the time, too.
+    let last_words = (timeout / 10).min(Duration::from_secs(1));
+    let ended = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            // One that panicked has ended as well.
+            let _ = thread.join();
+        }
+    });
+    tokio::pin!(ended);
+    if tokio::time::timeout(timeout.saturating_sub(last_words), &mut ended).await.is_err() {
+        tracing::warn!(clients = shared.clients(), "drain_timeout is over: the clients left are closed");
+        stage.send_replace(Stage::Closing);
+        let _ = tokio::time::timeout(last_words, ended).await;
+    }
+}

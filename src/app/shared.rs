@@ -1,0 +1,143 @@
+//! What all threads of the process share.
+//!
+//! Put together by `build`, once; `reload` changes what may change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::worker::Order;
+use crate::admin::Role;
+use crate::client::Gate;
+use crate::config::Config;
+use crate::metrics;
+use crate::net::acceptor::Acceptor;
+use crate::secrets::Vault;
+use crate::session::context::Limits;
+use crate::session::endpoint::Endpoint;
+
+/// A listener's role and its way to the database.
+pub struct Way {
+    pub role: Role,
+    pub endpoint: Arc<Endpoint>,
+}
+
+pub struct Shared {
+    pub config: ArcSwap<Config>,
+    pub registry: Arc<metrics::Registry>,
+    pub vault: Arc<Vault>,
+    pub acceptor: Arc<Acceptor>,
+    /// What clients are admitted by; a new one after a reload.
+    pub gate: ArcSwap<Gate>,
+    pub ways: Vec<Way>,
+    /// Where each worker takes orders.
+    pub workers: Vec<mpsc::Sender<Order>>,
+    clients: AtomicUsize,
+    draining: AtomicBool,
+}
+
+/// A client's place under the limit of clients; given up when dropped.
+pub struct Seat(Arc<Shared>);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.clients.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether there is room for one more client.
+pub enum Admittance {
+    Seat(Seat),
+    /// There is none: it may say what it wants, and be told.
+    Full(Seat),
+}
+
+impl Shared {
+    pub fn new(
+        config: Config,
+        vault: Arc<Vault>,
+        acceptor: Arc<Acceptor>,
+        registry: Arc<metrics::Registry>,
+        ways: Vec<Way>,
+        workers: Vec<mpsc::Sender<Order>>,
+    ) -> Shared {
+        let handshakes = Arc::new(Semaphore::new(config.auth.max_handshakes));
+        Shared {
+            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
+            config: ArcSwap::from_pointee(config),
+            registry,
+            vault,
+            acceptor,
+            ways,
+            workers,
+            clients: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+        }
+    }
+
+    pub fn sit_down(self: &Arc<Self>) -> Admittance {
+        let before = self.clients.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat(Arc::clone(self));
+        if before < self.config.load().listen.max_clients {
+            Admittance::Seat(seat)
+        } else {
+            Admittance::Full(seat)
+        }
+    }
+
+    /// Clients connected.
+    pub fn clients(&self) -> usize {
+        self.clients.load(Ordering::Relaxed)
+    }
+
+    /// Not ready from here on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub fn client_meters(&self) -> metrics::Clients {
+        metrics::Clients::new(&self.registry)
+    }
+
+    pub fn session_limits(&self) -> Limits {
+        limits(&self.config.load())
+    }
+
+    /// The account to ask a target with whether it is there.
+    pub fn first_account(&self) -> Option<(String, String)> {
+        let config = self.config.load();
+        let user = config.users.iter().find(|user| self.vault.login(&user.name).is_some())?;
+        Some((config.database.name.clone(), user.name.clone()))
+    }
+}
+
+/// The limits of sessions, as configured.
+pub fn limits(config: &Config) -> Limits {
+    Limits {
+        max_unit_bytes: config.session.max_unit_bytes,
+        unflushed_limit_bytes: config.session.unflushed_limit_bytes,
+        query_timeout: config.pool.query_timeout,
+        idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
+        idle_client_timeout: config.session.idle_client_timeout,
+        client_lifetime: config.session.client_lifetime,
+    }
+}
+
+/// What clients are admitted by, as configured.
+pub fn gate(config: &Config, vault: &Arc<Vault>, acceptor: &Arc<Acceptor>, handshakes: Arc<Semaphore>) -> Gate {
+    Gate {
+        tls: Some(Arc::clone(acceptor)),
+        tls_mode: config.tls.mode,
+        method: config.auth.method,
+        vault: Arc::clone(vault),
+        default_database: config.database.name.clone(),
+        handshake_timeout: config.auth.handshake_timeout,
+        handshakes,
+    }
+}

@@ -1,0 +1,157 @@
+//! One worker thread: its event loop, its listeners, its sessions and its janitors.
+//!
+//! Knows how they belong together; what they do, the floors below know.
+
+use std::net::TcpListener as StdListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::accept::{self, Door};
+use super::shared::Shared;
+use crate::pool::{Desk, WorkerId};
+use crate::protocol::CancelKey;
+use crate::session::context::{Context, Limits};
+use crate::session::endpoint::Endpoint;
+use crate::session::handle::{CancelDone, CancelOutcome, Sessions};
+use crate::session::login::Hall;
+
+/// What a worker is told from outside.
+pub enum Order {
+    /// A cancel request came in at another worker.
+    Cancel(CancelKey, CancelDone),
+    Limits(Limits),
+}
+
+/// How far the end has come; only ever forwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    #[default]
+    Serving,
+    /// No new clients; the others leave at a transaction's end.
+    Draining,
+    /// Those who are left are closed.
+    Closing,
+}
+
+/// Orders that a worker may have before it; cancel requests beyond that are dropped.
+pub const MAX_ORDERS: usize = 1024;
+
+/// How long clients that are closed may take to hear why.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What a worker is made of.
+pub struct Plan {
+    pub id: WorkerId,
+    pub shared: Arc<Shared>,
+    pub listeners: Vec<(StdListener, Arc<Endpoint>)>,
+    pub orders: mpsc::Receiver<Order>,
+    pub stage: watch::Receiver<Stage>,
+}
+
+impl Plan {
+    /// The thread's whole life.
+    pub fn run(self) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build_local(tokio::runtime::LocalOptions::default())?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(mut self) -> std::io::Result<()> {
+        let workers = self.shared.workers.len();
+        let sessions = Sessions::new(self.id, workers);
+        let context = Context::new(self.shared.session_limits(), Arc::new(self.shared.client_meters()));
+        let mut janitors = JoinSet::new();
+        let mut doors = JoinSet::new();
+        let mut guests = Guests::default();
+        let (incoming, mut arrivals) = mpsc::channel(1);
+        for (listener, endpoint) in std::mem::take(&mut self.listeners) {
+            let (desk, janitor) = Desk::new(Arc::clone(&endpoint.target), self.id);
+            janitors.spawn_local(janitor.run());
+            if self.id == WorkerId(0) {
+                janitors.spawn_local(super::probe::keep_asking(
+                    Arc::clone(&endpoint),
+                    Rc::clone(&desk),
+                    self.shared.first_account(),
+                ));
+            }
+            let hall = Rc::new(Hall {
+                context: Rc::clone(&context),
+                sessions: Rc::clone(&sessions),
+                endpoint,
+                desk,
+            });
+            let listener: TcpListener = crate::net::listen::attach(listener)?;
+            let door = Door {
+                hall,
+                shared: Arc::clone(&self.shared),
+            };
+            doors.spawn_local(accept::stand_at(listener, door, incoming.clone()));
+        }
+        drop(incoming);
+        loop {
+            tokio::select! {
+                Some((tcp, door)) = arrivals.recv() => {
+                    guests.tasks.spawn_local(accept::receive(tcp, door));
+                }
+                Some(_) = guests.tasks.join_next() => {}
+                Some(order) = self.orders.recv() => obey(order, &sessions, &context),
+                Ok(()) = self.stage.changed() => {
+                    let stage = *self.stage.borrow_and_update();
+                    if stage == Stage::Serving {
+                        continue;
+                    }
+                    doors.abort_all();
+                    context.drain();
+                    sessions.wake_all();
+                    break;
+                }
+            }
+        }
+        self.see_off(&mut guests, &sessions, &context).await;
+        Ok(())
+    }
+
+    /// Waits for the last client, or until those who stay are to be closed.
+    async fn see_off(&mut self, guests: &mut Guests, sessions: &Sessions, context: &Context) {
+        while !guests.tasks.is_empty() {
+            tokio::select! {
+                _ = guests.tasks.join_next() => {}
+                Some(order) = self.orders.recv() => obey(order, sessions, context),
+                changed = self.stage.wait_for(|stage| *stage == Stage::Closing) => {
+                    if changed.is_ok() {
+                        context.close();
+                        sessions.wake_all();
+                    }
+                    break;
+                }
+            }
+        }
+        let leaving = async { while guests.tasks.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, leaving).await;
+    }
+}
+
+/// The clients' tasks.
+#[derive(Default)]
+struct Guests {
+    tasks: JoinSet<()>,
+}
+
+fn obey(order: Order, sessions: &Sessions, context: &Context) {
+    match order {
+        Order::Cancel(key, done) => {
+            let counter = match sessions.cancel(&key, done) {
+                CancelOutcome::PassedOn => &context.clients.cancels_forwarded,
+                CancelOutcome::Unknown => &context.clients.cancels_ignored,
+            };
+            counter.increment(1);
+        }
+        Order::Limits(limits) => context.set_limits(limits),
+    }
+}
