@@ -31,7 +31,11 @@ pub struct Door {
 }
 
 /// Accepts for ever. Cancel-safe.
-pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<(TcpStream, Door)>) {
+pub async fn stand_at(
+    listener: TcpListener,
+    door: Door,
+    incoming: mpsc::Sender<(TcpStream, Door)>,
+) {
     let keepalive = {
         let config = door.shared.config.load();
         Keepalive {
@@ -47,7 +51,9 @@ pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<
                     return;
                 }
             }
-            Err(AcceptError::Gone(error)) => tracing::debug!(%error, "a client was gone before it was accepted"),
+            Err(AcceptError::Gone(error)) => {
+                tracing::debug!(%error, "a client was gone before it was accepted")
+            }
             Err(AcceptError::Exhausted(error)) => {
                 tracing::warn!(%error, "no client can be accepted");
                 tokio::time::sleep(AcceptError::PAUSE).await;
@@ -119,7 +125,11 @@ async fn enter(authenticated: Box<Authenticated>, door: &Door) -> Option<Seated>
         dismiss(&mut client, &farewell).await;
         return None;
     }
-    let transport = if client.is_tls() { Transport::Tls } else { Transport::InClear };
+    let transport = if client.is_tls() {
+        Transport::Tls
+    } else {
+        Transport::InClear
+    };
     let newcomer = Newcomer {
         client,
         unread,
@@ -163,7 +173,11 @@ impl Seated {
 
     async fn run(self) -> crate::session::ending::Ending {
         let ending = self.session.run().await;
-        self.hall.context.clients.connected(self.transport).decrement(1.0);
+        self.hall
+            .context
+            .clients
+            .connected(self.transport)
+            .decrement(1.0);
         ending
     }
 }
@@ -207,7 +221,8 @@ async fn pass_on_cancel(door: &Door, key: CancelKey) {
         },
         Some(worker) => {
             let orders = workers.get(worker.0);
-            let sent = orders.is_some_and(|orders| orders.try_send(Order::Cancel(key, done)).is_ok());
+            let sent =
+                orders.is_some_and(|orders| orders.try_send(Order::Cancel(key, done)).is_ok());
             if !sent {
                 meters.cancels_ignored.increment(1);
             }

@@ -32,7 +32,9 @@ pub enum StartError {
     Authorities(#[from] BadAuthorities),
     #[error("users: {0}")]
     Users(#[from] VaultError),
-    #[error("{name}: can't listen on {address}: {source}; choose another address, or end what listens there")]
+    #[error(
+        "{name}: can't listen on {address}: {source}; choose another address, or end what listens there"
+    )]
     Listen {
         name: &'static str,
         address: SocketAddr,
@@ -99,10 +101,12 @@ pub fn build(config: Config) -> Result<House, StartError> {
 fn security(config: &Config) -> Result<Security, StartError> {
     let authorities = match &config.database.ca_file {
         None => None,
-        Some(path) => Some(std::fs::read(path).map_err(|source| StartError::AuthoritiesFile {
-            path: path.clone(),
-            source,
-        })?),
+        Some(path) => Some(
+            std::fs::read(path).map_err(|source| StartError::AuthoritiesFile {
+                path: path.clone(),
+                source,
+            })?,
+        ),
     };
     Ok(Security::new(config.database.ssl, authorities.as_deref())?)
 }
@@ -114,10 +118,12 @@ fn listeners(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
         names.push(("listen.reader", config.listen.reader));
     }
     let bind = |(name, address)| {
-        listen::bind(address, config.workers, config.listen.backlog).map_err(|source| StartError::Listen {
-            name,
-            address,
-            source,
+        listen::bind(address, config.workers, config.listen.backlog).map_err(|source| {
+            StartError::Listen {
+                name,
+                address,
+                source,
+            }
         })
     };
     names.into_iter().map(bind).collect()
@@ -143,18 +149,29 @@ fn endpoint(
     vault: &Arc<Vault>,
     registry: &Arc<metrics::Registry>,
 ) -> Endpoint {
-    let targets = hosts.iter().map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
+    let targets = hosts
+        .iter()
+        .map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
     let terms = terms(config);
     let first_cap = terms.first_cap();
     let vault = Arc::clone(vault);
-    let dialer = Dialer::new(targets.collect(), terms, Box::new(move |user| vault.login(user)));
+    let dialer = Dialer::new(
+        targets.collect(),
+        terms,
+        Box::new(move |user| vault.login(user)),
+    );
     let target = Target::new(dialer, policy(config), config.workers.get(), first_cap);
     let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
     let greetings = GreetingTerms {
         max: config.session.max_startup_cache,
         lasts: config.session.startup_cache_ttl,
     };
-    let endpoint = Endpoint::new(Arc::new(target), &name.join(","), Arc::clone(registry), greetings);
+    let endpoint = Endpoint::new(
+        Arc::new(target),
+        &name.join(","),
+        Arc::clone(registry),
+        greetings,
+    );
     endpoint.set_user_limits(user_limits(config));
     endpoint
 }

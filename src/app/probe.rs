@@ -12,8 +12,14 @@ use crate::session::endpoint::{Desk, Endpoint};
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Never ends. Without an account there is nothing to ask with.
-pub async fn keep_asking(endpoint: Arc<Endpoint>, desk: Rc<Desk>, account: Option<(String, String)>) {
-    let Some((database, user)) = account else { return };
+pub async fn keep_asking(
+    endpoint: Arc<Endpoint>,
+    desk: Rc<Desk>,
+    account: Option<(String, String)>,
+) {
+    let Some((database, user)) = account else {
+        return;
+    };
     let Some(entry) = endpoint.entry(&database, &user) else {
         return;
     };

@@ -78,7 +78,9 @@ impl Reloader {
     pub fn reload_and_log(&self) {
         match self.reload() {
             Ok(()) => tracing::info!("configuration reloaded"),
-            Err(error) => tracing::error!(%error, "configuration not reloaded: the old one stays in force"),
+            Err(error) => {
+                tracing::error!(%error, "configuration not reloaded: the old one stays in force")
+            }
         }
     }
 }
@@ -91,20 +93,53 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
         ("listen.http", old.listen.http != new.listen.http),
         ("listen.backlog", old.listen.backlog != new.listen.backlog),
         ("database.host", old.database.hosts != new.database.hosts),
-        ("database.reader_host", old.database.reader_hosts != new.database.reader_hosts),
+        (
+            "database.reader_host",
+            old.database.reader_hosts != new.database.reader_hosts,
+        ),
         ("database.ssl", old.database.ssl != new.database.ssl),
-        ("database.ca_file", old.database.ca_file != new.database.ca_file),
-        ("database.connect_timeout", old.database.connect_timeout != new.database.connect_timeout),
-        ("database.keepalive_idle", old.database.keepalive_idle != new.database.keepalive_idle),
-        ("database.keepalive_interval", old.database.keepalive_interval != new.database.keepalive_interval),
-        ("database.keepalive_retries", old.database.keepalive_retries != new.database.keepalive_retries),
-        ("database.tcp_user_timeout", old.database.tcp_user_timeout != new.database.tcp_user_timeout),
-        ("auth.max_handshakes", old.auth.max_handshakes != new.auth.max_handshakes),
-        ("session.max_startup_cache", old.session.max_startup_cache != new.session.max_startup_cache),
-        ("session.startup_cache_ttl", old.session.startup_cache_ttl != new.session.startup_cache_ttl),
+        (
+            "database.ca_file",
+            old.database.ca_file != new.database.ca_file,
+        ),
+        (
+            "database.connect_timeout",
+            old.database.connect_timeout != new.database.connect_timeout,
+        ),
+        (
+            "database.keepalive_idle",
+            old.database.keepalive_idle != new.database.keepalive_idle,
+        ),
+        (
+            "database.keepalive_interval",
+            old.database.keepalive_interval != new.database.keepalive_interval,
+        ),
+        (
+            "database.keepalive_retries",
+            old.database.keepalive_retries != new.database.keepalive_retries,
+        ),
+        (
+            "database.tcp_user_timeout",
+            old.database.tcp_user_timeout != new.database.tcp_user_timeout,
+        ),
+        (
+            "auth.max_handshakes",
+            old.auth.max_handshakes != new.auth.max_handshakes,
+        ),
+        (
+            "session.max_startup_cache",
+            old.session.max_startup_cache != new.session.max_startup_cache,
+        ),
+        (
+            "session.startup_cache_ttl",
+            old.session.startup_cache_ttl != new.session.startup_cache_ttl,
+        ),
         ("workers", old.workers != new.workers),
         ("log.filter", old.log.filter != new.log.filter),
         ("log.format", old.log.format != new.log.format),
     ];
-    differs.into_iter().find(|(_, differs)| *differs).map(|(name, _)| name)
+    differs
+        .into_iter()
+        .find(|(_, differs)| *differs)
+        .map(|(name, _)| name)
 }

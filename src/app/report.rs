@@ -88,7 +88,11 @@ fn target_of(way: &Way) -> TargetReport {
         role: way.role,
         cap: target.has_answered().then_some(cap),
         used,
-        state: if down.is_some() { State::Unavailable } else { State::Available },
+        state: if down.is_some() {
+            State::Unavailable
+        } else {
+            State::Available
+        },
         reason: target.trouble().map(|cause| cause.to_string()),
     }
 }

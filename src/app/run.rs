@@ -39,9 +39,10 @@ pub fn run(config: Config, read: Reload) -> Result<(), StartError> {
         .build()
         .map_err(StartError::Thread)?;
     let reloader = Arc::new(Reloader::new(Arc::clone(&shared), read));
-    runtime
-        .block_on(attend(shared, stage, http, reloader, threads))
-        .map_err(StartError::Thread)
+    let outcome = runtime.block_on(attend(shared, stage, http, reloader, threads));
+    // A worker that does not end must not keep the process from ending.
+    runtime.shutdown_background();
+    outcome.map_err(StartError::Thread)
 }
 
 fn start_worker(plan: Plan) -> io::Result<JoinHandle<()>> {
@@ -75,9 +76,13 @@ async fn attend(
 ) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(Arc::clone(&shared), Arc::clone(&reloader)));
     let (end_http, http_ends) = oneshot::channel::<()>();
-    let http = tokio::spawn(admin::serve(TcpListener::from_std(http)?, reporter, async {
-        let _ = http_ends.await;
-    }));
+    let http = tokio::spawn(admin::serve(
+        TcpListener::from_std(http)?,
+        reporter,
+        async {
+            let _ = http_ends.await;
+        },
+    ));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -123,8 +128,14 @@ async fn drain(shared: &Shared, stage: &watch::Sender<Stage>, threads: Vec<JoinH
         }
     });
     tokio::pin!(ended);
-    if tokio::time::timeout(timeout.saturating_sub(last_words), &mut ended).await.is_err() {
-        tracing::warn!(clients = shared.clients(), "drain_timeout is over: the clients left are closed");
+    if tokio::time::timeout(timeout.saturating_sub(last_words), &mut ended)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            clients = shared.clients(),
+            "drain_timeout is over: the clients left are closed"
+        );
         stage.send_replace(Stage::Closing);
         let _ = tokio::time::timeout(last_words, ended).await;
     }

@@ -112,7 +112,10 @@ impl Shared {
     /// The account to ask a target with whether it is there.
     pub fn first_account(&self) -> Option<(String, String)> {
         let config = self.config.load();
-        let user = config.users.iter().find(|user| self.vault.login(&user.name).is_some())?;
+        let user = config
+            .users
+            .iter()
+            .find(|user| self.vault.login(&user.name).is_some())?;
         Some((config.database.name.clone(), user.name.clone()))
     }
 }
@@ -130,7 +133,12 @@ pub fn limits(config: &Config) -> Limits {
 }
 
 /// What clients are admitted by, as configured.
-pub fn gate(config: &Config, vault: &Arc<Vault>, acceptor: &Arc<Acceptor>, handshakes: Arc<Semaphore>) -> Gate {
+pub fn gate(
+    config: &Config,
+    vault: &Arc<Vault>,
+    acceptor: &Arc<Acceptor>,
+    handshakes: Arc<Semaphore>,
+) -> Gate {
     Gate {
         tls: Some(Arc::clone(acceptor)),
         tls_mode: config.tls.mode,

@@ -65,7 +65,10 @@ impl Plan {
     async fn serve(mut self) -> std::io::Result<()> {
         let workers = self.shared.workers.len();
         let sessions = Sessions::new(self.id, workers);
-        let context = Context::new(self.shared.session_limits(), Arc::new(self.shared.client_meters()));
+        let context = Context::new(
+            self.shared.session_limits(),
+            Arc::new(self.shared.client_meters()),
+        );
         let mut janitors = JoinSet::new();
         let mut doors = JoinSet::new();
         let mut guests = Guests::default();

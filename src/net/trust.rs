@@ -38,10 +38,7 @@ pub enum BadAuthorities {
 
 impl Trust {
     /// For TLS 1.2 and 1.3 over ring; no ALPN.
-    pub fn client_config(
-        self,
-        authorities: Option<&[u8]>,
-    ) -> Result<ClientConfig, BadAuthorities> {
+    pub fn client_config(self, authorities: Option<&[u8]>) -> Result<ClientConfig, BadAuthorities> {
         let provider = Arc::new(crypto::ring::default_provider());
         let verifier = Authorities::new(self, authorities, &provider)?;
         let config = ClientConfig::builder_with_provider(provider)

@@ -267,12 +267,16 @@ mod tests {
             .iter()
             .map(|name| vault.lookup(name).unwrap())
             .collect();
-        vault.install(vault.prepare(&[
-                password("a", "1"),
-                password("b", "2"),
-                verifier("c", b"1"),
-                verifier("e", b"1"),
-            ]).unwrap());
+        vault.install(
+            vault
+                .prepare(&[
+                    password("a", "1"),
+                    password("b", "2"),
+                    verifier("c", b"1"),
+                    verifier("e", b"1"),
+                ])
+                .unwrap(),
+        );
         let same = |name: &str, old: &Arc<Credential>| {
             vault.lookup(name).is_some_and(|new| Arc::ptr_eq(&new, old))
         };

@@ -7,9 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::reset;
-use super::{
-    ConnectError, Connection, Failure, Fault, Login, Reached, Target, cancel, connect,
-};
+use super::{ConnectError, Connection, Failure, Fault, Login, Reached, Target, cancel, connect};
 use crate::pool::{self, FailureKind, Manage, Opened};
 use crate::protocol::CancelKey;
 use crate::secrets;

@@ -26,17 +26,26 @@ use crate::server::replies::Reply;
 use crate::server::settings::Change;
 use crate::server::{ConnectError, Connection};
 
+/// Rounds that a session may make before it lets others work.
+const MAX_ROUNDS: usize = 64;
+
 /// Whether anything moved, or why the session ends.
 type Moved = Result<bool, Ending>;
 
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
         self.place.handle.listen(cx.waker());
+        let mut rounds = 0;
         loop {
             match self.round(cx) {
-                Ok(true) => {}
+                Ok(true) => rounds += 1,
                 Ok(false) => break,
                 Err(ending) => return Poll::Ready(ending),
+            }
+            if rounds == MAX_ROUNDS {
+                // The worker's other sessions have a turn, too.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
         self.requests.rest(&self.context.store);
