@@ -181,7 +181,8 @@ impl Buf {
     /// Whether another read makes sense: there is room, or room can be made.
     #[inline]
     pub fn has_room(&self) -> bool {
-        self.data.is_empty() || self.len() < self.data.len()
+        // Memory that was sized to fit a rest gives way to a whole buffer at the next read.
+        self.data.len() < BUFFER_BYTES || self.len() < self.data.len()
     }
 
     /// Reads once into the free part; 0 is the end of the stream.
@@ -257,6 +258,7 @@ mod tests {
             (buf.cleared(), buf.raw(), buf.capacity()),
             (&b"a"[..], &b"bc"[..], 3)
         );
+        assert!(buf.has_room(), "or what follows is never read");
         buf.clear(2);
         buf.sent(3);
         buf.rest(&store);
