@@ -20,6 +20,8 @@ use super::storm::{Ending, Figures, Plan, Step, Target, live};
 use house::{DATABASE, House, USER};
 
 const LINE_EVERY: Duration = Duration::from_secs(2);
+/// About how long a client of the load lives: its transactions, then its idle time.
+const LIFE: Duration = Duration::from_secs(3);
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// `println!` panics when the reader is gone (`weir demo | head`).
@@ -171,8 +173,11 @@ async fn load(options: &Options, house: &mut House) -> Result<(), DemoError> {
     loop {
         while living.len() < options.clients as usize {
             let (target, plan, ending) = (target.clone(), plan.clone(), ending(number));
-            // Not all in the same instant: this is the steady load, `weir bench` is the storm.
-            let delay = Duration::from_millis(u64::from(number % 100) * 25);
+            // The first ones are spread over a life's length: this is the steady load, `weir bench` is the storm.
+            let delay = match number < options.clients {
+                true => LIFE * number / options.clients,
+                false => Duration::ZERO,
+            };
             number = number.wrapping_add(1);
             living.spawn(async move {
                 sleep(delay).await;
