@@ -68,6 +68,15 @@ enum Phase {
     Holding,
 }
 
+/// What has promised to wake the task, and need not be asked again: sockets in the same turn, the timer
+/// until it is set anew.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asleep {
+    client: bool,
+    server: bool,
+    timer: bool,
+}
+
 /// A cancel request on its way to the server; the one who asked for it waits for the end of it.
 struct Cancelling {
     request: Pin<Box<dyn Future<Output = ()>>>,
@@ -108,6 +117,7 @@ pub struct Session {
     phase_since: Instant,
     /// Goes off at or before the time that the next limit is reached.
     timer: Pin<Box<Sleep>>,
+    asleep: Asleep,
     born: Instant,
 }
 
@@ -162,6 +172,7 @@ impl Session {
             phase: Phase::Idle,
             phase_since: now,
             timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
+            asleep: Asleep::default(),
             limits,
             born: now,
         }

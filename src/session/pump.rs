@@ -35,6 +35,8 @@ type Moved = Result<bool, Ending>;
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
         self.place.handle.listen(cx.waker());
+        self.asleep.client = false;
+        self.asleep.server = false;
         let mut rounds = 0;
         loop {
             match self.round(cx) {
@@ -50,7 +52,7 @@ impl Session {
         }
         self.requests.rest(&self.context.store);
         self.replies.rest(&self.context.store);
-        self.watch_time(cx)
+        self.watch_time(cx, rounds)
     }
 
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
@@ -69,14 +71,17 @@ impl Session {
     // --- from the client to the server ---------------------------------------------------------------
 
     fn poll_client_read(&mut self, cx: &mut Poller<'_>) -> Moved {
-        if self.presence == Presence::HungUp || !self.wants_requests() {
+        if self.asleep.client || self.presence == Presence::HungUp || !self.wants_requests() {
             return Ok(false);
         }
         match self
             .requests
             .poll_fill(&mut self.client, &self.context.store, cx)
         {
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                self.asleep.client = true;
+                Ok(false)
+            }
             Poll::Ready(Ok(0)) if self.said_goodbye() => {
                 self.presence = Presence::HungUp;
                 Ok(true)
@@ -216,14 +221,17 @@ impl Session {
         if lease.flush_due && lease.stream.poll_flush_tls(cx).is_ready() {
             lease.flush_due = false;
         }
-        if !self.replies.cleared().is_empty() || !self.replies.has_room() {
+        if self.asleep.server || !self.replies.cleared().is_empty() || !self.replies.has_room() {
             return Ok(false);
         }
         match self
             .replies
             .poll_fill(&mut lease.stream, &self.context.store, cx)
         {
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                self.asleep.server = true;
+                Ok(false)
+            }
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
             Poll::Ready(end) => {
                 let fatal = std::mem::replace(&mut self.server_fatal, true);
@@ -413,6 +421,7 @@ impl Session {
     fn leased(&mut self, mut lease: Lease) {
         self.entry.meters.borrows.increment(1);
         self.prologue.clear();
+        self.asleep.server = false;
         let mut change = Change::None;
         if !Arc::ptr_eq(&lease.applied, &self.settings) {
             change = self.settings.put_change(&lease.applied, &mut self.prologue);
@@ -599,10 +608,10 @@ impl Session {
     }
 
     /// Keeps the timer at or before the limit that runs now; says what is due when it goes off.
-    fn watch_time(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
+    fn watch_time(&mut self, cx: &mut Poller<'_>, rounds: usize) -> Poll<Ending> {
         let phase = self.phase_now();
         // Whoever holds a server and moves is not frozen.
-        if phase != self.phase || phase == Phase::Holding {
+        if phase != self.phase || (phase == Phase::Holding && rounds > 0) {
             self.phase = phase;
             self.phase_since = Instant::now();
         }
@@ -611,9 +620,15 @@ impl Session {
                 let due = tokio::time::Instant::from_std(self.phase_since + limit);
                 if due < self.timer.deadline() {
                     self.timer.as_mut().reset(due);
+                    self.asleep.timer = false;
                 }
             }
+            // It is set already, and it was not what woke us.
+            if rounds > 0 && self.asleep.timer {
+                return Poll::Pending;
+            }
             if self.timer.as_mut().poll(cx).is_pending() {
+                self.asleep.timer = true;
                 return Poll::Pending;
             }
             if let Some(ending) = self.overdue() {

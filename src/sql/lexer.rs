@@ -82,6 +82,17 @@ const fn continues_word(byte: u8) -> bool {
     starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
+/// Inside `'...'`: neither its end nor what may escape it.
+const fn is_plain_text(byte: u8) -> bool {
+    byte != b'\'' && byte != b'\\'
+}
+
+/// How many bytes at the front are of a kind.
+#[inline]
+fn count(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().take_while(|&&byte| kind(byte)).count()
+}
+
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
@@ -94,8 +105,26 @@ impl Lexer {
     /// Reads on; every token completed in `bytes` goes to `sink`.
     #[inline]
     pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Token<'_>)) {
-        for &byte in bytes {
-            self.step(byte, sink);
+        let mut rest = bytes;
+        while let Some((&byte, behind)) = rest.split_first() {
+            // Most bytes are inside words and strings: these go by the run.
+            let run = match self.state {
+                State::Word => count(rest, continues_word),
+                State::Text(Quote::Plain { backslash: false }) => count(rest, is_plain_text),
+                _ => 0,
+            };
+            if run == 0 {
+                self.step(byte, sink);
+                rest = behind;
+                continue;
+            }
+            let (inside, behind) = rest.split_at_checked(run).unwrap_or_default();
+            if self.state == State::Word {
+                for byte in inside {
+                    self.push(byte.to_ascii_lowercase());
+                }
+            }
+            rest = behind;
         }
     }
 

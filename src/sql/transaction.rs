@@ -18,7 +18,7 @@ const LONGEST_BYTES: usize = 96;
 ///
 /// Not recognised: READ WRITE and SERIALIZABLE, which a standby refuses; DEFERRABLE; AND CHAIN; comments.
 pub fn boundary(text: &[u8]) -> Option<Boundary> {
-    if text.len() > LONGEST_BYTES {
+    if text.len() > LONGEST_BYTES || !may_begin_one(text) {
         return None;
     }
     let text = std::str::from_utf8(text).ok()?.trim_ascii();
@@ -41,6 +41,24 @@ pub fn boundary(text: &[u8]) -> Option<Boundary> {
         nothing_more(words).then_some(Boundary::Rollback)
     } else {
         None
+    }
+}
+
+/// A quick look at the first word: nearly every statement is told by it to be none of these.
+fn may_begin_one(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let starts = |word: &[u8]| {
+        let start = text.get(..word.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(word))
+    };
+    match text.first().map(u8::to_ascii_lowercase) {
+        Some(b'b') => starts(b"begin"),
+        Some(b's') => starts(b"start"),
+        Some(b'c') => starts(b"commit"),
+        Some(b'e') => starts(b"end"),
+        Some(b'r') => starts(b"rollback"),
+        Some(b'a') => starts(b"abort"),
+        _ => false,
     }
 }
 
