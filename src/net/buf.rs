@@ -178,10 +178,9 @@ impl Buf {
         self.start = 0;
     }
 
-    /// Whether another read makes sense: there is room, or room can be made.
+    /// Whether another read makes sense: there is room, or a buffer of full size would give some.
     #[inline]
     pub fn has_room(&self) -> bool {
-        // Memory that was sized to fit a rest gives way to a whole buffer at the next read.
         self.data.len() < BUFFER_BYTES || self.len() < self.data.len()
     }
 

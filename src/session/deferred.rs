@@ -71,6 +71,8 @@ impl Deferred {
     pub fn answer(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) -> Outcome {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
         match head.tag {
+            // A body where there should be none: PostgreSQL has words for it.
+            frontend::SYNC | frontend::FLUSH if !body.is_empty() => return Outcome::NeedsServer,
             // Outside COPY these are passed over, as PostgreSQL does after a COPY has failed.
             frontend::COPY_DATA | frontend::COPY_DONE | frontend::COPY_FAIL | frontend::FLUSH => {}
             frontend::SYNC => self.sync(out),

@@ -51,8 +51,11 @@ enum Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Presence {
     Here,
-    /// It said goodbye and hung up; what it had sent before is still carried out.
-    HungUp,
+    /// It will send no more: it half-closed, or it is gone. What it had asked for is carried out, as
+    /// PostgreSQL would.
+    Silent,
+    /// It said goodbye and takes nothing more. What it had asked for before is carried out.
+    Deaf,
 }
 
 /// What the session is waiting for, as far as limits of time are concerned.
@@ -202,19 +205,24 @@ impl Session {
             self.entry.unpinned();
         }
         self.unflushed.set(&self.context, 0);
-        if whole && ending.is_told() && self.presence == Presence::Here {
+        let mut farewell = self.replies.cleared().to_vec();
+        if whole && ending.is_told() {
             let reply = ending.to_reply();
             self.context.clients.error(reply.sqlstate, ending.blame());
-            let mut farewell = self.replies.cleared().to_vec();
             reply.put(&mut farewell);
-            let telling = async {
-                // A client that is gone need not be told.
-                let _ = self.client.send(&farewell).await;
-                let _ = self.client.shutdown().await;
-                linger(&mut self.client).await;
-            };
-            let _ = tokio::time::timeout(FAREWELL, telling).await;
         }
+        if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
+            return;
+        }
+        let telling = async {
+            // A client that is gone need not be told.
+            let _ = self.client.send(&farewell).await;
+            let _ = self.client.shutdown().await;
+            if ending.is_told() {
+                linger(&mut self.client).await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, telling).await;
     }
 
     /// Returns a connection that the session still held, with all that is known of its state.

@@ -26,6 +26,9 @@ use crate::server::replies::Reply;
 use crate::server::settings::Change;
 use crate::server::{ConnectError, Connection};
 
+/// So long a query may run on for a client that has fallen silent without a goodbye.
+const GONE: Duration = Duration::from_secs(10);
+
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
 
@@ -71,7 +74,7 @@ impl Session {
     // --- from the client to the server ---------------------------------------------------------------
 
     fn poll_client_read(&mut self, cx: &mut Poller<'_>) -> Moved {
-        if self.asleep.client || self.presence == Presence::HungUp || !self.wants_requests() {
+        if self.asleep.client || self.presence != Presence::Here || !self.wants_requests() {
             return Ok(false);
         }
         match self
@@ -82,11 +85,11 @@ impl Session {
                 self.asleep.client = true;
                 Ok(false)
             }
-            Poll::Ready(Ok(0)) if self.said_goodbye() => {
-                self.presence = Presence::HungUp;
+            Poll::Ready(Ok(0)) => {
+                self.presence = Presence::Silent;
                 Ok(true)
             }
-            Poll::Ready(Ok(0) | Err(_)) => Err(Ending::Vanished),
+            Poll::Ready(Err(_)) => self.deafened(),
             Poll::Ready(Ok(count)) => {
                 self.entry.meters.received.increment(count as u64);
                 Ok(true)
@@ -116,6 +119,15 @@ impl Session {
         self.requests
             .raw()
             .ends_with(&[frontend::TERMINATE, 0, 0, 0, 4])
+    }
+
+    /// The client takes nothing more. If it said goodbye, that was to be expected.
+    fn deafened(&mut self) -> Moved {
+        if !self.said_goodbye() {
+            return Err(Ending::Vanished);
+        }
+        self.presence = Presence::Deaf;
+        Ok(true)
     }
 
     fn advance_requests(&mut self) -> Moved {
@@ -369,7 +381,7 @@ impl Session {
             }
             return Ok(false);
         }
-        if self.presence == Presence::HungUp {
+        if self.presence == Presence::Deaf {
             let unheard = cleared.len();
             self.replies.sent(unheard);
             return Ok(true);
@@ -386,7 +398,7 @@ impl Session {
                 }
                 Ok(true)
             }
-            Poll::Ready(_) => Err(Ending::Vanished),
+            Poll::Ready(_) => self.deafened(),
         }
     }
 
@@ -467,6 +479,9 @@ impl Session {
             Link::Waiting(_) => false,
             Link::Leased(lease) => lease.ledger.is_idle() && !self.core.is_mid_frame(),
         };
+        if self.presence != Presence::Here && self.is_worked_off() {
+            return Err(Ending::Vanished);
+        }
         if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
             if self.context.is_draining() {
                 return Err(Ending::Draining);
@@ -478,6 +493,21 @@ impl Session {
             }
         }
         Ok(released)
+    }
+
+    /// Whether everything that a client sent before it fell silent has been carried out, as far as it can be.
+    fn is_worked_off(&self) -> bool {
+        match &self.link {
+            Link::Free => self.replies.is_empty(),
+            // What has not begun is not begun for somebody who may be gone.
+            Link::Waiting(_) => !self.said_goodbye(),
+            Link::Leased(lease) => {
+                let cut_off = lease.ledger.is_copying_in() || self.core.is_mid_frame();
+                self.requests.cleared().is_empty()
+                    && self.replies.cleared().is_empty()
+                    && (cut_off || !lease.ledger.owes())
+            }
+        }
     }
 
     fn may_release(&self) -> bool {
@@ -598,10 +628,16 @@ impl Session {
         }
     }
 
+    /// Nothing tells a client that waits for its last answer from one that is gone, until we write to it.
+    fn may_be_gone(&self) -> bool {
+        self.presence == Presence::Silent && !self.said_goodbye()
+    }
+
     fn limit_of(&self, phase: Phase) -> Option<Duration> {
         match phase {
             Phase::Idle => Some(self.limits.idle_client_timeout),
             Phase::Queued => None,
+            Phase::Running if self.may_be_gone() => Some(GONE),
             Phase::Running => self.limits.query_timeout,
             Phase::Holding => Some(self.limits.idle_in_transaction_timeout),
         }
@@ -644,6 +680,7 @@ impl Session {
             Some(limit) if waited >= limit => match self.phase {
                 Phase::Idle => return Some(Ending::IdleClient(limit)),
                 Phase::Holding => return Some(Ending::IdleInTransaction(limit)),
+                Phase::Running if self.may_be_gone() => return Some(Ending::Vanished),
                 Phase::Queued | Phase::Running => {
                     self.stop_query(limit);
                     limit

@@ -89,6 +89,8 @@ struct Statements {
     effects: Effects,
     lead: Lead,
     before: Before,
+    /// UPDATE was said in this statement: pg_settings behind it is set, not read.
+    updating: bool,
     count: u32,
 }
 
@@ -100,6 +102,7 @@ impl Default for Scanner {
                 effects: Effects::NONE,
                 lead: Lead::None,
                 before: Before::Other,
+                updating: false,
                 count: 0,
             },
         }
@@ -145,6 +148,7 @@ impl Statements {
             Token::Sign(b';') => {
                 self.lead = Lead::None;
                 self.before = Before::Other;
+                self.updating = false;
             }
             Token::Word(word) => self.word(word),
             Token::Quoted(name) => {
@@ -173,6 +177,7 @@ impl Statements {
     }
 
     fn word(&mut self, word: &[u8]) {
+        self.updating |= word == b"update";
         if self.lead == Lead::None {
             self.count += 1;
             self.first(word);
@@ -247,6 +252,7 @@ impl Statements {
     fn name(&mut self, name: &[u8]) {
         let effects = match name {
             b"set_config" => Effects::SETTING,
+            b"pg_settings" if self.updating => Effects::SETTING,
             b"pg_advisory_lock"
             | b"pg_advisory_lock_shared"
             | b"pg_try_advisory_lock"
@@ -293,6 +299,8 @@ mod tests {
                 "SELECT U&\"s\\0065t_config\"('a', 'b', true)",
                 Effects::UNSURE,
             ),
+            ("UPDATE pg_settings SET setting = '1'", Effects::SETTING),
+            ("SELECT * FROM pg_settings FOR UPDATE", Effects::NONE),
             ("PREPARE a AS SELECT 1", Effects::PREPARE),
             ("PREPARE TRANSACTION 'a'", Effects::NONE),
             (
