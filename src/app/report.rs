@@ -26,13 +26,16 @@ impl House for Reporter {
             return Err("Weir is shutting down".into());
         }
         let writer = self.shared.ways.iter().find(|way| way.role == Role::Writer);
-        match writer.map(|way| &way.endpoint.target) {
-            None => Err("no writer is configured".into()),
-            Some(target) => match target.down() {
-                Some(cause) => Err(cause.to_string()),
-                None if target.has_answered() => Ok(()),
-                None => Err("the database has not been reached yet".into()),
-            },
+        let Some(Way { endpoint, .. }) = writer else {
+            return Err("no writer is configured".into());
+        };
+        match endpoint.target.down() {
+            Some(cause) => Err(cause.to_string()),
+            None if endpoint.target.has_answered() => Ok(()),
+            None => Err(format!(
+                "the database at {} has not been reached yet",
+                endpoint.target_name
+            )),
         }
     }
 

@@ -4,10 +4,10 @@
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
 use super::deferred::{Deferred, Outcome};
-use super::pins::{Pins, Reason};
+use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::{self, Placing, Statement};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
-use crate::protocol::frame::Head;
+use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::{Asker, Concluded, Ledger, Owed};
@@ -45,7 +45,9 @@ pub struct Core {
     /// The unit was refused: everything up to its Sync is passed over.
     refusing: bool,
     statement: Statement,
-    pins: Pins,
+    pins: Pinned,
+    /// Nothing of the client's has gone to this server yet.
+    untouched: bool,
     deferred: Deferred,
 }
 
@@ -58,13 +60,14 @@ impl Core {
             text: TextScan::default(),
             refusing: false,
             statement: Statement::default(),
-            pins: Pins::default(),
+            pins: Pinned::default(),
+            untouched: false,
             deferred: Deferred::default(),
         }
     }
 
     pub fn pins(&self) -> Pins {
-        self.pins
+        self.pins.now()
     }
 
     /// What the client believes while it has no server.
@@ -118,6 +121,7 @@ impl Core {
     /// have been seen to.
     pub fn begin(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
         self.statement.moved();
+        self.untouched = true;
         if let Some(begin) = self.deferred.take_begin() {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
@@ -154,7 +158,8 @@ impl Core {
             let Some(meaning) = meaning(head, rest)? else {
                 break;
             };
-            if meaning == Meaning::Terminate {
+            // Inside COPY PostgreSQL has an answer to it, and the last word.
+            if meaning == Meaning::Terminate && !ledger.is_copying_in() {
                 if forwarded == 0 {
                     return Ok(Step::Terminate);
                 }
@@ -163,7 +168,12 @@ impl Core {
             if meaning == Meaning::UsesUnnamed && !self.place_unnamed(forwarded, ledger, prologue) {
                 break;
             }
-            forwarded += self.forward(head, meaning, rest, ledger);
+            let effects = self.scan(head, meaning, rest);
+            if effects.has(Effects::SEQUENCE_READ) && self.untouched {
+                forget_sequences(ledger, prologue);
+            }
+            self.untouched = false;
+            forwarded += self.forward(head, meaning, effects, rest, ledger);
         }
         if forwarded == 0 {
             return Ok(Step::Wait);
@@ -178,7 +188,7 @@ impl Core {
         ledger.tx() != TxStatus::Idle
             || ledger.is_unsynced()
             || ledger.is_copying_in()
-            || self.pins.any()
+            || self.pins.now().any()
             || pending.len() >= self.bounds.max_unit_bytes
     }
 
@@ -204,16 +214,17 @@ impl Core {
     }
 
     /// Lets one message pass, as much of it as is there; what it changes is noted.
-    fn forward(&mut self, head: Head, meaning: Meaning, rest: &[u8], ledger: &mut Ledger) -> usize {
+    fn forward(
+        &mut self,
+        head: Head,
+        meaning: Meaning,
+        effects: Effects,
+        rest: &[u8],
+        ledger: &mut Ledger,
+    ) -> usize {
         let available = head.frame_bytes().min(rest.len());
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
-        let effects = match meaning {
-            Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed => {
-                self.scan(head, frame, whole)
-            }
-            _ => Effects::NONE,
-        };
         self.pins.add_effects(effects);
         match meaning {
             Meaning::Query => {
@@ -234,6 +245,9 @@ impl Core {
         }
         if let Some(owed) = Owed::by(head.tag) {
             let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
+            if discards {
+                self.pins.discarding();
+            }
             ledger.send(
                 owed,
                 if discards {
@@ -247,11 +261,18 @@ impl Core {
         available
     }
 
-    fn scan(&mut self, head: Head, frame: &[u8], whole: bool) -> Effects {
-        let body = frame
-            .get(crate::protocol::frame::HEADER_BYTES..)
-            .unwrap_or_default();
-        if whole {
+    /// The effects of a message's text, as far as it is there; the rest is scanned as it passes.
+    fn scan(&mut self, head: Head, meaning: Meaning, rest: &[u8]) -> Effects {
+        let has_text = matches!(
+            meaning,
+            Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed
+        );
+        if !has_text {
+            return Effects::NONE;
+        }
+        let end = head.frame_bytes().min(rest.len());
+        let body = rest.get(HEADER_BYTES..end).unwrap_or_default();
+        if end == head.frame_bytes() {
             return TextScan::whole(head.tag, body);
         }
         self.text.begin(head.tag);
@@ -329,11 +350,14 @@ impl Core {
         match (concluded.asker, concluded.failed) {
             (Asker::Weir, true) => Conclusion::OwnFailed,
             (Asker::Discarding, false) => {
-                self.pins.clear();
-                self.statement.forget();
+                self.pins.discarded(Discard::Done);
                 Conclusion::Discarded
             }
-            (Asker::Weir | Asker::Client | Asker::Discarding, _) => Conclusion::Ordinary,
+            (Asker::Discarding, true) => {
+                self.pins.discarded(Discard::Failed);
+                Conclusion::Ordinary
+            }
+            (Asker::Weir, false) | (Asker::Client, _) => Conclusion::Ordinary,
         }
     }
 
@@ -341,13 +365,22 @@ impl Core {
     /// nothing begun, nothing that must stay.
     #[inline]
     pub fn may_release(&self, ledger: &Ledger) -> bool {
-        ledger.is_idle() && self.frame_left == 0 && !self.pins.any()
+        ledger.is_idle() && self.frame_left == 0 && !self.pins.now().any()
     }
 
     /// Whether a message was forwarded in part.
     pub fn is_mid_frame(&self) -> bool {
         self.frame_left > 0
     }
+}
+
+/// currval and lastval are about to be asked of a server that another client may have used: better
+/// PostgreSQL's error (55000) than that client's value.
+fn forget_sequences(ledger: &mut Ledger, prologue: &mut Vec<u8>) {
+    put(prologue, frontend::QUERY, |body| {
+        put_cstr(body, b"DISCARD SEQUENCES");
+    });
+    ledger.send(Owed::Query, Asker::Weir);
 }
 
 /// What a ReadyForQuery concludes.

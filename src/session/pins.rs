@@ -103,17 +103,65 @@ impl Pins {
         self.0 &= !reason.bit();
     }
 
-    /// PostgreSQL has confirmed that nothing is left.
-    pub fn clear(&mut self) {
-        self.0 = 0;
-    }
-
     /// Those of `self` that `before` had not.
     pub fn since(self, before: Pins) -> impl Iterator<Item = Reason> {
         Reason::ALL
             .into_iter()
             .filter(move |reason| self.0 & !before.0 & reason.bit() != 0)
     }
+}
+
+/// The pins of a session over time: what is pipelined behind a DISCARD ALL outlives it.
+#[derive(Debug, Default)]
+pub struct Pinned {
+    now: Pins,
+    /// Those that came up since the last DISCARD ALL was sent.
+    since_discard: Pins,
+    discards_under_way: u32,
+}
+
+impl Pinned {
+    #[inline]
+    pub fn now(&self) -> Pins {
+        self.now
+    }
+
+    pub fn add(&mut self, reason: Reason) {
+        self.now.add(reason);
+        self.since_discard.add(reason);
+    }
+
+    #[inline]
+    pub fn add_effects(&mut self, effects: Effects) {
+        self.now.add_effects(effects);
+        self.since_discard.add_effects(effects);
+    }
+
+    pub fn remove(&mut self, reason: Reason) {
+        self.now.remove(reason);
+        self.since_discard.remove(reason);
+    }
+
+    /// A DISCARD ALL was sent.
+    pub fn discarding(&mut self) {
+        self.since_discard = Pins::default();
+        self.discards_under_way += 1;
+    }
+
+    /// PostgreSQL has answered one. Only the last of several says what is left.
+    pub fn discarded(&mut self, outcome: Discard) {
+        self.discards_under_way = self.discards_under_way.saturating_sub(1);
+        if self.discards_under_way == 0 && outcome == Discard::Done {
+            self.now = self.since_discard;
+        }
+    }
+}
+
+/// What came of a DISCARD ALL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discard {
+    Done,
+    Failed,
 }
 
 #[cfg(test)]
@@ -136,7 +184,27 @@ mod tests {
         );
         pins.remove(Reason::NamedStatement);
         assert_eq!(pins, before);
-        pins.clear();
-        assert!(!pins.any());
+    }
+
+    #[test]
+    fn what_is_sent_behind_a_discard_outlives_it() {
+        let mut pinned = Pinned::default();
+        pinned.add(Reason::Listen);
+        pinned.discarding();
+        pinned.add(Reason::NamedStatement);
+        pinned.discarded(Discard::Done);
+        let left: Vec<_> = pinned.now().since(Pins::default()).collect();
+        assert_eq!(left, [Reason::NamedStatement]);
+
+        pinned.discarding();
+        pinned.add(Reason::Load);
+        pinned.discarding();
+        pinned.discarded(Discard::Done);
+        assert!(pinned.now().any());
+        pinned.discarded(Discard::Failed);
+        assert!(pinned.now().any());
+        pinned.discarding();
+        pinned.discarded(Discard::Done);
+        assert!(!pinned.now().any());
     }
 }

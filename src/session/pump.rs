@@ -24,7 +24,7 @@ use crate::protocol::tag::{backend, frontend};
 use crate::server::ledger::{Asker, Fate, Owed};
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
-use crate::server::{ConnectError, Connection};
+use crate::server::{ConnectError, Connection, Settings};
 
 /// So long a query may run on for a client that has fallen silent without a goodbye.
 const GONE: Duration = Duration::from_secs(10);
@@ -179,6 +179,9 @@ impl Session {
         let held_up = self.cancelling.is_some() && !lease.ledger.owes();
         if unsent || held_up || self.server_fatal {
             return Ok(false);
+        }
+        if !Arc::ptr_eq(&lease.applied, &self.settings) && lease.ledger.is_idle() {
+            give_settings(lease, &self.settings, &mut self.prologue);
         }
         let step =
             self.core
@@ -335,7 +338,6 @@ impl Session {
             }
             Conclusion::Discarded => {
                 if let Link::Leased(lease) = &mut self.link {
-                    lease.marked = false;
                     lease.applied = Arc::default();
                 }
                 self.note_pins();
@@ -434,14 +436,7 @@ impl Session {
         self.entry.meters.borrows.increment(1);
         self.prologue.clear();
         self.asleep.server = false;
-        let mut change = Change::None;
-        if !Arc::ptr_eq(&lease.applied, &self.settings) {
-            change = self.settings.put_change(&lease.applied, &mut self.prologue);
-            lease.applied = Arc::clone(&self.settings);
-        }
-        if change == Change::Sent {
-            lease.ledger.send(Owed::Query, Asker::Weir);
-        }
+        let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
         self.core.begin(&mut lease.ledger, &mut self.prologue);
         self.link = Link::Leased(lease);
         if change == Change::None {
@@ -713,6 +708,20 @@ impl Session {
         self.cancel_query(None);
         self.place.handle.wake();
     }
+}
+
+/// Makes the server have the client's settings, with a message ahead of the client's own.
+#[inline]
+fn give_settings(lease: &mut Lease, settings: &Arc<Settings>, prologue: &mut Vec<u8>) -> Change {
+    if Arc::ptr_eq(&lease.applied, settings) {
+        return Change::None;
+    }
+    let change = settings.put_change(&lease.applied, prologue);
+    lease.applied = Arc::clone(settings);
+    if change == Change::Sent {
+        lease.ledger.send(Owed::Query, Asker::Weir);
+    }
+    change
 }
 
 fn lost(end: io::Result<usize>) -> Ending {
