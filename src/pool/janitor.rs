@@ -2,15 +2,15 @@
 //!
 //! One a worker, and it owns every task it starts. Knows when work is due; `Manage` knows how it is done.
 
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::MissedTickBehavior;
 
 use super::slots::{Held, PoolId};
-use super::{Desk, Failure, Job, Manage};
+use super::{Desk, Failure, Job, Leaving, Manage, now};
 
 /// How often idle connections are looked at and pauses are checked, while there is anything to watch.
 const ROUND: Duration = Duration::from_millis(250);
@@ -35,25 +35,35 @@ impl<M: Manage> Janitor<M> {
     /// Works until dropped. Cancel-safe: what it has begun ends with it.
     pub async fn run(mut self) {
         let mut watching = true;
-        let mut round = tokio::time::interval(ROUND);
-        round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut round = pin!(tokio::time::sleep(ROUND));
         loop {
-            tokio::select! {
+            let looked = tokio::select! {
                 job = self.inbox.recv() => match job {
                     Some(job) => {
                         watching = true;
                         self.start(job);
+                        false
                     }
                     None => return,
                 },
-                Some(_) = self.tasks.join_next() => {}
-                _ = round.tick(), if watching => {
+                Some(_) = self.tasks.join_next() => false,
+                _ = round.as_mut(), if watching => {
                     watching = self.look_around();
-                    if self.desk.target.slots().trouble().is_some() {
-                        round.reset_after(ROUND_IN_TROUBLE);
-                    }
+                    true
                 }
+            };
+            let next = tokio::time::Instant::now() + self.pause();
+            // Trouble begins between two rounds, and brings the next one forward.
+            if looked || next < round.deadline() {
+                round.as_mut().reset(next);
             }
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        match self.desk.target.slots().trouble() {
+            Some(_) => ROUND_IN_TROUBLE,
+            None => ROUND,
         }
     }
 
@@ -64,9 +74,9 @@ impl<M: Manage> Janitor<M> {
             Job::Clean(pool, held) => self
                 .tasks
                 .spawn_local(async move { desk.clean(pool, held).await }),
-            Job::Close(pool, held) => self
+            Job::Close(pool, held, why) => self
                 .tasks
-                .spawn_local(async move { desk.close(pool, held).await }),
+                .spawn_local(async move { desk.close(pool, held, why).await }),
             Job::Watch => return,
         };
     }
@@ -77,13 +87,11 @@ impl<M: Manage> Janitor<M> {
         let (leaving, watch) = {
             let mut slots = desk.target.slots();
             let manage = &desk.target.manage;
-            let leaving = slots.sweep(desk.worker, Instant::now(), |connection| {
-                manage.is_dead(connection)
-            });
+            let leaving = slots.sweep(desk.worker, now(), |connection| manage.is_dead(connection));
             (leaving, slots.needs_watching())
         };
-        for (pool, held) in leaving {
-            desk.send(Job::Close(pool, held));
+        for (pool, held, why) in leaving {
+            desk.send(Job::Close(pool, held, why));
         }
         desk.carry_out_plan();
         watch
@@ -108,7 +116,7 @@ impl<M: Manage> Desk<M> {
                     slots.opened(pool);
                     Held {
                         connection: opened.connection,
-                        expires: Instant::now() + slots.policy().lifetime_with(jitter),
+                        expires: now() + slots.policy().lifetime_with(jitter),
                         worker: self.worker,
                     }
                 };
@@ -120,13 +128,10 @@ impl<M: Manage> Desk<M> {
     }
 
     fn opening_failed(&self, pool: PoolId, cause: M::Error) {
-        let in_vain = self.target.slots().open_failed(
-            pool,
-            cause.kind(),
-            cause.clone(),
-            Instant::now(),
-            chance(),
-        );
+        let in_vain =
+            self.target
+                .slots()
+                .open_failed(pool, cause.kind(), cause.clone(), now(), chance());
         for waiter in in_vain {
             // One that has gone in the meantime needs no answer.
             let _ = waiter.send(Err(cause.clone()));
@@ -137,7 +142,8 @@ impl<M: Manage> Desk<M> {
     async fn clean(&self, pool: PoolId, held: Held<M::Connection>) {
         let limit = self.target.slots().policy().reset_timeout;
         let mut held = held;
-        let cleaning = self.target.manage.clean(&mut held.connection);
+        let key = self.target.key(pool);
+        let cleaning = self.target.manage.clean(&key, &mut held.connection);
         match tokio::time::timeout(limit, cleaning).await {
             Ok(true) => {
                 self.put_back(pool, held);
@@ -145,17 +151,19 @@ impl<M: Manage> Desk<M> {
             }
             Ok(false) | Err(_) => {
                 self.target.slots().discard(pool);
-                self.close(pool, held).await;
+                self.close(pool, held, Leaving::Unclean).await;
             }
         }
     }
 
-    async fn close(&self, pool: PoolId, mut held: Held<M::Connection>) {
+    async fn close(&self, pool: PoolId, mut held: Held<M::Connection>, why: Leaving) {
         let limit = self.target.slots().policy().reset_timeout;
         let ours =
             held.worker == self.worker || self.target.manage.rehome(&mut held.connection).is_ok();
         if ours {
-            let _ = tokio::time::timeout(limit, self.target.manage.close(held.connection)).await;
+            let key = self.target.key(pool);
+            let closing = self.target.manage.close(&key, held.connection, why);
+            let _ = tokio::time::timeout(limit, closing).await;
         }
         self.target.slots().closed(pool);
         self.carry_out_plan();

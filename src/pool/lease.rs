@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::slots::{Held, PoolId, Ticket};
-use super::{Desk, Job, Manage};
+use super::{Desk, Job, Leaving, Manage, now};
 
 /// A borrowed connection. Dropped, it goes to the janitor to be cleaned; only `release` says that
 /// it is clean already.
@@ -44,7 +44,7 @@ impl<M: Manage> Lease<M> {
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
         if let Some(held) = self.held.take() {
-            self.desk.discard(self.pool, held);
+            self.desk.discard(self.pool, held, Leaving::Broken);
         }
     }
 }
@@ -124,14 +124,14 @@ impl<M: Manage> Waiting<M> {
             pool,
             ticket,
             outcome,
-            since: Instant::now(),
+            since: now(),
             timer: Box::pin(tokio::time::sleep(wait)),
         }
     }
 
     /// How long this has waited.
     pub fn waited(&self) -> Duration {
-        self.since.elapsed()
+        now().duration_since(self.since)
     }
 
     /// The error that is due by now, by whichever clock runs: busy, or out of reach.
@@ -152,6 +152,23 @@ impl<M: Manage> Waiting<M> {
                 waited,
             }),
             _ => None,
+        }
+    }
+
+    /// What was handed over has died: the wait goes on where it was, and its clock runs on.
+    fn rejoin(&mut self) {
+        let (handover, outcome) = oneshot::channel();
+        self.outcome = outcome;
+        let desk = &self.desk;
+        let found = desk
+            .target
+            .slots()
+            .rejoin(self.pool, desk.worker, self.ticket, handover);
+        match found {
+            Some((handover, held)) => {
+                let _ = handover.send(Ok(held));
+            }
+            None => desk.carry_out_plan(),
         }
     }
 
@@ -186,15 +203,11 @@ impl<M: Manage> Future for Waiting<M> {
             return Poll::Ready(match outcome {
                 Ok(Ok(held)) => match self.desk.lend(self.pool, held) {
                     Some(lease) => Ok(lease),
-                    // Died in the moment of being handed over: back into the queue.
-                    None => match self.desk.borrow(self.pool) {
-                        Ok(again) => {
-                            *self = again;
-                            cx.waker().wake_by_ref();
-                            return Poll::Pending;
-                        }
-                        Err(error) => Err(error),
-                    },
+                    None => {
+                        self.rejoin();
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 },
                 Ok(Err(cause)) => Err(BorrowError::Refused(cause)),
                 Err(_) => unreachable!("a queue place is left by its owner or with an outcome"),

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use janitor::Janitor;
 pub use lease::{BorrowError, Lease, Waiting};
 pub use policy::Policy;
-pub use slots::{Counts, FailureKind, PoolId, WorkerId};
+pub use slots::{Counts, FailureKind, Leaving, PoolId, WorkerId};
 use slots::{Held, Order, Released, Slots};
 
 /// What the pool must be told of its connections.
@@ -40,10 +40,19 @@ pub trait Manage: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Opened<Self::Connection>, Self::Error>>;
 
     /// Makes a connection that was left in any state as good as new; false when it can't be.
-    fn clean(&self, connection: &mut Self::Connection) -> impl Future<Output = bool>;
+    fn clean(
+        &self,
+        key: &Self::Key,
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = bool>;
 
     /// Says goodbye and waits until the server has let go.
-    fn close(&self, connection: Self::Connection) -> impl Future<Output = ()>;
+    fn close(
+        &self,
+        key: &Self::Key,
+        connection: Self::Connection,
+        why: Leaving,
+    ) -> impl Future<Output = ()>;
 
     /// Whether an idle connection has died; must not block.
     fn is_dead(&self, connection: &mut Self::Connection) -> bool;
@@ -142,7 +151,7 @@ impl<M: Manage> Target<M> {
 enum Job<M: Manage> {
     Open(PoolId),
     Clean(PoolId, Held<M::Connection>),
-    Close(PoolId, Held<M::Connection>),
+    Close(PoolId, Held<M::Connection>, Leaving),
     /// Something began to need watching.
     Watch,
 }
@@ -186,14 +195,19 @@ impl<M: Manage> Desk<M> {
         let (handover, outcome) = oneshot::channel();
         let ticket = {
             let mut slots = self.target.slots();
-            if let Some(cause) = slots.refusal(pool, Instant::now()) {
+            // Another worker may have put one by since the caller looked; it would wake nobody.
+            if let Some(held) = slots.borrow(pool, self.worker) {
+                let _ = handover.send(Ok(held));
+                slots.ticket()
+            } else if let Some(cause) = slots.refusal(pool, now()) {
                 return Err(BorrowError::Refused(cause));
+            } else {
+                slots
+                    .enqueue(pool, handover)
+                    .ok_or(BorrowError::QueueFull {
+                        waiting: slots.counts(pool).waiting,
+                    })?
             }
-            slots
-                .enqueue(pool, handover)
-                .ok_or(BorrowError::QueueFull {
-                    waiting: slots.counts(pool).waiting,
-                })?
         };
         self.carry_out_plan();
         self.send(Job::Watch);
@@ -205,26 +219,28 @@ impl<M: Manage> Desk<M> {
         if held.worker != self.worker {
             held.worker = self.worker;
             if self.target.manage.rehome(&mut held.connection).is_err() {
-                self.discard(pool, held);
+                self.discard(pool, held, Leaving::Broken);
                 return None;
             }
+            // It will lie idle here, where there may have been nothing to look after.
+            self.send(Job::Watch);
         }
         if self.target.manage.is_dead(&mut held.connection) {
-            self.discard(pool, held);
+            self.discard(pool, held, Leaving::Dead);
             return None;
         }
         Some(Lease::new(Rc::clone(self), pool, held))
     }
 
-    fn discard(&self, pool: PoolId, held: Held<M::Connection>) {
+    fn discard(&self, pool: PoolId, held: Held<M::Connection>, why: Leaving) {
         self.target.slots().discard(pool);
-        self.send(Job::Close(pool, held));
+        self.send(Job::Close(pool, held, why));
     }
 
     /// Gives a clean connection to the next in line, or puts it by.
     #[inline]
     fn put_back(&self, pool: PoolId, mut held: Held<M::Connection>) {
-        let now = Instant::now();
+        let now = now();
         loop {
             let mut slots = self.target.slots();
             let released = slots.release(pool, held, now);
@@ -233,7 +249,7 @@ impl<M: Manage> Desk<M> {
             match released {
                 Released::Idle if others_wait => return self.carry_out_plan(),
                 Released::Idle => return,
-                Released::Close(worn) => return self.send(Job::Close(pool, worn)),
+                Released::Close(held, why) => return self.send(Job::Close(pool, held, why)),
                 Released::Hand(handover, connection) => match handover.send(Ok(connection)) {
                     Ok(()) => return,
                     // That one has just gone away: the one behind is next.
@@ -245,11 +261,11 @@ impl<M: Manage> Desk<M> {
     }
 
     fn carry_out_plan(&self) {
-        let orders = self.target.slots().plan(Instant::now());
+        let orders = self.target.slots().plan(now());
         for order in orders {
             self.send(match order {
                 Order::Open(pool) => Job::Open(pool),
-                Order::Close(pool, held) => Job::Close(pool, held),
+                Order::Close(pool, held) => Job::Close(pool, held, Leaving::Yielding),
             });
         }
     }
@@ -259,3 +275,11 @@ impl<M: Manage> Desk<M> {
         let _ = self.jobs.send(job);
     }
 }
+
+/// The time that timers go by.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// How one target's connections are opened, kept and waited for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Longest wait for a connection while the target is reachable.
+    /// Longest wait for a connection while the target is reachable. Zero: nobody waits at all. What such
+    /// a client asked for in vain is opened all the same, if there is room, for the next one.
     pub borrow_timeout: Duration,
     /// Longest wait while it is not.
     pub unavailable_timeout: Duration,

@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 
 use super::policy::Policy;
 
+mod plan;
+#[cfg(test)]
+mod tests;
+
 /// One (database, user) of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub(super) usize);
@@ -72,6 +76,8 @@ pub struct Trouble<E> {
     pub failures: u32,
     pub retry_at: Instant,
     pub kind: FailureKind,
+    /// Connections to the target at that moment: all that it had for us, if it was full.
+    used: usize,
 }
 
 /// What a failed opening says, and of whom.
@@ -90,7 +96,43 @@ pub enum FailureKind {
 pub enum Released<C, W> {
     Idle,
     Hand(W, Held<C>),
-    Close(Held<C>),
+    Close(Held<C>, Leaving),
+}
+
+/// Why a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaving {
+    /// It has reached its lifetime.
+    Worn,
+    /// Nobody has needed it for long.
+    Unused,
+    /// More lie idle than should.
+    Surplus,
+    /// The cap, or the pool's own limit, was lowered.
+    Excess,
+    /// Another pool needs the room.
+    Yielding,
+    /// It was found dead while nobody used it.
+    Dead,
+    /// It broke, or made no sense, in the hands of whoever had it.
+    Broken,
+    /// What was left on it could not be cleaned.
+    Unclean,
+}
+
+impl Leaving {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Leaving::Worn => "lifetime",
+            Leaving::Unused => "idle_timeout",
+            Leaving::Surplus => "surplus",
+            Leaving::Excess => "over_cap",
+            Leaving::Yielding => "for_another_pool",
+            Leaving::Dead => "found_dead",
+            Leaving::Broken => "broken",
+            Leaving::Unclean => "not_cleaned",
+        }
+    }
 }
 
 /// Work for the shell.
@@ -248,6 +290,31 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         Some(ticket)
     }
 
+    /// A ticket for somebody who was served without queueing.
+    pub fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    /// Whoever was handed a connection that proved unfit stands where he stood before, unless an idle
+    /// one is there for him by now.
+    pub fn rejoin(
+        &mut self,
+        pool: PoolId,
+        worker: WorkerId,
+        ticket: Ticket,
+        handle: W,
+    ) -> Option<(W, Held<C>)> {
+        if let Some(held) = self.borrow(pool, worker) {
+            return Some((handle, held));
+        }
+        let waiters = &mut self.pools[pool.0].waiters;
+        let place = waiters.partition_point(|waiter| waiter.ticket < ticket);
+        waiters.insert(place, Waiter { ticket, handle });
+        self.waiting += 1;
+        None
+    }
+
     /// Leaves the queue; false when the ticket was not there any more, that is: was served.
     pub fn abandon(&mut self, pool: PoolId, ticket: Ticket) -> bool {
         let waiters = &mut self.pools[pool.0].waiters;
@@ -262,11 +329,9 @@ impl<C, W, E: Clone> Slots<C, W, E> {
     /// A clean connection comes back.
     #[inline]
     pub fn release(&mut self, pool: PoolId, held: Held<C>, now: Instant) -> Released<C, W> {
-        let worn = now >= held.expires || self.used - self.closing > self.cap;
-        let others_wait = self.waiting > self.pools[pool.0].waiters.len();
-        if worn || (others_wait && self.must_yield(pool)) {
+        if let Some(why) = self.unwelcome(pool, &held, now) {
             self.discard(pool);
-            return Released::Close(held);
+            return Released::Close(held, why);
         }
         let pool = &mut self.pools[pool.0];
         if let Some(next) = pool.waiters.pop_front() {
@@ -276,6 +341,23 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         pool.leased -= 1;
         pool.idle[held.worker.0].push(Idle { held, since: now });
         Released::Idle
+    }
+
+    fn unwelcome(&self, id: PoolId, held: &Held<C>, now: Instant) -> Option<Leaving> {
+        let pool = &self.pools[id.0];
+        if now >= held.expires {
+            return Some(Leaving::Worn);
+        }
+        if self.excess() > 0 || pool.excess() > 0 {
+            return Some(Leaving::Excess);
+        }
+        let others_wait = self.waiting > pool.waiters.len();
+        (others_wait && self.must_yield(id)).then_some(Leaving::Yielding)
+    }
+
+    /// Connections above the cap, those not counted that are leaving already.
+    fn excess(&self) -> usize {
+        (self.used - self.closing).saturating_sub(self.cap)
     }
 
     /// A leased connection is not fit to come back: it counts as closing from here on.
@@ -325,6 +407,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             failures,
             retry_at: now + self.policy.backoff(failures, jitter),
             kind,
+            used: self.used,
         });
         Vec::new()
     }
@@ -341,161 +424,6 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         self.pools[pool.0].closing -= 1;
         self.closing -= 1;
         self.used -= 1;
-    }
-
-    /// What to open, and what to close so that another pool can open.
-    pub fn plan(&mut self, now: Instant) -> Vec<Order<C>> {
-        let mut orders = Vec::new();
-        if self
-            .trouble
-            .as_ref()
-            .is_some_and(|trouble| now < trouble.retry_at)
-        {
-            return orders;
-        }
-        while let Some(id) = self.hungriest() {
-            if self.opening >= self.openings_allowed() {
-                break;
-            }
-            if self.used < self.cap {
-                self.start_opening(id, &mut orders);
-                continue;
-            }
-            // Each closing makes room for one opening: no more of them than are wanted.
-            let unserved = self.pools.iter().map(Pool::unserved).sum();
-            let victim = if self.closing < unserved {
-                self.take_coldest(id)
-            } else {
-                None
-            };
-            let Some((owner, held)) = victim else { break };
-            orders.push(Order::Close(owner, held));
-        }
-        self.plan_minimum(&mut orders);
-        orders
-    }
-
-    fn plan_minimum(&mut self, orders: &mut Vec<Order<C>>) {
-        for place in 0..self.pools.len() {
-            while self.policy.min_idle > self.pools[place].spare()
-                && self.pools[place].may_grow()
-                && self.used < self.cap
-                && self.opening < self.openings_allowed()
-            {
-                self.start_opening(PoolId(place), orders);
-            }
-        }
-    }
-
-    fn openings_allowed(&self) -> usize {
-        match self.trouble {
-            // One attempt tells as much as many while the target is in trouble.
-            Some(_) => 1,
-            None => self.policy.openings_for(self.waiting),
-        }
-    }
-
-    fn start_opening(&mut self, id: PoolId, orders: &mut Vec<Order<C>>) {
-        self.used += 1;
-        self.opening += 1;
-        self.pools[id.0].opening += 1;
-        orders.push(Order::Open(id));
-    }
-
-    /// Of the pools that want a connection more, the one whose first in line came first.
-    fn hungriest(&self) -> Option<PoolId> {
-        let wanting = self.pools.iter().enumerate();
-        wanting
-            .filter(|(_, pool)| pool.unserved() > 0 && pool.may_grow())
-            .min_by_key(|(_, pool)| pool.first_ticket())
-            .map(|(place, _)| PoolId(place))
-    }
-
-    /// Whether a pool with waiters of its own should give up a connection for another that has
-    /// less than its share and has waited longer. The share keeps two busy pools from
-    /// closing each other's connections in turn.
-    fn must_yield(&self, id: PoolId) -> bool {
-        if self.closing > 0 {
-            return false;
-        }
-        let busy = self.pools.iter().filter(|pool| pool.wants_any()).count();
-        // 0 when there are more busy pools than connections: then they take turns.
-        let share = self.cap / busy.max(1);
-        let own = &self.pools[id.0];
-        own.counts().total() > share
-            && self.pools.iter().any(|other| {
-                other.unserved() > 0
-                    && other.may_grow()
-                    && other.counts().total() < share.max(1)
-                    && other.first_ticket() < own.first_ticket().or(Some(Ticket(u64::MAX)))
-            })
-    }
-
-    /// The connection of another pool that has been idle for longest, now closing.
-    fn take_coldest(&mut self, but: PoolId) -> Option<(PoolId, Held<C>)> {
-        let others = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != but.0);
-        let coldest = others
-            .flat_map(|(place, pool)| {
-                let firsts = pool.idle.iter().enumerate();
-                firsts.filter_map(move |(worker, idle)| Some((idle.first()?.since, place, worker)))
-            })
-            .min()?;
-        let (_, place, worker) = coldest;
-        let held = self.pools[place].idle[worker].remove(0).held;
-        self.pools[place].closing += 1;
-        self.closing += 1;
-        Some((PoolId(place), held))
-    }
-
-    /// This worker's idle connections that are not to be kept: dead, worn or surplus.
-    pub fn sweep(
-        &mut self,
-        worker: WorkerId,
-        now: Instant,
-        mut dead: impl FnMut(&mut C) -> bool,
-    ) -> Vec<(PoolId, Held<C>)> {
-        let mut leaving = Vec::new();
-        let idle_everywhere: usize = self.pools.iter().map(|pool| pool.counts().idle).sum();
-        let ceiling = self.cap * self.policy.max_idle_percent as usize / 100;
-        let mut surplus = idle_everywhere.saturating_sub(ceiling)
-            + (self.used - self.closing).saturating_sub(self.cap);
-        for (place, pool) in self.pools.iter_mut().enumerate() {
-            let mut keep = self.policy.min_idle;
-            // From the warmest down, so that the minimum is kept of those.
-            for at in (0..pool.idle[worker.0].len()).rev() {
-                let idle = &mut pool.idle[worker.0][at];
-                let unused = now.saturating_duration_since(idle.since);
-                let broken = dead(&mut idle.held.connection) || now >= idle.held.expires;
-                let unwanted = unused >= self.policy.idle_timeout
-                    || (surplus > 0 && unused >= self.policy.surplus_after());
-                if !broken && (!unwanted || keep > 0) {
-                    keep = keep.saturating_sub(1);
-                    continue;
-                }
-                surplus = surplus.saturating_sub(1);
-                leaving.push((PoolId(place), pool.idle[worker.0].remove(at).held));
-                pool.closing += 1;
-                self.closing += 1;
-            }
-        }
-        leaving
-    }
-
-    /// Takes all idle connections out, for closing.
-    pub fn drain_idle(&mut self) -> Vec<(PoolId, Held<C>)> {
-        let mut leaving = Vec::new();
-        for (place, pool) in self.pools.iter_mut().enumerate() {
-            for idle in pool.idle.iter_mut().flat_map(|stack| stack.drain(..)) {
-                leaving.push((PoolId(place), idle.held));
-                pool.closing += 1;
-                self.closing += 1;
-            }
-        }
-        leaving
     }
 
     /// Whether time alone can bring work: a pause that ends, an idle connection that ages.
@@ -520,8 +448,22 @@ impl<C, W, E> Pool<C, W, E> {
         self.waiters.len().saturating_sub(self.opening)
     }
 
+    /// Openings that its waiters and its limit call for.
+    fn wanted(&self) -> usize {
+        self.unserved()
+            .min(self.limit.saturating_sub(self.counts().total()))
+    }
+
     fn may_grow(&self) -> bool {
         self.counts().total() < self.limit
+    }
+
+    /// Connections above its own limit, those not counted that are leaving already.
+    fn excess(&self) -> usize {
+        match self.limit {
+            usize::MAX => 0,
+            limit => (self.counts().total() - self.closing).saturating_sub(limit),
+        }
     }
 
     /// Idle ones, and those that will be when nobody waits for them.

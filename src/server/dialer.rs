@@ -8,7 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::reset;
 use super::{ConnectError, Connection, Failure, Fault, Login, Reached, Target, cancel, connect};
-use crate::pool::{self, FailureKind, Manage, Opened};
+use crate::metrics;
+use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
 use crate::protocol::CancelKey;
 use crate::secrets;
 
@@ -17,6 +18,13 @@ use crate::secrets;
 pub struct Account {
     pub database: Arc<str>,
     pub user: Arc<str>,
+}
+
+/// An account's pool: what its connections are opened with, and where they are counted.
+#[derive(Clone)]
+pub struct Customer {
+    pub account: Account,
+    pub meters: Arc<metrics::Pool>,
 }
 
 /// Where a connection ended up, of all the hosts of its target.
@@ -141,16 +149,19 @@ impl Terms {
 }
 
 impl Manage for Dialer {
-    type Key = Account;
+    type Key = Customer;
     type Connection = Connection;
     type Error = Arc<ConnectError>;
 
-    async fn open(&self, account: &Account) -> Result<Opened<Connection>, Arc<ConnectError>> {
+    async fn open(&self, customer: &Customer) -> Result<Opened<Connection>, Arc<ConnectError>> {
         let terms = self.terms();
+        let account = &customer.account;
         let (host, connected) = self.dial(account, &terms).await.map_err(|error| {
+            customer.meters.open_failed(reason(error.failure()));
             tracing::warn!(%error, database = %account.database, user = %account.user, "no connection could be opened");
             Arc::new(error)
         })?;
+        customer.meters.opened.increment(1);
         let peer = Peer {
             host,
             reached: connected.reached,
@@ -165,9 +176,12 @@ impl Manage for Dialer {
         })
     }
 
-    async fn clean(&self, connection: &mut Connection) -> bool {
+    async fn clean(&self, customer: &Customer, connection: &mut Connection) -> bool {
         match reset::clean(connection, self).await {
-            Ok(cleaned) => cleaned,
+            Ok(cleaned) => {
+                customer.meters.resets.increment(u64::from(cleaned));
+                cleaned
+            }
             Err(error) => {
                 tracing::debug!(%error, "a connection could not be cleaned and is closed");
                 false
@@ -175,7 +189,8 @@ impl Manage for Dialer {
         }
     }
 
-    async fn close(&self, connection: Connection) {
+    async fn close(&self, customer: &Customer, connection: Connection, why: Leaving) {
+        customer.meters.closed(why.as_str());
         reset::close(connection, self).await;
     }
 
@@ -186,6 +201,17 @@ impl Manage for Dialer {
     fn rehome(&self, connection: &mut Connection) -> io::Result<()> {
         connection.stream.detach()?;
         connection.stream.attach()
+    }
+}
+
+/// The metric's word for a failure.
+fn reason(failure: Failure) -> &'static str {
+    match failure {
+        Failure::Unreachable => "unreachable",
+        Failure::Busy => "server_full",
+        Failure::Denied => "denied",
+        Failure::NoSuchDatabase => "no_such_database",
+        Failure::Other => "other",
     }
 }
 

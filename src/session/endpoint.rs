@@ -11,7 +11,7 @@ use dashmap::DashMap;
 
 use crate::metrics;
 use crate::pool::{self, PoolId};
-use crate::server::dialer::{Account, Dialer};
+use crate::server::dialer::{Account, Customer, Dialer};
 use crate::server::{Parameters, Settings};
 
 pub type Desk = pool::Desk<Dialer>;
@@ -25,7 +25,7 @@ pub struct Entry {
     pub database: Arc<str>,
     pub user: Arc<str>,
     pub target_name: Arc<str>,
-    pub meters: metrics::Pool,
+    pub meters: Arc<metrics::Pool>,
     pinned: AtomicUsize,
 }
 
@@ -114,9 +114,14 @@ impl Endpoint {
         }
         let entry = self.entries.entry(account.clone()).or_insert_with(|| {
             let limit = self.user_limits.load().get(user).copied();
+            let meters = metrics::Pool::new(&self.registry, &self.target_name, database, user);
+            let customer = Customer {
+                account: account.clone(),
+                meters: Arc::new(meters),
+            };
             Arc::new(Entry {
-                pool: self.target.add_pool(account.clone(), limit),
-                meters: metrics::Pool::new(&self.registry, &self.target_name, database, user),
+                meters: Arc::clone(&customer.meters),
+                pool: self.target.add_pool(customer, limit),
                 database: account.database,
                 user: account.user,
                 target_name: Arc::clone(&self.target_name),

@@ -407,7 +407,9 @@ impl Session {
     // --- servers ---------------------------------------------------------------------------------------
 
     fn borrow(&mut self) {
+        self.entry.meters.borrows.increment(1);
         if let Some(lease) = self.desk.try_borrow(self.entry.pool) {
+            self.entry.meters.borrow_seconds.record(Duration::ZERO);
             return self.leased(lease);
         }
         match self.desk.borrow(self.entry.pool) {
@@ -423,9 +425,12 @@ impl Session {
         let Poll::Ready(outcome) = std::pin::Pin::new(&mut **waiting).poll(cx) else {
             return Ok(false);
         };
-        self.entry.meters.borrow_seconds.record(waiting.waited());
+        let waited = waiting.waited();
         match outcome {
-            Ok(lease) => self.leased(lease),
+            Ok(lease) => {
+                self.entry.meters.borrow_seconds.record(waited);
+                self.leased(lease);
+            }
             Err(error) => self.refuse(&error),
         }
         Ok(true)
@@ -433,7 +438,6 @@ impl Session {
 
     /// A server is there: our own messages to it come first.
     fn leased(&mut self, mut lease: Lease) {
-        self.entry.meters.borrows.increment(1);
         self.prologue.clear();
         self.asleep.server = false;
         let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
