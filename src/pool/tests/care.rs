@@ -1,0 +1,175 @@
+//! Cleaning, closing, and what becomes of connections that lie idle.
+
+use super::fake::Cleaning;
+use super::*;
+
+#[test]
+fn what_was_dropped_is_cleaned_before_it_is_lent_again() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        drop(lease);
+        assert!(house.desk().try_borrow(house.pools[0]).is_none());
+        let lease = house.borrow().await;
+        assert_eq!(house.knobs().cleaned, [1]);
+        lease.release();
+        assert_eq!(house.knobs().cleaned, [1], "released ones are clean");
+        house.assert_at_rest().await;
+    });
+}
+
+#[test]
+fn what_cannot_be_cleaned_is_closed_and_replaced() {
+    run(async {
+        for cleaning in [Cleaning::Fails, Cleaning::Hangs] {
+            let house = House::new(
+                1,
+                Policy {
+                    borrow_timeout: SECS(10),
+                    ..policy::for_tests()
+                },
+            );
+            house.knobs().cleaning = cleaning;
+            drop(house.borrow().await);
+            let since = Instant::now();
+            assert_eq!(house.borrow().await.number, 2);
+            assert_eq!(house.knobs().closed, [(1, Leaving::Unclean)]);
+            let waited = since.elapsed();
+            assert_eq!(waited >= SECS(5), cleaning == Cleaning::Hangs, "{waited:?}");
+            assert!(waited < MS(5100));
+            house.knobs().cleaning = Cleaning::Works;
+            house.assert_at_rest().await;
+        }
+    });
+}
+
+#[test]
+fn a_slot_is_free_when_the_server_has_closed_or_time_is_up() {
+    run(async {
+        let house = House::with_cap(1);
+        house.knobs().closing_hangs = true;
+        house.borrow().await.close();
+        sleep(MS(4900)).await;
+        assert_eq!(house.target.usage(), (1, 1));
+        sleep(MS(200)).await;
+        assert_eq!(house.target.usage(), (1, 0));
+        assert_eq!(house.knobs().closed, [(1, Leaving::Broken)]);
+    });
+}
+
+#[test]
+fn one_that_died_idle_is_not_lent() {
+    run(async {
+        let house = House::with_cap(5);
+        let (first, second) = (house.borrow().await, house.borrow().await);
+        first.release();
+        second.release();
+        house.knobs().dead = vec![2];
+        let lease = house.desk().try_borrow(house.pools[0]).unwrap();
+        assert_eq!(lease.number, 1);
+        sleep(MS(50)).await;
+        assert_eq!(house.knobs().closed, [(2, Leaving::Dead)]);
+        // Nobody asks for it: it is found all the same.
+        lease.release();
+        house.knobs().dead = vec![1];
+        sleep(MS(400)).await;
+        assert_eq!((house.fake.open_now(), house.target.usage().1), (0, 0));
+    });
+}
+
+#[test]
+fn one_that_dies_in_handing_over_costs_nobody_his_place() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        let (mut first, mut second) = (house.queue(), house.queue());
+        house.knobs().dead = vec![1];
+        lease.release();
+        let since = Instant::now();
+        let lease = tokio::select! {
+            biased;
+            _ = &mut second => panic!("overtaken"),
+            lease = &mut first => lease.ok().unwrap(),
+        };
+        assert_eq!(lease.number, 2);
+        assert!(since.elapsed() < MS(100));
+        lease.release();
+        assert_eq!(second.await.ok().unwrap().number, 2);
+    });
+}
+
+#[test]
+fn the_unused_go_after_a_while() {
+    run(async {
+        let house = House::with_cap(3);
+        let leases = [
+            house.borrow().await,
+            house.borrow().await,
+            house.borrow().await,
+        ];
+        leases.into_iter().for_each(Lease::release);
+        sleep(SECS(299)).await;
+        assert_eq!(house.counts().idle, 3);
+        house.borrow().await.release();
+        sleep(SECS(2)).await;
+        assert_eq!(house.counts().idle, 1, "the one used last stays");
+        sleep(SECS(300)).await;
+        assert_eq!((house.target.usage().1, house.fake.open_now()), (0, 0));
+        let closed = &house.knobs().closed;
+        assert!(closed.iter().all(|(_, why)| *why == Leaving::Unused));
+    });
+}
+
+#[test]
+fn the_minimum_is_there_before_anybody_asks_and_stays() {
+    run(async {
+        let house = House::new(
+            9,
+            Policy {
+                min_idle: 2,
+                ..policy::for_tests()
+            },
+        );
+        sleep(SECS(1)).await;
+        let idle = || house.pools.map(|pool| house.target.counts(pool).idle);
+        assert_eq!(idle(), [2, 2]);
+        let lease = house.borrow().await;
+        sleep(SECS(1)).await;
+        assert_eq!(idle(), [2, 2]);
+        lease.release();
+        sleep(SECS(400)).await;
+        assert_eq!(idle(), [2, 2]);
+    });
+}
+
+#[test]
+fn the_old_are_replaced() {
+    run(async {
+        let house = House::new(
+            1,
+            Policy {
+                lifetime: SECS(100),
+                ..policy::for_tests()
+            },
+        );
+        house.borrow().await.release();
+        sleep(SECS(89)).await;
+        let lease = house.borrow().await;
+        assert_eq!(lease.number, 1);
+        sleep(SECS(12)).await;
+        lease.release();
+        assert_eq!(house.borrow().await.number, 2);
+        assert_eq!(house.knobs().closed, [(1, Leaving::Worn)]);
+    });
+}
+
+#[test]
+fn a_pool_gets_what_another_does_not_use() {
+    run(async {
+        let house = House::with_cap(1);
+        house.borrow().await.release();
+        let other = house.desk().borrow(house.pools[1]).ok().unwrap();
+        assert_eq!(other.await.ok().unwrap().number, 2);
+        assert_eq!(house.knobs().closed, [(1, Leaving::Yielding)]);
+    });
+}
