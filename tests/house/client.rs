@@ -296,6 +296,14 @@ impl Client {
         ("SCRAM-SHA-256-PLUS", binding)
     }
 
+    /// The certificate that the other side showed.
+    pub fn certificate(&self) -> Vec<u8> {
+        match &self.wire {
+            Wire::Clear(_) => Vec::new(),
+            Wire::Tls(stream) => stream.conn.peer_certificates().unwrap()[0].to_vec(),
+        }
+    }
+
     /// The next frame, waiting as long as patience lasts.
     pub fn next(&mut self) -> Next {
         self.next_within(PATIENCE)

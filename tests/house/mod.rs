@@ -10,6 +10,7 @@ pub mod http;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
+pub mod sides;
 pub mod tls;
 pub mod wire;
 

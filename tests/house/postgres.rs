@@ -118,7 +118,7 @@ impl Postgres {
             directory,
             certificates,
         };
-        postgres.allow("host all legacy 127.0.0.1/32 md5\n");
+        postgres.allow("host all postgres 127.0.0.1/32 trust\nhost all legacy 127.0.0.1/32 md5\n");
         postgres.start_again();
         postgres.sql(&format!(
             "CREATE ROLE {USER} LOGIN PASSWORD '{}'; GRANT pg_read_all_stats, pg_signal_backend TO {USER};",

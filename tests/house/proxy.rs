@@ -40,6 +40,11 @@ impl Setup {
         self
     }
 
+    pub fn without(mut self, name: &str) -> Setup {
+        self.variables.retain(|(set, _)| set != name);
+        self
+    }
+
     pub fn cap(self, connections: usize) -> Setup {
         self.set("AURORA_MAX_CONNECTIONS", &connections.to_string())
     }
@@ -101,7 +106,9 @@ impl Setup {
 
     /// The bare command, for those that look at exit codes.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        // Another build, such as an image's, may be put to the test.
+        let built = std::env::var_os("WEIR_BIN").unwrap_or(env!("CARGO_BIN_EXE_weir").into());
+        let mut command = Command::new(built);
         for (name, _) in std::env::vars() {
             if ["WEIR_", "AURORA_", "POSTGRES_", "PG", "AWS_"]
                 .iter()

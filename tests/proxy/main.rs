@@ -7,4 +7,12 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod auth;
+mod cancel;
+mod differential;
 mod foundations;
+mod hostile;
+mod isolation;
+mod operations;
+mod pool;
+mod vanish;

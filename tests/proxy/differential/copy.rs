@@ -1,0 +1,157 @@
+//! COPY in both directions, going well and going wrong.
+
+use super::{TABLE, each_agrees};
+use crate::house::sides::{Sides, Step, ask};
+use crate::house::wire::*;
+
+#[test]
+fn copy_out() {
+    each_agrees(&[
+        query("COPY (SELECT generate_series(1, 1000)) TO STDOUT"),
+        query("COPY (SELECT generate_series(1, 3)) TO STDOUT (FORMAT binary)"),
+        query("COPY (SELECT 1 / (3 - g) FROM generate_series(1, 5) g) TO STDOUT"),
+        query("COPY t TO STDOUT; SELECT 1; COPY (VALUES (1)) TO STDOUT"),
+        [
+            unnamed("COPY (VALUES (1)) TO STDOUT", &[]),
+            sync(),
+            query("SELECT 1"),
+        ]
+        .concat(),
+        query("COPY nowhere TO STDOUT"),
+    ]);
+}
+
+#[test]
+fn copy_in() {
+    let rows = || [copy_data(b"1\tone\n"), copy_data(b"2\ttwo\n")].concat();
+    let start = || query("COPY t FROM STDIN");
+    let look = || query("SELECT * FROM t ORDER BY a");
+    let extended = || {
+        [
+            parse("", "COPY t FROM STDIN"),
+            bind("", "", &[]),
+            execute("", 0),
+        ]
+        .concat()
+    };
+    each_agrees(&[
+        [start(), rows(), copy_done(), look()].concat(),
+        [start(), copy_done(), look()].concat(),
+        [
+            start(),
+            copy_data(b"1\to"),
+            copy_data(b"ne\n2\tt"),
+            copy_data(b"wo\n"),
+            copy_done(),
+            look(),
+        ]
+        .concat(),
+        [start(), rows(), copy_fail("changed my mind"), look()].concat(),
+        [
+            start(),
+            copy_data(b"not a number\tx\n"),
+            rows(),
+            copy_done(),
+            look(),
+        ]
+        .concat(),
+        [start(), copy_data(b"1\n"), copy_done(), look()].concat(),
+        // Sync and Flush mean nothing inside COPY.
+        [
+            start(),
+            rows(),
+            sync(),
+            flush(),
+            sync(),
+            copy_done(),
+            look(),
+        ]
+        .concat(),
+        // A Sync behind data that ends the COPY counts again.
+        [start(), copy_data(b"bad\tx\n"), sync(), sync(), look()].concat(),
+        // A COPY that fails at once: its data is stray, and ignored.
+        [
+            query("COPY nowhere FROM STDIN"),
+            rows(),
+            copy_done(),
+            look(),
+        ]
+        .concat(),
+        [copy_data(b"stray"), copy_done(), copy_fail("stray"), look()].concat(),
+        [extended(), sync(), rows(), copy_done(), sync(), look()].concat(),
+        [extended(), rows(), copy_done(), sync(), look()].concat(),
+        [
+            extended(),
+            rows(),
+            copy_fail("no"),
+            unnamed("SELECT 'skipped'", &[]),
+            sync(),
+            look(),
+        ]
+        .concat(),
+        [
+            extended(),
+            copy_data(b"bad\tx\n"),
+            copy_done(),
+            unnamed("SELECT 'skipped'", &[]),
+            sync(),
+            look(),
+        ]
+        .concat(),
+        [
+            query("BEGIN"),
+            start(),
+            rows(),
+            copy_done(),
+            query("SELECT 1/0"),
+            query("ROLLBACK"),
+            look(),
+        ]
+        .concat(),
+        [
+            query("COPY t FROM STDIN; SELECT 'between'; COPY t FROM STDIN"),
+            rows(),
+            copy_done(),
+            rows(),
+            copy_done(),
+            look(),
+        ]
+        .concat(),
+        // Anything else inside COPY ends the session.
+        [start(), copy_data(b"1\tone\n"), query("SELECT 1")].concat(),
+        [start(), parse("", "SELECT 1"), sync()].concat(),
+    ]);
+}
+
+#[test]
+fn copy_in_step_by_step() {
+    let sides = Sides::new(1);
+    let error_before_done = [
+        Step::then_tag(query("COPY t FROM STDIN"), b'G'),
+        Step::then_tag(copy_data(b"x\ty\n"), b'Z'),
+        Step::then_ready(
+            [copy_data(b"1\tone\n"), copy_done(), query("SELECT 1")].concat(),
+            1,
+        ),
+    ];
+    sides.agree(TABLE, &error_before_done);
+    let extended = [
+        parse("", "COPY t FROM STDIN"),
+        bind("", "", &[]),
+        execute("", 0),
+        flush(),
+    ]
+    .concat();
+    sides.agree(
+        TABLE,
+        &[
+            Step::then_tag(extended, b'G'),
+            Step::then_tag(
+                [copy_data(b"1\tone\n"), copy_done(), flush()].concat(),
+                b'C',
+            ),
+            Step::then_ready(sync(), 1),
+            ask("TABLE t"),
+        ],
+    );
+}
