@@ -57,13 +57,13 @@ impl House {
     }
 
     fn queue(&self) -> Waiting<Fake> {
-        self.desk().borrow(self.pools[0]).ok().expect("queued")
+        self.desk().borrow(self.pools[0]).expect("queued")
     }
 
     async fn borrow(&self) -> Lease<Fake> {
         match self.desk().try_borrow(self.pools[0]) {
             Some(lease) => lease,
-            None => self.queue().await.ok().expect("a connection"),
+            None => self.queue().await.expect("a connection"),
         }
     }
 
