@@ -48,6 +48,8 @@ pub struct Core {
     pins: Pinned,
     /// Nothing of the client's has gone to this server yet.
     untouched: bool,
+    /// The server was asked for the answers that it holds back.
+    hurried: bool,
     deferred: Deferred,
 }
 
@@ -62,6 +64,7 @@ impl Core {
             statement: Statement::default(),
             pins: Pinned::default(),
             untouched: false,
+            hurried: false,
             deferred: Deferred::default(),
         }
     }
@@ -141,6 +144,7 @@ impl Core {
         }
         self.units.measure(pending);
         if let Some(violation) = self.units.violation() {
+            self.hurry(ledger, prologue);
             return Err(violation);
         }
         let within = if self.may_stream(pending, ledger) {
@@ -155,12 +159,19 @@ impl Core {
             let Some(head) = head(rest).ok().flatten() else {
                 break;
             };
-            let Some(meaning) = meaning(head, rest)? else {
-                break;
+            let meaning = match meaning(head, rest) {
+                Ok(Some(meaning)) => meaning,
+                // What stands before it goes first.
+                Err(violation) if forwarded == 0 => {
+                    self.hurry(ledger, prologue);
+                    return Err(violation);
+                }
+                Ok(None) | Err(_) => break,
             };
             // Inside COPY PostgreSQL has an answer to it, and the last word.
             if meaning == Meaning::Terminate && !ledger.is_copying_in() {
                 if forwarded == 0 {
+                    self.hurry(ledger, prologue);
                     return Ok(Step::Terminate);
                 }
                 break;
@@ -179,7 +190,16 @@ impl Core {
             return Ok(Step::Wait);
         }
         self.units.consumed(forwarded);
+        self.hurried = false;
         Ok(Step::Forward(forwarded))
+    }
+
+    /// The end is near, and with no Sync outstanding the server may keep its last answers to itself.
+    fn hurry(&mut self, ledger: &Ledger, prologue: &mut Vec<u8>) {
+        if ledger.owes() && ledger.readies_owed() == 0 && !self.hurried {
+            self.hurried = true;
+            put(prologue, frontend::FLUSH, |_| {});
+        }
     }
 
     /// Whether bytes may go to the server before their unit is complete: only if it is ours anyway, or
@@ -347,6 +367,9 @@ impl Core {
 
     /// PostgreSQL has answered a whole command.
     pub fn concluded(&mut self, concluded: Concluded) -> Conclusion {
+        if concluded.failed {
+            self.statement.doubt();
+        }
         match (concluded.asker, concluded.failed) {
             (Asker::Weir, true) => Conclusion::OwnFailed,
             (Asker::Discarding, false) => {
@@ -392,3 +415,6 @@ pub enum Conclusion {
     /// A command of our own has failed.
     OwnFailed,
 }
+
+#[cfg(test)]
+mod tests;

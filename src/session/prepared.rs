@@ -67,6 +67,14 @@ impl Statement {
         self.placed = false;
     }
 
+    /// After an error the server passes over what comes before Sync, perhaps the Parse that should have
+    /// put the statement there. It is sent again, then, lest another client's be used.
+    pub fn doubt(&mut self) {
+        if !matches!(self.unnamed, Unnamed::OnServer) {
+            self.placed = false;
+        }
+    }
+
     #[inline]
     pub fn is_placed(&self) -> bool {
         self.placed
