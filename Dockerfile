@@ -2,6 +2,11 @@
 # Weir alone in its image: the binary, the C library it runs on, CA certificates, an unprivileged user. For amd64 and arm64:
 #   docker buildx build --platform linux/amd64,linux/arm64 -t weir .
 # tools/check-dockerfile runs these stages in a clean root, without an engine.
+#
+# glibc with its own allocator, by measurement (amd64, medians of five rounds in turn, one worker): CPU for a transaction differs by less
+# than the noise (8 %) between glibc and static musl, malloc and mimalloc; mimalloc starts with 10 MB more and takes longer for big
+# results in TLS (1.2 to 1.6 times). An idle client costs 2.1 KB (9.6 KB in TLS) with glibc's malloc, 2.2 (10.7) with musl's, 1.0 (10.7)
+# with mimalloc. musl would be the smaller image; its malloc has one lock for all threads, and many workers were not measured.
 
 FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev
