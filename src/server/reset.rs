@@ -46,6 +46,14 @@ async fn stop(connection: &mut Connection, dialer: &Dialer) -> Result<(), Comman
             .await;
     }
     if connection.ledger.is_unsynced() {
+        // A Sync would commit what the client has done since its last one; without one, PostgreSQL
+        // undoes it when a client goes. (Refused: an error had undone it already.)
+        match connection.command("ROLLBACK").await {
+            Ok(()) | Err(CommandError::Refused(_)) => {}
+            Err(broken) => return Err(broken),
+        }
+    }
+    if connection.ledger.is_unsynced() {
         let mut message = Vec::new();
         put(&mut message, frontend::SYNC, |_| {});
         connection.say(&message, Some(Owed::Sync)).await?;

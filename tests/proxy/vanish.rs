@@ -35,6 +35,25 @@ const STATES: &[(&str, State)] = &[
         client.send(&[unnamed("SELECT 1", &[]), flush()].concat());
         client.until(b'C');
     }),
+    ("written, flushed, not synced", |client| {
+        client.send(&[unnamed("INSERT INTO t VALUES (1)", &[]), flush()].concat());
+        client.until(b'C');
+    }),
+    ("written and left, not synced", |client| {
+        let goodbye = message(b'X', b"");
+        client.send(&[unnamed("INSERT INTO t VALUES (1)", &[]), goodbye].concat());
+    }),
+    ("copied, not synced", |client| {
+        client.send(&[unnamed("COPY t FROM STDIN", &[]), flush()].concat());
+        client.until(b'G');
+        let done = message(b'c', b"");
+        client.send(&[copy_data(b"1\n2\n"), done, flush()].concat());
+        client.until(b'C');
+    }),
+    ("failed, not synced", |client| {
+        client.send(&[unnamed("SELECT 1/0", &[]), flush()].concat());
+        client.until(b'E');
+    }),
     ("mid-message", |client| {
         let message = query("SELECT 'half'");
         client.send(&message[..message.len() / 2]);
