@@ -27,7 +27,7 @@ metrics! {
     REFUSED = Counter "weir_client_connections_refused_total", "Clients refused before they were logged in, by SQLSTATE.";
     LOGINS = Counter "weir_client_logins_total", "Clients that logged in.";
     LOGINS_FAILED = Counter "weir_client_logins_failed_total", "Logins that failed, by reason.";
-    HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's first byte to the end of its login.";
+    HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's connecting to the end of its login.";
     ERRORS = Counter "weir_client_errors_total", "Errors of Weir's own sent to clients, by SQLSTATE and by whose fault they are.";
     CANCELS_RECEIVED = Counter "weir_cancels_received_total", "Cancel requests received.";
     CANCELS_FORWARDED = Counter "weir_cancels_forwarded_total", "Cancel requests passed on to a server.";

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::{fill_for_pgbench, pgbench};
 use crate::house::programs::said;
+use crate::house::wire::query;
 use crate::house::{Client, Postgres, Proxy, count, eventually, proving};
 
 #[test]
@@ -53,6 +54,39 @@ fn the_pages_have_their_shapes() {
     );
     assert!(metrics.contains("_bucket{"), "{metrics}");
     assert!(metrics.contains(&database), "labels by pool in {metrics}");
+}
+
+#[test]
+fn what_becomes_of_connections_is_counted() {
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    let proxy = Proxy::before(postgres, &database, 3).start();
+    let mut pinned = proxy.client();
+    pinned.run("CREATE TEMP TABLE mine (a int)");
+    pinned.vanish();
+    let mut broken = proxy.client();
+    broken.send(&query("SELECT pg_terminate_backend(pg_backend_pid())"));
+    broken.last_words();
+    assert!(proxy.login().database("nowhere").try_connect().is_err());
+    let of = format!("database=\"{database}\"");
+    let counted = [
+        ("opened_total", &*of),
+        ("closed_total", "reason=\"broken\""),
+        ("failed_total", "reason=\"no_such_database\""),
+    ];
+    let counted = counted.map(|(name, label)| (format!("weir_pool_connections_{name}{{"), label));
+    let resets = ("weir_pool_resets_total{".to_string(), &*of);
+    eventually(
+        "was it all counted",
+        || proxy.metrics(),
+        |text| {
+            counted.iter().chain([&resets]).all(|(name, label)| {
+                text.lines().any(|line| {
+                    line.starts_with(name) && line.contains(label) && !line.ends_with(" 0")
+                })
+            })
+        },
+    );
 }
 
 #[test]
