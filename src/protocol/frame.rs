@@ -2,6 +2,8 @@
 //!
 //! Knows how long a message is; does not know what any message means.
 
+use std::ffi::CStr;
+
 /// Type byte and length word.
 pub const HEADER_BYTES: usize = 5;
 
@@ -82,9 +84,8 @@ pub fn put_cstr(out: &mut Vec<u8>, text: &[u8]) {
 
 /// Splits a zero-terminated string off the front; `None` when no terminator is there.
 pub fn split_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == 0)?;
-    let (text, rest) = bytes.split_at_checked(end)?;
-    Some((text, rest.get(1..)?))
+    let text = CStr::from_bytes_until_nul(bytes).ok()?.to_bytes();
+    Some((text, bytes.get(text.len() + 1..)?))
 }
 
 #[cfg(test)]

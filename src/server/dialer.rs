@@ -150,10 +150,14 @@ impl Terms {
 
 impl Manage for Dialer {
     type Key = Customer;
-    type Connection = Connection;
+    // Boxed: it changes hands several times a transaction.
+    type Connection = Box<Connection>;
     type Error = Arc<ConnectError>;
 
-    async fn open(&self, customer: &Customer) -> Result<Opened<Connection>, Arc<ConnectError>> {
+    async fn open(
+        &self,
+        customer: &Customer,
+    ) -> Result<Opened<Box<Connection>>, Arc<ConnectError>> {
         let terms = self.terms();
         let account = &customer.account;
         let (host, connected) = self.dial(account, &terms).await.map_err(|error| {
@@ -171,12 +175,12 @@ impl Manage for Dialer {
         let allows = connected.limits.ordinary();
         self.instance_allows.store(allows, Ordering::Relaxed);
         Ok(Opened {
-            connection,
+            connection: Box::new(connection),
             cap: Some(terms.cap(allows)),
         })
     }
 
-    async fn clean(&self, customer: &Customer, connection: &mut Connection) -> bool {
+    async fn clean(&self, customer: &Customer, connection: &mut Box<Connection>) -> bool {
         match reset::clean(connection, self).await {
             Ok(cleaned) => {
                 customer.meters.resets.increment(u64::from(cleaned));
@@ -189,16 +193,16 @@ impl Manage for Dialer {
         }
     }
 
-    async fn close(&self, customer: &Customer, connection: Connection, why: Leaving) {
+    async fn close(&self, customer: &Customer, connection: Box<Connection>, why: Leaving) {
         customer.meters.closed(why.as_str());
-        reset::close(connection, self).await;
+        reset::close(*connection, self).await;
     }
 
-    fn is_dead(&self, connection: &mut Connection) -> bool {
+    fn is_dead(&self, connection: &mut Box<Connection>) -> bool {
         !connection.is_alive()
     }
 
-    fn rehome(&self, connection: &mut Connection) -> io::Result<()> {
+    fn rehome(&self, connection: &mut Box<Connection>) -> io::Result<()> {
         connection.stream.detach()?;
         connection.stream.attach()
     }

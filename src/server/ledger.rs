@@ -73,10 +73,27 @@ pub struct Concluded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfStep(pub u8);
 
+/// Whether a message changes the unnamed statement, so that its outcome matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unnamed {
+    Kept,
+    Changed,
+}
+
+/// What became of a message that was to change the unnamed statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Failed,
+    /// The server passed over it, after an error.
+    Skipped,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     owed: Owed,
     asker: Asker,
+    unnamed: Unnamed,
 }
 
 /// COPY FROM STDIN, as the server sees it.
@@ -102,6 +119,8 @@ pub struct Ledger {
     failed: bool,
     /// It can't be told any more what is owed.
     doubtful: bool,
+    /// Of the messages that were to change the unnamed statement, in their order.
+    outcomes: VecDeque<Outcome>,
 }
 
 impl Default for Ledger {
@@ -114,6 +133,7 @@ impl Default for Ledger {
             unsynced: false,
             failed: false,
             doubtful: false,
+            outcomes: VecDeque::new(),
         }
     }
 }
@@ -169,9 +189,27 @@ impl Ledger {
             .count()
     }
 
+    /// What became of the next message sent as changing the unnamed statement, once that is known.
+    #[inline]
+    pub fn outcome(&mut self) -> Option<Outcome> {
+        self.outcomes.pop_front()
+    }
+
     /// A message goes to the server.
     #[inline]
     pub fn send(&mut self, owed: Owed, asker: Asker) {
+        self.send_changing(owed, asker, Unnamed::Kept);
+    }
+
+    /// A message goes to the server that may change the unnamed statement.
+    #[inline]
+    pub fn send_changing(&mut self, owed: Owed, asker: Asker, unnamed: Unnamed) {
+        if self.doubtful {
+            if unnamed == Unnamed::Changed {
+                self.outcomes.push_back(Outcome::Skipped);
+            }
+            return;
+        }
         if let CopyIn::Yes { .. } = self.copy_in {
             match owed {
                 Owed::Sync => {
@@ -188,6 +226,9 @@ impl Ledger {
             }
         }
         if self.skipping && owed != Owed::Sync {
+            if unnamed == Unnamed::Changed {
+                self.outcomes.push_back(Outcome::Skipped);
+            }
             return;
         }
         match owed {
@@ -199,13 +240,18 @@ impl Ledger {
                 self.unsynced = true
             }
         }
-        self.entries.push_back(Entry { owed, asker });
+        self.entries.push_back(Entry {
+            owed,
+            asker,
+            unnamed,
+        });
     }
 
     /// Where an answer to what is owed next goes.
     #[inline]
     pub fn fate(&self) -> Fate {
-        match self.entries.front() {
+        let mut entries = self.entries.iter();
+        match entries.find(|entry| entry.owed != Owed::CopyEnd) {
             Some(entry) if entry.asker == Asker::Weir => Fate::Withhold,
             _ => Fate::Forward,
         }
@@ -214,6 +260,9 @@ impl Ledger {
     /// A reply other than ErrorResponse and ReadyForQuery begins.
     #[inline]
     pub fn reply(&mut self, tag: u8) -> Result<Fate, OutOfStep> {
+        if self.doubtful {
+            return Ok(Fate::Forward);
+        }
         self.drop_copy_ends();
         let fate = self.fate();
         let owed = self.entries.front().map(|entry| entry.owed);
@@ -232,9 +281,19 @@ impl Ledger {
             _ => false,
         };
         if settles {
-            self.entries.pop_front();
+            self.pop(Outcome::Done);
         }
         Ok(fate)
+    }
+
+    /// The head of the queue is settled, in one way or another.
+    #[inline]
+    fn pop(&mut self, outcome: Outcome) -> Option<Entry> {
+        let entry = self.entries.pop_front()?;
+        if entry.unnamed == Unnamed::Changed {
+            self.outcomes.push_back(outcome);
+        }
+        Some(entry)
     }
 
     fn expect(head: Option<Owed>, expected: Owed, tag: u8) -> Result<bool, OutOfStep> {
@@ -293,8 +352,10 @@ impl Ledger {
                 passed_over_sync: true,
             })
         {
-            // Did the error come before that Sync was read, or after? Nobody can tell from here.
+            // Did the error come before that Sync was read, or after? Nobody can tell from here. All that
+            // comes is the client's; the connection stays with it, and is closed in the end.
             self.doubtful = true;
+            while self.pop(Outcome::Skipped).is_some() {}
         }
         self.copy_in = CopyIn::No;
         match self.entries.front().copied() {
@@ -303,6 +364,7 @@ impl Ledger {
                 Asker::Client | Asker::Discarding => Fate::Forward,
             },
             Some(_) => {
+                self.pop(Outcome::Failed);
                 self.skip_to_sync();
                 Fate::Forward
             }
@@ -315,23 +377,23 @@ impl Ledger {
             if entry.owed == Owed::Sync {
                 return;
             }
-            self.entries.pop_front();
+            self.pop(Outcome::Skipped);
         }
         self.skipping = true;
-    }
-
-    /// Whether the head of the queue is a Parse, so that an error now means that it failed.
-    pub fn next_is_parse(&self) -> bool {
-        self.entries
-            .front()
-            .is_some_and(|entry| entry.owed == Owed::Parse)
     }
 
     /// A ReadyForQuery.
     #[inline]
     pub fn ready(&mut self, tx: TxStatus) -> Result<Concluded, OutOfStep> {
+        if self.doubtful {
+            self.tx = tx;
+            return Ok(Concluded {
+                asker: Asker::Client,
+                failed: false,
+            });
+        }
         self.drop_copy_ends();
-        match self.entries.pop_front() {
+        match self.pop(Outcome::Done) {
             Some(entry) if entry.owed.ends_in_ready() => {
                 self.tx = tx;
                 self.copy_in = CopyIn::No;
@@ -429,8 +491,12 @@ mod tests {
             (">B >E >c >S <2 <E <Z", "2EZ idle"),
             (">Q >c <E <Z", "EZ idle"),
             (">B >E >S <2 <G >S <E", "2GE doubtful"),
+            // However many Syncs the server had read by then.
+            (">Q <G >d >S >S <E <Z <Z <Z", "GEZZZ doubtful"),
             (">F <V <Z", "VZ idle"),
             ("<N <A <S", "NAS idle"),
+            // CopyDone astray between messages of the client's and of our own.
+            (">P >c >C* >B >S <1 <3 <E <Z", "1EZ idle"),
             ("<1", "! idle"),
             ("<Z", "! idle"),
         ];

@@ -45,7 +45,6 @@ pub enum Reply<'a> {
     Error {
         fate: Fate,
         fatal: bool,
-        parse_failed: bool,
         prefix: &'a [u8],
     },
     Ready {
@@ -173,13 +172,11 @@ impl Replies {
                 })
             }
             _ => {
-                let parse_failed = ledger.next_is_parse();
                 self.fate = ledger.error();
                 self.left = bytes;
                 Ok(Reply::Error {
                     fate: self.fate,
                     fatal: matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC")),
-                    parse_failed,
                     prefix: body,
                 })
             }

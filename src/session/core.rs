@@ -3,14 +3,14 @@
 //! Pure: no socket, no clock. It decides what goes to the server and when one is needed, what is answered
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
-use super::deferred::{Deferred, Outcome};
+use super::deferred::{self, Deferred};
 use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::{self, Placing, Statement};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
-use crate::server::ledger::{Asker, Concluded, Ledger, Owed};
+use crate::server::ledger::{self, Asker, Concluded, Ledger, Owed, Unnamed};
 use crate::sql::Effects;
 
 /// What to do with a client's bytes.
@@ -110,11 +110,13 @@ impl Core {
             return Ok(Step::Terminate);
         }
         let frame = pending.get(..head.frame_bytes()).unwrap_or_default();
-        if self.deferred.answer(head, frame, answer) == Outcome::NeedsServer {
+        if self.deferred.answer(head, frame, answer) == deferred::Outcome::NeedsServer {
             return Ok(Step::Borrow);
         }
-        if head.tag == frontend::QUERY {
-            self.statement.forget();
+        if head.tag == frontend::QUERY && self.statement.exists() {
+            // PostgreSQL would have dropped it.
+            self.statement.leaving();
+            self.statement.settle(ledger::Outcome::Done);
         }
         self.units.consumed(frame.len());
         Ok(Step::Consume(frame.len()))
@@ -123,12 +125,16 @@ impl Core {
     /// A server was borrowed: what must be sent to it before the client's own messages. The settings
     /// have been seen to.
     pub fn begin(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
-        self.statement.moved();
         self.untouched = true;
         if let Some(begin) = self.deferred.take_begin() {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
         }
+    }
+
+    /// A command of our own went to the server between two of the client's.
+    pub fn interposed(&mut self) {
+        self.untouched = true;
     }
 
     /// The client has a server. Messages of our own that must come before the bytes forwarded next
@@ -154,7 +160,7 @@ impl Core {
         };
         let pending = pending.get(..within).unwrap_or_default();
         let mut forwarded = 0;
-        while self.frame_left == 0 && !ledger.is_full() {
+        while self.frame_left == 0 && !ledger.is_full() && !self.statement.is_full() {
             let rest = pending.get(forwarded..).unwrap_or_default();
             let Some(head) = head(rest).ok().flatten() else {
                 break;
@@ -176,14 +182,10 @@ impl Core {
                 }
                 break;
             }
-            if meaning == Meaning::UsesUnnamed && !self.place_unnamed(forwarded, ledger, prologue) {
-                break;
-            }
             let effects = self.scan(head, meaning, rest);
-            if effects.has(Effects::SEQUENCE_READ) && self.untouched {
-                forget_sequences(ledger, prologue);
+            if std::mem::take(&mut self.untouched) {
+                self.introduce(meaning, effects, ledger, prologue);
             }
-            self.untouched = false;
             forwarded += self.forward(head, meaning, effects, rest, ledger);
         }
         if forwarded == 0 {
@@ -212,25 +214,24 @@ impl Core {
             || pending.len() >= self.bounds.max_unit_bytes
     }
 
-    /// Makes the server have the client's unnamed statement. False: send what was forwarded first.
-    fn place_unnamed(
+    /// The client's first message to this server: what must go ahead of it.
+    fn introduce(
         &mut self,
-        forwarded: usize,
+        meaning: Meaning,
+        effects: Effects,
         ledger: &mut Ledger,
         prologue: &mut Vec<u8>,
-    ) -> bool {
-        if self.statement.is_placed() {
-            return true;
+    ) {
+        if effects.has(Effects::SEQUENCE_READ) {
+            forget_sequences(ledger, prologue);
         }
-        if forwarded > 0 {
-            return false;
+        // These two replace the unnamed statement, whatever it was: on an idle server, they are not skipped.
+        if !matches!(meaning, Meaning::Query | Meaning::ParseUnnamed) {
+            match self.statement.place(prologue) {
+                Placing::Parse => ledger.send(Owed::Parse, Asker::Weir),
+                Placing::Close => ledger.send(Owed::Close, Asker::Weir),
+            }
         }
-        match self.statement.place(prologue) {
-            Placing::Nothing => {}
-            Placing::Parse => ledger.send(Owed::Parse, Asker::Weir),
-            Placing::Close => ledger.send(Owed::Close, Asker::Weir),
-        }
-        true
     }
 
     /// Lets one message pass, as much of it as is there; what it changes is noted.
@@ -246,39 +247,49 @@ impl Core {
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
         self.pins.add_effects(effects);
-        match meaning {
-            Meaning::Query => {
-                self.statement.forget();
-                self.pins.remove(Reason::UnnamedStatement);
-            }
-            Meaning::ParseUnnamed => {
-                let keep = whole && available <= prepared::KEPT_BYTES;
-                if self.statement.parsed(keep.then_some(frame)) {
-                    self.pins.remove(Reason::UnnamedStatement);
-                } else {
-                    self.pins.add(Reason::UnnamedStatement);
-                }
-            }
-            Meaning::ParseNamed => self.pins.add(Reason::NamedStatement),
-            Meaning::CloseUnnamed => self.statement.forget(),
-            Meaning::Plain | Meaning::UsesUnnamed | Meaning::Terminate => {}
+        let unnamed = self.change_unnamed(meaning, whole.then_some(frame));
+        if meaning == Meaning::ParseNamed {
+            self.pins.add(Reason::NamedStatement);
         }
         if let Some(owed) = Owed::by(head.tag) {
             let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
+            let asker = if discards {
+                Asker::Discarding
+            } else {
+                Asker::Client
+            };
             if discards {
                 self.pins.discarding();
             }
-            ledger.send(
-                owed,
-                if discards {
-                    Asker::Discarding
-                } else {
-                    Asker::Client
-                },
-            );
+            ledger.send_changing(owed, asker, unnamed);
         }
         self.frame_left = head.frame_bytes() - available;
         available
+    }
+
+    /// Notes that a message will change the unnamed statement, if it will.
+    fn change_unnamed(&mut self, meaning: Meaning, whole: Option<&[u8]>) -> Unnamed {
+        match meaning {
+            Meaning::ParseUnnamed => {
+                let kept = whole.filter(|frame| frame.len() <= prepared::KEPT_BYTES);
+                match kept {
+                    Some(_) => self.pins.remove(Reason::UnnamedStatement),
+                    None => self.pins.add(Reason::UnnamedStatement),
+                }
+                self.statement.parsing(kept);
+                Unnamed::Changed
+            }
+            Meaning::Query | Meaning::CloseUnnamed if self.statement.exists() => {
+                self.pins.remove(Reason::UnnamedStatement);
+                self.statement.leaving();
+                Unnamed::Changed
+            }
+            Meaning::Query
+            | Meaning::CloseUnnamed
+            | Meaning::ParseNamed
+            | Meaning::Plain
+            | Meaning::Terminate => Unnamed::Kept,
+        }
     }
 
     /// The effects of a message's text, as far as it is there; the rest is scanned as it passes.
@@ -360,16 +371,16 @@ impl Core {
         Ok(self.pass_over(pending.len()))
     }
 
-    /// A Parse has failed: there is no unnamed statement now.
-    pub fn parse_failed(&mut self) {
-        self.statement.forget();
+    /// Takes note of what the server made of messages that were to change the unnamed statement.
+    #[inline]
+    pub fn note_outcomes(&mut self, ledger: &mut Ledger) {
+        while let Some(outcome) = ledger.outcome() {
+            self.statement.settle(outcome);
+        }
     }
 
     /// PostgreSQL has answered a whole command.
     pub fn concluded(&mut self, concluded: Concluded) -> Conclusion {
-        if concluded.failed {
-            self.statement.doubt();
-        }
         match (concluded.asker, concluded.failed) {
             (Asker::Weir, true) => Conclusion::OwnFailed,
             (Asker::Discarding, false) => {

@@ -4,8 +4,11 @@
 //! bind the unnamed statement that another client has left there. Knows nothing of named statements,
 //! which pin.
 
+use std::collections::VecDeque;
+
 use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::tag::frontend;
+use crate::server::ledger::Outcome;
 
 /// A Parse message up to this size is kept for the next server; a larger one pins.
 pub const KEPT_BYTES: usize = 4096;
@@ -21,90 +24,89 @@ pub enum Unnamed {
     OnServer,
 }
 
-/// How it stands between this statement and the server in use.
+/// A change on its way to the server.
+#[derive(Debug)]
+enum Change {
+    /// A Parse of ""; `None` if it is too large to keep.
+    Parsed(Option<Vec<u8>>),
+    /// A simple Query, or Close.
+    Gone,
+}
+
+/// The client's unnamed statement, and what will become of it once the server has answered.
+///
+/// A server that the client has been given has the same one as the client from its first message on:
+/// that message replaces it, or `place` goes ahead of it. So nothing that the server skips over after an
+/// error can make a difference between the two.
 #[derive(Debug, Default)]
 pub struct Statement {
     unnamed: Unnamed,
-    /// The server in use has it (or has none, if there is none): it was parsed or made so there.
-    placed: bool,
+    /// In the order they were sent.
+    pending: VecDeque<Change>,
+    pending_bytes: usize,
 }
 
+/// So many bytes of Parse messages may await their outcome before a client is read no further.
+const MAX_PENDING_BYTES: usize = 256 * 1024;
+
 impl Statement {
-    /// The client parses "" anew; `frame` is the whole message if it is small enough to keep.
-    /// False when it can't be kept.
-    pub fn parsed(&mut self, frame: Option<&[u8]>) -> bool {
-        self.placed = true;
-        match frame {
-            Some(frame) => {
-                let mut kept = match std::mem::take(&mut self.unnamed) {
-                    Unnamed::Kept(old) => old,
-                    Unnamed::None | Unnamed::OnServer => Vec::new(),
-                };
-                kept.clear();
-                kept.extend_from_slice(frame);
-                self.unnamed = Unnamed::Kept(kept);
-                true
-            }
-            None => {
-                self.unnamed = Unnamed::OnServer;
-                false
-            }
-        }
-    }
-
-    /// It is gone: closed, overwritten by a simple Query, or its Parse failed.
-    pub fn forget(&mut self) {
-        match &mut self.unnamed {
-            // The memory will serve the next one.
-            Unnamed::Kept(kept) if kept.capacity() <= KEPT_BYTES => kept.clear(),
-            _ => self.unnamed = Unnamed::None,
-        }
-    }
-
-    /// Another server from here on.
+    /// Whether there is anything that a simple Query would do away with.
     #[inline]
-    pub fn moved(&mut self) {
-        self.placed = false;
+    pub fn exists(&self) -> bool {
+        !self.pending.is_empty() || !matches!(&self.unnamed, Unnamed::None)
     }
 
-    /// After an error the server passes over what comes before Sync, perhaps the Parse that should have
-    /// put the statement there. It is sent again, then, lest another client's be used.
-    pub fn doubt(&mut self) {
-        if !matches!(self.unnamed, Unnamed::OnServer) {
-            self.placed = false;
+    pub fn is_full(&self) -> bool {
+        self.pending_bytes > MAX_PENDING_BYTES
+    }
+
+    /// A Parse of "" is sent; `frame` is the whole message if it is small enough to keep.
+    pub fn parsing(&mut self, frame: Option<&[u8]>) {
+        self.pending_bytes += frame.map_or(0, <[u8]>::len);
+        self.pending
+            .push_back(Change::Parsed(frame.map(Into::into)));
+    }
+
+    /// A message is sent that does away with it.
+    pub fn leaving(&mut self) {
+        self.pending.push_back(Change::Gone);
+    }
+
+    /// The server has answered, or skipped, the oldest of these messages.
+    pub fn settle(&mut self, outcome: Outcome) {
+        let Some(change) = self.pending.pop_front() else {
+            return;
+        };
+        if let Change::Parsed(Some(frame)) = &change {
+            self.pending_bytes -= frame.len();
         }
+        self.unnamed = match (outcome, change) {
+            (Outcome::Skipped, _) => return,
+            // PostgreSQL drops the old one before it parses the new one.
+            (Outcome::Failed, _) | (Outcome::Done, Change::Gone) => Unnamed::None,
+            (Outcome::Done, Change::Parsed(Some(frame))) => Unnamed::Kept(frame),
+            (Outcome::Done, Change::Parsed(None)) => Unnamed::OnServer,
+        };
     }
 
-    #[inline]
-    pub fn is_placed(&self) -> bool {
-        self.placed
-    }
-
-    /// The client refers to "": what must be sent first so that the server has the same as the client.
+    /// Another server, and the client's first message to it leaves the unnamed statement as it is: what must
+    /// go ahead so that the server has the same one.
     pub fn place(&mut self, out: &mut Vec<u8>) -> Placing {
-        if std::mem::replace(&mut self.placed, true) {
-            return Placing::Nothing;
+        if let Unnamed::Kept(frame) = &self.unnamed {
+            out.extend_from_slice(frame);
+            return Placing::Parse;
         }
-        match &self.unnamed {
-            Unnamed::Kept(kept) if !kept.is_empty() => {
-                out.extend_from_slice(kept);
-                Placing::Parse
-            }
-            Unnamed::Kept(_) | Unnamed::None | Unnamed::OnServer => {
-                put(out, frontend::CLOSE, |body| {
-                    body.push(b'S');
-                    put_cstr(body, b"");
-                });
-                Placing::Close
-            }
-        }
+        put(out, frontend::CLOSE, |body| {
+            body.push(b'S');
+            put_cstr(body, b"");
+        });
+        Placing::Close
     }
 }
 
 /// What was put in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placing {
-    Nothing,
     Parse,
     Close,
 }
@@ -119,18 +121,24 @@ mod tests {
         let mut out = Vec::new();
         assert_eq!(statement.place(&mut out), Placing::Close);
         assert_eq!(out, b"C\0\0\0\x06S\0");
-        assert_eq!(statement.place(&mut out), Placing::Nothing);
+        assert!(!statement.exists());
 
-        assert!(statement.parsed(Some(b"P...")));
-        assert_eq!(statement.place(&mut out), Placing::Nothing);
-        statement.moved();
+        statement.parsing(Some(b"P..."));
+        assert!(statement.exists());
+        statement.settle(Outcome::Done);
         out.clear();
         assert_eq!(statement.place(&mut out), Placing::Parse);
         assert_eq!(out, b"P...");
 
-        statement.forget();
-        statement.moved();
+        // Skipped messages change nothing, failed ones leave none.
+        statement.parsing(Some(b"Q..."));
+        statement.leaving();
+        statement.settle(Outcome::Skipped);
+        statement.settle(Outcome::Skipped);
+        assert_eq!(statement.place(&mut out), Placing::Parse);
+        statement.parsing(None);
+        statement.settle(Outcome::Failed);
         assert_eq!(statement.place(&mut out), Placing::Close);
-        assert!(!statement.parsed(None));
+        assert_eq!(statement.pending_bytes, 0);
     }
 }

@@ -181,7 +181,9 @@ impl Session {
             return Ok(false);
         }
         if !Arc::ptr_eq(&lease.applied, &self.settings) && lease.ledger.is_idle() {
-            give_settings(lease, &self.settings, &mut self.prologue);
+            if give_settings(lease, &self.settings, &mut self.prologue) == Change::Sent {
+                self.core.interposed();
+            }
         }
         let step =
             self.core
@@ -270,7 +272,7 @@ impl Session {
                 ledger,
                 parameters,
                 ..
-            } = &mut **lease;
+            } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
                 Ok(reply) => reply,
                 Err(garbled) => {
@@ -281,7 +283,10 @@ impl Session {
                 }
             };
             match reply {
-                Reply::Wait => return Ok(moved),
+                Reply::Wait => {
+                    self.core.note_outcomes(&mut lease.ledger);
+                    return Ok(moved);
+                }
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
                 Reply::Parameter {
                     bytes,
@@ -298,15 +303,11 @@ impl Session {
                 Reply::Error {
                     fate,
                     fatal,
-                    parse_failed,
                     prefix,
                 } => {
                     self.server_fatal |= fatal;
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
-                    }
-                    if parse_failed {
-                        self.core.parse_failed();
                     }
                 }
                 Reply::Ready {

@@ -142,8 +142,6 @@ pub enum Meaning {
     Query,
     ParseUnnamed,
     ParseNamed,
-    /// Bind, or Describe of a statement: "" is referred to.
-    UsesUnnamed,
     CloseUnnamed,
     Terminate,
 }
@@ -163,14 +161,10 @@ pub fn meaning(head: Head, bytes: &[u8]) -> Result<Option<Meaning>, Violation> {
             b"" => Meaning::ParseUnnamed,
             _ => Meaning::ParseNamed,
         }),
-        frontend::BIND => split_cstr(body)
-            .and_then(|(_portal, rest)| split_cstr(rest))
-            .map(|(name, _)| uses(name)),
-        frontend::DESCRIBE | frontend::CLOSE => body.split_first().and_then(|(&kind, rest)| {
+        frontend::CLOSE => body.split_first().and_then(|(&kind, rest)| {
             let (name, _) = split_cstr(rest)?;
-            Some(match (kind, head.tag) {
-                (b'S', frontend::DESCRIBE) => uses(name),
-                (b'S', _) if name.is_empty() => Meaning::CloseUnnamed,
+            Some(match (kind, name) {
+                (b'S', b"") => Meaning::CloseUnnamed,
                 _ => Meaning::Plain,
             })
         }),
@@ -181,14 +175,6 @@ pub fn meaning(head: Head, bytes: &[u8]) -> Result<Option<Meaning>, Violation> {
         None if whole => Ok(Some(Meaning::Plain)),
         None if body.len() > 2 * NAME_BYTES => Err(Violation::Body(head.tag)),
         known => Ok(known),
-    }
-}
-
-fn uses(name: &[u8]) -> Meaning {
-    if name.is_empty() {
-        Meaning::UsesUnnamed
-    } else {
-        Meaning::Plain
     }
 }
 
@@ -310,13 +296,11 @@ mod tests {
 
     #[test]
     fn meanings() {
-        let cases: [(Vec<u8>, Meaning); 9] = [
+        let cases: [(Vec<u8>, Meaning); 7] = [
             (frame(b'Q', b"x\0"), Meaning::Query),
             (frame(b'P', b"\0x\0\0\0"), Meaning::ParseUnnamed),
             (frame(b'P', b"a\0x\0\0\0"), Meaning::ParseNamed),
-            (frame(b'B', b"p\0\0\0\0"), Meaning::UsesUnnamed),
             (frame(b'B', b"p\0s\0\0\0"), Meaning::Plain),
-            (frame(b'D', b"S\0"), Meaning::UsesUnnamed),
             (frame(b'D', b"P\0"), Meaning::Plain),
             (frame(b'C', b"S\0"), Meaning::CloseUnnamed),
             (frame(b'X', b""), Meaning::Terminate),
@@ -325,7 +309,7 @@ mod tests {
             let head = Head::parse(&bytes).unwrap().unwrap();
             assert_eq!(meaning(head, &bytes), Ok(Some(expected)), "{bytes:?}");
         }
-        let cut = frame(b'B', b"p\0s\0\0\0");
+        let cut = frame(b'P', b"name\0x\0\0\0");
         let head = Head::parse(&cut).unwrap().unwrap();
         assert_eq!(meaning(head, &cut[..8]), Ok(None));
     }

@@ -177,12 +177,17 @@ impl Statements {
     }
 
     fn word(&mut self, word: &[u8]) {
-        self.updating |= word == b"update";
         if self.lead == Lead::None {
+            self.updating = word == b"update";
             self.count += 1;
             self.first(word);
             return;
         }
+        if self.before != Before::Lead && !may_matter(word) {
+            self.before = Before::Other;
+            return;
+        }
+        self.updating |= word == b"update";
         self.second(word);
         self.name(word);
         self.before = match (self.before, word) {
@@ -264,6 +269,16 @@ impl Statements {
         };
         self.add(effects);
     }
+}
+
+/// By its first letter, whether a word inside a statement can be one that is looked for.
+#[inline]
+fn may_matter(word: &[u8]) -> bool {
+    let letter = word.first().copied().unwrap_or_default();
+    matches!(
+        letter,
+        b'c' | b'd' | b'g' | b'h' | b'i' | b'l' | b'p' | b'r' | b's' | b't' | b'u' | b'w'
+    )
 }
 
 #[cfg(test)]

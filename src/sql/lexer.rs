@@ -4,11 +4,13 @@
 
 /// Longer words can't be a keyword or a function that matters; what is kept of them is their start.
 const WORD_BYTES: usize = 64;
+/// The same for words that need not be kept: no name that matters is longer.
+const SHORT_BYTES: usize = 32;
 
 /// A piece of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
-    /// An unquoted word in lower case, cut after 64 bytes.
+    /// An unquoted word in lower case, cut after 32 bytes or more.
     Word(&'a [u8]),
     /// A quoted identifier's content, cut after 64 bytes.
     Quoted(&'a [u8]),
@@ -87,10 +89,32 @@ const fn is_plain_text(byte: u8) -> bool {
     byte != b'\'' && byte != b'\\'
 }
 
-/// How many bytes at the front are of a kind.
+/// What is behind the bytes of a kind at the front.
 #[inline]
-fn count(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
-    bytes.iter().take_while(|&&byte| kind(byte)).count()
+fn skip(bytes: &[u8], kind: impl Fn(u8) -> bool) -> &[u8] {
+    let run = bytes.iter().position(|&byte| !kind(byte));
+    run.and_then(|run| bytes.get(run..)).unwrap_or_default()
+}
+
+/// What may begin with a byte.
+enum Class {
+    Blank,
+    Word,
+    Digit,
+    /// A string, a quoted name, a comment, a dollar quote; or a sign after all.
+    Opening,
+    Sign,
+}
+
+#[inline]
+const fn class(byte: u8) -> Class {
+    match byte {
+        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Class::Blank,
+        b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => Class::Word,
+        b'0'..=b'9' => Class::Digit,
+        b'\'' | b'"' | b'-' | b'/' | b'$' => Class::Opening,
+        _ => Class::Sign,
+    }
 }
 
 const fn is_blank(byte: u8) -> bool {
@@ -107,25 +131,55 @@ impl Lexer {
     pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Token<'_>)) {
         let mut rest = bytes;
         while let Some((&byte, behind)) = rest.split_first() {
-            // Most bytes are inside words and strings: these go by the run.
-            let run = match self.state {
-                State::Word => count(rest, continues_word),
-                State::Text(Quote::Plain { backslash: false }) => count(rest, is_plain_text),
-                _ => 0,
-            };
-            if run == 0 {
-                self.step(byte, sink);
-                rest = behind;
-                continue;
-            }
-            let (inside, behind) = rest.split_at_checked(run).unwrap_or_default();
-            if self.state == State::Word {
-                for byte in inside {
-                    self.push(byte.to_ascii_lowercase());
+            rest = match self.state {
+                State::Blank => match class(byte) {
+                    Class::Blank => behind,
+                    Class::Word => self.word_at_once(rest, sink),
+                    Class::Sign => {
+                        sink(Token::Sign(byte));
+                        behind
+                    }
+                    Class::Digit => {
+                        sink(Token::Sign(byte));
+                        skip(rest, |byte| byte.is_ascii_digit())
+                    }
+                    Class::Opening => {
+                        self.fresh(byte, sink);
+                        behind
+                    }
+                },
+                State::Text(Quote::Plain { backslash: false }) if is_plain_text(byte) => {
+                    skip(rest, is_plain_text)
                 }
-            }
-            rest = behind;
+                _ => {
+                    self.step(byte, sink);
+                    behind
+                }
+            };
         }
+    }
+
+    /// A word that begins here; when all of it is here, it goes to `sink` without being kept.
+    #[inline]
+    fn word_at_once<'a>(&mut self, text: &'a [u8], sink: &mut impl FnMut(Token<'_>)) -> &'a [u8] {
+        let behind = skip(text, continues_word);
+        let word = text.get(..text.len() - behind.len()).unwrap_or_default();
+        let prefix = word.len() == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
+        if behind.is_empty() || prefix {
+            self.word_bytes = 0;
+            for byte in word {
+                self.push(byte.to_ascii_lowercase());
+            }
+            self.state = State::Word;
+            return behind;
+        }
+        let mut lower = [0; SHORT_BYTES];
+        let short = word.get(..word.len().min(SHORT_BYTES)).unwrap_or_default();
+        for (to, from) in lower.iter_mut().zip(short) {
+            *to = from.to_ascii_lowercase();
+        }
+        sink(Token::Word(lower.get(..short.len()).unwrap_or_default()));
+        behind
     }
 
     /// The text has ended: the last token is completed.
