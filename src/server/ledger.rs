@@ -104,6 +104,10 @@ enum CopyIn {
     Yes {
         passed_over_sync: bool,
     },
+    /// The client has ended it, and the server has not answered.
+    Ending {
+        passed_over_sync: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -148,7 +152,7 @@ impl Ledger {
     }
 
     pub fn is_copying_in(&self) -> bool {
-        self.copy_in != CopyIn::No
+        matches!(self.copy_in, CopyIn::Yes { .. })
     }
 
     pub fn is_doubtful(&self) -> bool {
@@ -210,7 +214,7 @@ impl Ledger {
             }
             return;
         }
-        if let CopyIn::Yes { .. } = self.copy_in {
+        if let CopyIn::Yes { passed_over_sync } = self.copy_in {
             match owed {
                 Owed::Sync => {
                     self.copy_in = CopyIn::Yes {
@@ -219,7 +223,7 @@ impl Ledger {
                     return;
                 }
                 Owed::CopyEnd => {
-                    self.copy_in = CopyIn::No;
+                    self.copy_in = CopyIn::Ending { passed_over_sync };
                     return;
                 }
                 _ => {}
@@ -273,7 +277,10 @@ impl Ledger {
             backend::ROW_DESCRIPTION | backend::NO_DATA => owed == Some(Owed::Describe),
             backend::COMMAND_COMPLETE
             | backend::EMPTY_QUERY_RESPONSE
-            | backend::PORTAL_SUSPENDED => owed == Some(Owed::Execute),
+            | backend::PORTAL_SUSPENDED => {
+                self.copy_in = CopyIn::No;
+                owed == Some(Owed::Execute)
+            }
             backend::COPY_IN_RESPONSE => {
                 self.begin_copy_in();
                 false
@@ -331,7 +338,7 @@ impl Ledger {
             keep
         });
         match end {
-            Some(_) => self.copy_in = CopyIn::No,
+            Some(_) => self.copy_in = CopyIn::Ending { passed_over_sync },
             None => {
                 self.copy_in = CopyIn::Yes { passed_over_sync };
                 // The Syncs are gone: what was sent is open again until the next one.
@@ -347,11 +354,15 @@ impl Ledger {
     pub fn error(&mut self) -> Fate {
         self.drop_copy_ends();
         self.failed = true;
-        if self.copy_in
-            == (CopyIn::Yes {
-                passed_over_sync: true,
-            })
-        {
+        let passed_over = matches!(
+            self.copy_in,
+            CopyIn::Yes {
+                passed_over_sync: true
+            } | CopyIn::Ending {
+                passed_over_sync: true
+            }
+        );
+        if passed_over {
             // Did the error come before that Sync was read, or after? Nobody can tell from here. All that
             // comes is the client's; the connection stays with it, and is closed in the end.
             self.doubtful = true;
@@ -493,6 +504,7 @@ mod tests {
             (">B >E >S <2 <G >S <E", "2GE doubtful"),
             // However many Syncs the server had read by then.
             (">Q <G >d >S >S <E <Z <Z <Z", "GEZZZ doubtful"),
+            (">Q <G >d >S >c >S <E <Z <Z <Z", "GEZZZ doubtful"),
             (">F <V <Z", "VZ idle"),
             ("<N <A <S", "NAS idle"),
             // CopyDone astray between messages of the client's and of our own.

@@ -50,6 +50,8 @@ pub struct Core {
     untouched: bool,
     /// The server was asked for the answers that it holds back.
     hurried: bool,
+    /// The client's goodbye went to the server.
+    terminated: bool,
     deferred: Deferred,
 }
 
@@ -65,6 +67,7 @@ impl Core {
             pins: Pinned::default(),
             untouched: false,
             hurried: false,
+            terminated: false,
             deferred: Deferred::default(),
         }
     }
@@ -132,6 +135,11 @@ impl Core {
         }
     }
 
+    /// Whether the server was told goodbye, and is expected to hang up.
+    pub fn has_terminated(&self) -> bool {
+        self.terminated
+    }
+
     /// A command of our own went to the server between two of the client's.
     pub fn interposed(&mut self) {
         self.untouched = true;
@@ -174,8 +182,11 @@ impl Core {
                 }
                 Ok(None) | Err(_) => break,
             };
-            // Inside COPY PostgreSQL has an answer to it, and the last word.
-            if meaning == Meaning::Terminate && !ledger.is_copying_in() {
+            // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
+            // still has to say.
+            let has_last_word = ledger.is_copying_in() || ledger.is_doubtful();
+            self.terminated |= meaning == Meaning::Terminate && has_last_word;
+            if meaning == Meaning::Terminate && !has_last_word {
                 if forwarded == 0 {
                     self.hurry(ledger, prologue);
                     return Ok(Step::Terminate);

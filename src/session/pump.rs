@@ -252,11 +252,11 @@ impl Session {
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
             Poll::Ready(end) => {
                 let fatal = std::mem::replace(&mut self.server_fatal, true);
-                if fatal {
-                    Err(Ending::ServerFatal)
-                } else {
-                    Err(lost(end))
-                }
+                Err(match end {
+                    _ if fatal => Ending::ServerFatal,
+                    Ok(_) if self.core.has_terminated() => Ending::Left,
+                    _ => lost(end),
+                })
             }
         }
     }
