@@ -111,7 +111,8 @@ def instructions(start, path, few=200, many=2200, mode="simple"):
     """Instructions in user space per transaction; `start(prefix)` starts the proxy under the given prefix, returning (process, port, stop)."""
     totals = []
     for count in (few, many):
-        out = os.path.join(path, f"callgrind.{count}.out")
+        # A name of its own: the last one's file may be another account's.
+        out = os.path.join(path, f"callgrind.{time.monotonic_ns()}.out")
         prefix = (house.find("valgrind"), "--tool=callgrind", f"--callgrind-out-file={out}", "-q")
         port, stop = start(prefix)
         fixed(port, count, mode)
