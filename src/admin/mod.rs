@@ -32,9 +32,9 @@ pub trait House: Send + Sync {
 }
 
 /// Connections at a time; those above wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 256;
 /// From the end of one request (or the connection's beginning) to the end of the next one's head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection's life, so that readers who don't read don't keep a place.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(60);
 /// How long an answer under way may take once the connection, or the house, has to end.

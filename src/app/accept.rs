@@ -157,6 +157,11 @@ async fn enter(authenticated: Box<Authenticated>, door: &Door) -> Option<Seated>
 /// A session that counts among the connected clients.
 struct Seated {
     session: Box<Session>,
+    present: Present,
+}
+
+/// Counts as connected until dropped.
+struct Present {
     transport: Transport,
     hall: Rc<Hall>,
 }
@@ -166,19 +171,20 @@ impl Seated {
         hall.context.clients.connected(transport).increment(1.0);
         Seated {
             session,
-            transport,
-            hall,
+            present: Present { transport, hall },
         }
     }
 
     async fn run(self) -> crate::session::ending::Ending {
-        let ending = self.session.run().await;
-        self.hall
-            .context
-            .clients
-            .connected(self.transport)
-            .decrement(1.0);
-        ending
+        let _present = self.present;
+        self.session.run().await
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let clients = &self.hall.context.clients;
+        clients.connected(self.transport).decrement(1.0);
     }
 }
 

@@ -32,6 +32,8 @@ impl House for Reporter {
         match endpoint.target.down() {
             Some(cause) => Err(cause.to_string()),
             None if endpoint.target.has_answered() => Ok(()),
+            // Nothing to ask with until the first client has logged in: it must be let through.
+            None if self.shared.first_account().is_none() => Ok(()),
             None => Err(format!(
                 "the database at {} has not been reached yet",
                 endpoint.target_name

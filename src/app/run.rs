@@ -66,6 +66,9 @@ fn announce(shared: &Shared) {
     tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
 }
 
+/// How often the workers are looked after.
+const WORKER_CHECK: Duration = Duration::from_secs(1);
+
 /// The main thread: HTTP and signals.
 async fn attend(
     shared: Arc<Shared>,
@@ -91,6 +94,10 @@ async fn attend(
             _ = hangup.recv() => reloader.reload_and_log(),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            // Without one of its workers Weir would look healthy and refuse a share of its clients.
+            _ = tokio::time::sleep(WORKER_CHECK) => if threads.iter().any(JoinHandle::is_finished) {
+                return Err(io::Error::other("a worker has ended; its log line says why"));
+            },
         }
     }
     tokio::select! {

@@ -80,7 +80,7 @@ impl Plan {
                 janitors.spawn_local(super::probe::keep_asking(
                     Arc::clone(&endpoint),
                     Rc::clone(&desk),
-                    self.shared.first_account(),
+                    Arc::clone(&self.shared),
                 ));
             }
             let hall = Rc::new(Hall {

@@ -82,7 +82,7 @@ section! {
         ca_file: Option<PathBuf> = Absent("the public authorities built in"), Maybe(Path), ["AURORA_CA_FILE"];
         /// Time for a connection to be opened and logged in.
         connect_timeout: Duration = Is("5s"), Length(ms(10), secs(300)), [];
-        /// Silence after which TCP asks whether the other end is still there.
+        /// Silence after which TCP asks whether the other end is still there; clients' ends too.
         keepalive_idle: Duration = Is("30s"), Length(secs(1), secs(7_200)), [];
         /// Time between such questions.
         keepalive_interval: Duration = Is("10s"), Length(secs(1), secs(7_200)), [];
@@ -100,7 +100,7 @@ section! {
         max_connections: Option<u32> = Is("off"), Off(Number(1, 262_143)), ["AURORA_MAX_CONNECTIONS"];
         /// The same as a share of what the instance itself allows (its `max_connections` less those reserved); the smaller of the two holds.
         max_connections_percent: u8 = Is("100"), Number(1, 100), [];
-        /// Idle connections kept, as a share of the target's cap; idle ones beyond it are closed after `idle_timeout`.
+        /// Idle connections kept, as a share of the target's cap; idle ones beyond it are closed after a tenth of `idle_timeout`.
         max_idle_connections_percent: u8 = Is("50"), Number(0, 100), [];
         /// Connections that each pool keeps open once it has been used.
         min_idle_connections: u32 = Is("0"), Number(0, 262_143), [];
@@ -120,7 +120,7 @@ section! {
         init_query: String = Is(""), Text::MayBeEmpty, [];
         /// Time unused after which a connection is closed.
         idle_timeout: Duration = Is("5m"), Length(secs(1), DAY), [];
-        /// Age at which a connection is replaced, 10 per cent more or less.
+        /// Age at which a connection is replaced, less up to 10 per cent by chance.
         server_lifetime: Duration = Is("1h"), Length(secs(1), secs(30 * 86_400)), [];
         /// Longest time for one query before it is cancelled (57014).
         query_timeout: Option<Duration> = Is("off"), Off(Length(ms(1), DAY)), [];
@@ -140,7 +140,7 @@ section! {
         client_lifetime: Option<Duration> = Is("off"), Off(Length(secs(1), secs(30 * 86_400))), [];
         /// What a client may send before a connection is borrowed for it; beyond, it streams.
         max_unit_bytes: usize = Is("1MiB"), Size(8 * KIB, GIB), [];
-        /// Replies held for slow clients whose connection has gone back already, over all clients.
+        /// Replies held for slow clients whose connection has gone back already, over all clients of a worker.
         unflushed_limit_bytes: usize = Is("64MiB"), Size(64 * KIB, 16 * GIB), [];
         /// Logins remembered, so that the next one like it needs no connection.
         max_startup_cache: usize = Is("1024"), Number(0, 1_000_000), [];
@@ -156,7 +156,7 @@ section! {
         method: AuthMethod = Is("scram-sha-256"), OneOf::<AuthMethod>::new(), [];
         /// Time from the first byte to the end of the login.
         handshake_timeout: Duration = Is("15s"), Length(ms(100), secs(300)), [];
-        /// Logins going on at a time; further clients wait in the kernel's backlog.
+        /// Logins going on at a time; further clients wait, until `handshake_timeout`.
         max_handshakes: usize = Is("512"), Number(1, 100_000), [];
     }
 }

@@ -156,14 +156,13 @@ impl<M: Manage> Desk<M> {
         }
     }
 
+    /// The slot is free when the server has let go, however long that takes.
     async fn close(&self, pool: PoolId, mut held: Held<M::Connection>, why: Leaving) {
-        let limit = self.target.slots().policy().reset_timeout;
         let ours =
             held.worker == self.worker || self.target.manage.rehome(&mut held.connection).is_ok();
         if ours {
             let key = self.target.key(pool);
-            let closing = self.target.manage.close(&key, held.connection, why);
-            let _ = tokio::time::timeout(limit, closing).await;
+            self.target.manage.close(&key, held.connection, why).await;
         }
         self.target.slots().closed(pool);
         self.carry_out_plan();

@@ -66,6 +66,10 @@ pub struct Connection {
     pub applied: Arc<Settings>,
     /// There may be more in its session than `applied` tells: DISCARD ALL is due.
     pub marked: bool,
+    /// The session whose unnamed statement it has, and which of it.
+    pub unnamed_of: Option<(u64, u64)>,
+    /// The session that had it last.
+    pub last_of: u64,
     /// A message was sent in part and never will be whole.
     pub half_sent: bool,
     /// TLS may hold bytes that were written.
@@ -106,6 +110,8 @@ impl Connection {
             parameters: Arc::new(parameters),
             applied: Arc::default(),
             marked: false,
+            unnamed_of: None,
+            last_of: 0,
             half_sent: false,
             flush_due: false,
         }
@@ -140,6 +146,8 @@ impl Connection {
     }
 
     async fn run(&mut self, query: &[u8]) -> Result<(), CommandError> {
+        // A Query does away with the unnamed statement.
+        self.unnamed_of = None;
         self.ledger.send(Owed::Query, Asker::Weir);
         self.stream.send(query).await?;
         match self.settle().await? {
@@ -157,27 +165,26 @@ impl Connection {
     }
 
     /// Reads and drops replies until nothing is owed; the last error among them, if any.
-    /// Not cancel-safe: replies read so far are gone.
+    /// Cancel-safe, but for the error.
     pub async fn settle(&mut self) -> Result<Option<Vec<u8>>, CommandError> {
-        let mut raw = std::mem::take(&mut self.unread);
-        let mut start = 0;
         let mut error = None;
         loop {
-            self.pass_over(&raw, &mut start, &mut error)?;
+            let mut raw = std::mem::take(&mut self.unread);
+            let mut start = 0;
+            let passed = self.pass_over(&raw, &mut start, &mut error);
             raw.drain(..start);
-            start = 0;
+            self.unread = raw;
+            passed?;
             if !self.ledger.owes() && self.replies.at_boundary() {
-                self.unread = raw;
                 return Ok(error);
             }
-            let held = raw.len();
-            raw.resize(held + READ_BYTES, 0);
-            let more = raw.get_mut(held..).unwrap_or_default();
-            let count = self.stream.receive(more).await?;
-            raw.truncate(held + count);
+            let mut more = [0; READ_BYTES];
+            let count = self.stream.receive(&mut more).await?;
             if count == 0 {
                 return Err(CommandError::Closed);
             }
+            self.unread
+                .extend_from_slice(more.get(..count).unwrap_or_default());
         }
     }
 

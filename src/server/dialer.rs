@@ -80,6 +80,11 @@ impl Dialer {
             .clone()
     }
 
+    /// SQL that every connection starts out with.
+    pub fn init_query(&self) -> Arc<str> {
+        self.terms().init_query
+    }
+
     /// Asks the server to cancel what `key` names; returns when it has taken note, or can't be asked.
     pub async fn cancel(&self, peer: Peer, key: &CancelKey) {
         let Some(host) = self.hosts.get(peer.host) else {
@@ -176,7 +181,8 @@ impl Manage for Dialer {
         self.instance_allows.store(allows, Ordering::Relaxed);
         Ok(Opened {
             connection: Box::new(connection),
-            cap: Some(terms.cap(allows)),
+            // The terms may have changed meanwhile.
+            cap: Some(self.terms().cap(allows)),
         })
     }
 

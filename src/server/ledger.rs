@@ -67,6 +67,8 @@ pub enum Fate {
 pub struct Concluded {
     pub asker: Asker,
     pub failed: bool,
+    /// It concludes a simple Query.
+    pub by_query: bool,
 }
 
 /// The server said something that answers nothing: one of us has lost count.
@@ -401,6 +403,7 @@ impl Ledger {
             return Ok(Concluded {
                 asker: Asker::Client,
                 failed: false,
+                by_query: false,
             });
         }
         self.drop_copy_ends();
@@ -413,6 +416,7 @@ impl Ledger {
                 Ok(Concluded {
                     asker: entry.asker,
                     failed,
+                    by_query: entry.owed == Owed::Query,
                 })
             }
             _ => Err(OutOfStep(backend::READY_FOR_QUERY)),

@@ -172,11 +172,14 @@ impl Replies {
                 })
             }
             _ => {
-                self.fate = ledger.error();
+                let fatal = matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
+                let fate = ledger.error();
+                // The last word is the client's, whatever it answers.
+                self.fate = if fatal { Fate::Forward } else { fate };
                 self.left = bytes;
                 Ok(Reply::Error {
                     fate: self.fate,
-                    fatal: matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC")),
+                    fatal,
                     prefix: body,
                 })
             }

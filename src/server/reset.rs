@@ -10,6 +10,7 @@ use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// False when nothing but closing helps. Not cancel-safe: dropped halfway, the connection has to be closed.
 pub(super) async fn clean(
@@ -28,6 +29,10 @@ pub(super) async fn clean(
         connection.command("DISCARD ALL").await?;
         connection.marked = false;
         connection.applied = Arc::<Settings>::default();
+        let init_query = dialer.init_query();
+        if !init_query.is_empty() {
+            connection.command(&init_query).await?;
+        }
     }
     Ok(connection.is_clean())
 }
@@ -40,10 +45,17 @@ async fn stop(connection: &mut Connection, dialer: &Dialer) -> Result<(), Comman
             put_cstr(body, b"the client is gone")
         });
         connection.say(&message, Some(Owed::CopyEnd)).await?;
-    } else if connection.ledger.owes() {
-        dialer
-            .cancel(connection.peer, &connection.key.clone())
-            .await;
+    }
+    // One request cancels one query; more may stand behind it.
+    while connection.ledger.owes() && !connection.ledger.is_copying_in() {
+        dialer.cancel(connection.peer, &connection.key).await;
+        match tokio::time::timeout(CANCEL_AGAIN, connection.settle()).await {
+            Ok(settled) => drop(settled?),
+            Err(_) => tracing::debug!("a connection goes on after it was cancelled"),
+        }
+        if connection.ledger.readies_owed() == 0 {
+            break;
+        }
     }
     if connection.ledger.is_unsynced() {
         // A Sync would commit what the client has done since its last one; without one, PostgreSQL
@@ -74,26 +86,38 @@ async fn stop(connection: &mut Connection, dialer: &Dialer) -> Result<(), Comman
     Ok(())
 }
 
-/// Says goodbye, and waits for the server to hang up: only then is its slot free. A query that still runs is
-/// cancelled first, since PostgreSQL would finish it before it noticed.
+/// Says goodbye, and waits for the server to hang up: only then is its slot free. Queries that still run are
+/// cancelled, since PostgreSQL would finish them before it noticed. A server that is out of reach is noticed by
+/// TCP (`tcp_user_timeout`, keepalive).
 pub(super) async fn close(mut connection: Connection, dialer: &Dialer) {
-    if connection.ledger.owes() && !connection.half_sent {
-        dialer
-            .cancel(connection.peer, &connection.key.clone())
-            .await;
-    }
     let mut goodbye = Vec::new();
     if !connection.half_sent {
         put(&mut goodbye, frontend::TERMINATE, |_| {});
     }
+    let owes = connection.ledger.owes() || connection.ledger.is_doubtful();
+    let Connection {
+        stream, peer, key, ..
+    } = &mut connection;
     // What fails here fails because the connection is gone already.
-    let _ = connection.stream.send(&goodbye).await;
-    let _ = connection.stream.shutdown().await;
+    let _ = stream.send(&goodbye).await;
+    let _ = stream.shutdown().await;
     let mut nothing = [0; 4096];
-    while connection
-        .stream
-        .receive(&mut nothing)
-        .await
-        .is_ok_and(|count| count > 0)
-    {}
+    loop {
+        if owes {
+            dialer.cancel(*peer, key).await;
+        }
+        let end = async {
+            while stream
+                .receive(&mut nothing)
+                .await
+                .is_ok_and(|count| count > 0)
+            {}
+        };
+        if tokio::time::timeout(CANCEL_AGAIN, end).await.is_ok() {
+            return;
+        }
+    }
 }
+
+/// How soon a server that goes on is asked again to cancel.
+const CANCEL_AGAIN: Duration = Duration::from_secs(1);

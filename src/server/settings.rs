@@ -17,12 +17,27 @@ impl Settings {
     pub fn new(given: impl IntoIterator<Item = (String, Vec<u8>)>) -> Settings {
         let mut settings: Vec<(String, Vec<u8>)> = Vec::new();
         for (name, value) in given {
+            // Between transactions nobody sits on a server: this limit is Weir's own business
+            // (`session.idle_client_timeout`), and would end servers that lie idle.
+            if name == "idle_session_timeout" {
+                continue;
+            }
             match settings.binary_search_by(|(known, _)| known.cmp(&name)) {
                 Ok(place) => settings[place].1 = value,
                 Err(place) => settings.insert(place, (name, value)),
             }
         }
         Settings(settings)
+    }
+
+    /// Whether a value may lead to objects that only this session has.
+    pub fn may_be_temporary(&self) -> bool {
+        let mut values = self.0.iter().map(|(_, value)| value);
+        values.any(|value| {
+            value
+                .windows(7)
+                .any(|part| part.eq_ignore_ascii_case(b"pg_temp"))
+        })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -48,17 +63,22 @@ impl Settings {
     /// `set_config` and not SET: it takes a value as a startup packet does, a list included, and NULL
     /// brings back the server's own default.
     pub fn put_change(&self, from: &Settings, out: &mut Vec<u8>) -> Change {
-        let lost = from.0.iter().filter(|(name, _)| self.value(name).is_none());
+        let differs = |(name, value): &(&str, &[u8])| from.value(name) != Some(*value);
+        let lost = from.iter().filter(|(name, _)| self.value(name).is_none());
         let lost = lost.map(|(name, _)| (name, None));
-        let new = self
-            .0
-            .iter()
-            .filter(|(name, value)| from.value(name) != Some(value));
+        let new = self.iter().filter(differs);
         let new = new.map(|(name, value)| (name, Some(value)));
-        let mut changes = lost.chain(new).peekable();
-        if changes.peek().is_none() {
+        let changes: Vec<_> = lost.chain(new).collect();
+        if changes.is_empty() {
             return Change::None;
         }
+        // Under another role fewer settings may be changed: it is laid down first and taken up last.
+        let ordinary = changes.iter().filter(|(name, _)| !is_role(name)).copied();
+        let laid_down = from.iter().filter(|(name, _)| is_role(name));
+        let laid_down = laid_down.map(|(name, _)| (name, None));
+        let taken_up = self.iter().filter(|(name, _)| is_role(name));
+        let taken_up = taken_up.map(|(name, value)| (name, Some(value)));
+        let changes = laid_down.chain(ordinary).chain(taken_up);
         put(out, frontend::QUERY, |body| {
             let mut lead: &[u8] = b"SELECT ";
             for (name, value) in changes {
@@ -77,6 +97,10 @@ impl Settings {
         });
         Change::Sent
     }
+}
+
+fn is_role(name: &str) -> bool {
+    matches!(name, "role" | "session_authorization")
 }
 
 /// Whether there was anything to change.
@@ -134,6 +158,19 @@ mod tests {
             change(&from, &to),
             "SELECT pg_catalog.set_config(E'timezone',NULL,false), \
              pg_catalog.set_config(E'datestyle',E'ISO',false)"
+        );
+    }
+
+    #[test]
+    fn a_role_is_laid_down_first_and_taken_up_last() {
+        let from = settings(&[("a.b", "1"), ("role", "limited")]);
+        let to = settings(&[("role", "other"), ("z.z", "2")]);
+        assert_eq!(
+            change(&from, &to),
+            "SELECT pg_catalog.set_config(E'role',NULL,false), \
+             pg_catalog.set_config(E'a.b',NULL,false), \
+             pg_catalog.set_config(E'z.z',E'2',false), \
+             pg_catalog.set_config(E'role',E'other',false)"
         );
     }
 

@@ -48,6 +48,10 @@ pub struct Core {
     pins: Pinned,
     /// Nothing of the client's has gone to this server yet.
     untouched: bool,
+    /// The server may still have another's unnamed statement, or not this client's.
+    unnamed_foreign: bool,
+    /// A text was seen that reads what nextval leaves behind.
+    reads_sequences: bool,
     /// The server was asked for the answers that it holds back.
     hurried: bool,
     /// The client's goodbye went to the server.
@@ -66,6 +70,8 @@ impl Core {
             statement: Statement::default(),
             pins: Pinned::default(),
             untouched: false,
+            unnamed_foreign: false,
+            reads_sequences: false,
             hurried: false,
             terminated: false,
             deferred: Deferred::default(),
@@ -127,11 +133,21 @@ impl Core {
 
     /// A server was borrowed: what must be sent to it before the client's own messages. The settings
     /// have been seen to.
-    pub fn begin(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
+    pub fn begin(&mut self, before: Before, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
+        self.unnamed_foreign = match before.unnamed {
+            Owner::Self_ => false,
+            Owner::Nobody => self.statement.exists(),
+            Owner::Another => true,
+        };
+        if before.sequences == Sequences::OfAnother {
+            forget_sequences(ledger, prologue);
+            self.interposed();
+        }
         self.untouched = true;
         if let Some(begin) = self.deferred.take_begin() {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
+            self.interposed();
         }
     }
 
@@ -140,9 +156,32 @@ impl Core {
         self.terminated
     }
 
-    /// A command of our own went to the server between two of the client's.
+    /// A Query of our own went to the server between two of the client's: it did away with the unnamed statement.
     pub fn interposed(&mut self) {
-        self.untouched = true;
+        self.unnamed_foreign |= self.statement.exists();
+    }
+
+    /// Pins from the start, for what the client logged in with.
+    pub fn pin(&mut self, reason: Reason) {
+        self.pins.add(reason);
+    }
+
+    /// Whose unnamed statement the server has now.
+    pub fn unnamed_owner(&self) -> Owner {
+        match (self.unnamed_foreign, self.statement.exists()) {
+            (true, _) => Owner::Another,
+            (false, true) => Owner::Self_,
+            (false, false) => Owner::Nobody,
+        }
+    }
+
+    /// Tells the client's unnamed statement from those it had before.
+    pub fn unnamed_version(&self) -> u64 {
+        self.statement.version()
+    }
+
+    pub fn reads_sequences(&self) -> bool {
+        self.reads_sequences
     }
 
     /// The client has a server. Messages of our own that must come before the bytes forwarded next
@@ -193,10 +232,12 @@ impl Core {
                 }
                 break;
             }
-            let effects = self.scan(head, meaning, rest);
-            if std::mem::take(&mut self.untouched) {
-                self.introduce(meaning, effects, ledger, prologue);
+            if self.unnamed_foreign && !self.place_unnamed(meaning, forwarded, ledger, prologue) {
+                break;
             }
+            let effects = self.scan(head, meaning, rest);
+            self.note_sequences(meaning, effects, ledger, prologue);
+            self.untouched = false;
             forwarded += self.forward(head, meaning, effects, rest, ledger);
         }
         if forwarded == 0 {
@@ -225,24 +266,54 @@ impl Core {
             || pending.len() >= self.bounds.max_unit_bytes
     }
 
-    /// The client's first message to this server: what must go ahead of it.
-    fn introduce(
+    /// The server may have another's unnamed statement: before a sequence of messages that could use it, the
+    /// client's own is put there, or none. False: not before all is sent, or answered.
+    ///
+    /// A Query never uses it. A Parse of "" replaces it, or fails; then what follows up to Sync is skipped.
+    /// That it did replace it is known when the answer is here.
+    fn place_unnamed(
+        &mut self,
+        meaning: Meaning,
+        forwarded: usize,
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> bool {
+        let harmless = matches!(
+            meaning,
+            Meaning::Query | Meaning::ParseUnnamed | Meaning::FunctionCall
+        );
+        if harmless || ledger.is_unsynced() || ledger.is_copying_in() {
+            return true;
+        }
+        let answered = self.untouched || !ledger.owes();
+        if forwarded > 0 || !answered {
+            return false;
+        }
+        match self.statement.place(prologue) {
+            Placing::Parse => ledger.send(Owed::Parse, Asker::Weir),
+            Placing::Close => ledger.send(Owed::Close, Asker::Weir),
+        }
+        self.unnamed_foreign = false;
+        true
+    }
+
+    /// What nextval has left behind is each session's own.
+    fn note_sequences(
         &mut self,
         meaning: Meaning,
         effects: Effects,
         ledger: &mut Ledger,
         prologue: &mut Vec<u8>,
     ) {
-        if effects.has(Effects::SEQUENCE_READ) {
+        let unknown = meaning == Meaning::FunctionCall || effects.has(Effects::UNSURE);
+        if !unknown && !effects.has(Effects::SEQUENCE_READ) {
+            return;
+        }
+        if self.untouched && !self.reads_sequences {
             forget_sequences(ledger, prologue);
+            self.interposed();
         }
-        // These two replace the unnamed statement, whatever it was: on an idle server, they are not skipped.
-        if !matches!(meaning, Meaning::Query | Meaning::ParseUnnamed) {
-            match self.statement.place(prologue) {
-                Placing::Parse => ledger.send(Owed::Parse, Asker::Weir),
-                Placing::Close => ledger.send(Owed::Close, Asker::Weir),
-            }
-        }
+        self.reads_sequences = true;
     }
 
     /// Lets one message pass, as much of it as is there; what it changes is noted.
@@ -261,6 +332,13 @@ impl Core {
         let unnamed = self.change_unnamed(meaning, whole.then_some(frame));
         if meaning == Meaning::ParseNamed {
             self.pins.add(Reason::NamedStatement);
+        }
+        if meaning == Meaning::FunctionCall {
+            self.pins.add(Reason::Routine);
+        }
+        if effects.has(Effects::DISCARD_ALL) && meaning != Meaning::Query {
+            // Nobody will tell when it is executed: the server's settings are not known from here on.
+            self.pins.add(Reason::Setting);
         }
         if let Some(owed) = Owed::by(head.tag) {
             let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
@@ -298,6 +376,7 @@ impl Core {
             Meaning::Query
             | Meaning::CloseUnnamed
             | Meaning::ParseNamed
+            | Meaning::FunctionCall
             | Meaning::Plain
             | Meaning::Terminate => Unnamed::Kept,
         }
@@ -386,12 +465,17 @@ impl Core {
     #[inline]
     pub fn note_outcomes(&mut self, ledger: &mut Ledger) {
         while let Some(outcome) = ledger.outcome() {
+            self.unnamed_foreign &= outcome != ledger::Outcome::Done;
             self.statement.settle(outcome);
         }
     }
 
     /// PostgreSQL has answered a whole command.
     pub fn concluded(&mut self, concluded: Concluded) -> Conclusion {
+        if concluded.by_query && !concluded.failed && !self.statement.exists() {
+            // A Query that was carried out did away with whatever unnamed statement there was.
+            self.unnamed_foreign = false;
+        }
         match (concluded.asker, concluded.failed) {
             (Asker::Weir, true) => Conclusion::OwnFailed,
             (Asker::Discarding, false) => {
@@ -426,6 +510,28 @@ fn forget_sequences(ledger: &mut Ledger, prologue: &mut Vec<u8>) {
         put_cstr(body, b"DISCARD SEQUENCES");
     });
     ledger.send(Owed::Query, Asker::Weir);
+}
+
+/// In what state a server comes to a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Before {
+    pub unnamed: Owner,
+    pub sequences: Sequences,
+}
+
+/// Whose unnamed statement a server has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    Nobody,
+    Self_,
+    Another,
+}
+
+/// Whether what nextval left on a server must be forgotten first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequences {
+    Own,
+    OfAnother,
 }
 
 /// What a ReadyForQuery concludes.

@@ -102,7 +102,7 @@ impl ToClient for Ending {
         Some(match self {
             Ending::ServerLost(cause) | Ending::SettingsRefused(cause) => cause.clone(),
             Ending::IdleInTransaction(limit) => format!(
-                "The client was silent inside a transaction for {limit:?}, while it held a database connection."
+                "The client neither sent nor read anything for {limit:?}, while it held a database connection."
             ),
             Ending::IdleClient(limit) => format!("The client was silent for {limit:?}."),
             Ending::Lifetime(limit) => format!("The client was connected for {limit:?}."),

@@ -4,7 +4,7 @@
 //! Shared by all workers. Knows names; nothing of any session.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -27,6 +27,8 @@ pub struct Entry {
     pub target_name: Arc<str>,
     pub meters: Arc<metrics::Pool>,
     pinned: AtomicUsize,
+    /// A client of this pool has read what nextval leaves behind.
+    reads_sequences: AtomicBool,
 }
 
 impl Entry {
@@ -36,6 +38,15 @@ impl Entry {
 
     pub(super) fn unpinned(&self) {
         self.pinned.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_sequences(&self) {
+        self.reads_sequences.store(true, Ordering::Relaxed);
+    }
+
+    /// From here on nobody gets a connection of this pool with another's sequence values on it.
+    pub(super) fn reads_sequences(&self) -> bool {
+        self.reads_sequences.load(Ordering::Relaxed)
     }
 
     /// Sessions that are pinned at the moment.
@@ -126,6 +137,7 @@ impl Endpoint {
                 user: account.user,
                 target_name: Arc::clone(&self.target_name),
                 pinned: AtomicUsize::new(0),
+                reads_sequences: AtomicBool::new(false),
             })
         });
         Some(Arc::clone(&entry))
@@ -154,7 +166,7 @@ impl Endpoint {
         pool: PoolId,
         settings: &Arc<Settings>,
         outcome: Result<Arc<Parameters>, Arc<[u8]>>,
-    ) {
+    ) -> Greeting {
         if self.greetings.len() >= self.greeting_terms.max {
             let now = Instant::now();
             self.greetings.retain(|_, greeting| now < greeting.until);
@@ -171,7 +183,10 @@ impl Endpoint {
             outcome,
             until: Instant::now() + lasts,
         };
-        self.greetings
-            .insert((pool, Arc::clone(settings)), greeting);
+        if self.greeting_terms.max > 0 {
+            self.greetings
+                .insert((pool, Arc::clone(settings)), greeting.clone());
+        }
+        greeting
     }
 }

@@ -33,6 +33,11 @@ impl Handle {
         self.cancel.take()
     }
 
+    /// It can't be dealt with yet: it will be asked for again.
+    pub fn put_back(&self, done: CancelDone) {
+        self.cancel.set(Some(done));
+    }
+
     /// Remembers how the session is woken.
     pub fn listen(&self, waker: &Waker) {
         let mut known = self.waker.borrow_mut();

@@ -22,7 +22,7 @@ use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_backend_key_data, put_parameter_status, put_ready_for_query,
 };
 use crate::server::connection::CommandError;
-use crate::server::{ConnectError, Parameters, Refusal, Settings};
+use crate::server::{ConnectError, Fault, Parameters, Refusal, Settings};
 
 /// A client that has proved who it is, and what it asked for.
 pub struct Newcomer {
@@ -133,6 +133,11 @@ async fn ask(
     settings: Arc<Settings>,
 ) -> Result<Greeting, Arc<[u8]>> {
     let mut lease = borrow(newcomer, hall, entry).await?;
+    // While this one waited, another of its kind may have asked.
+    if let Some(known) = hall.endpoint.greeting(entry.pool, &settings) {
+        lease.release();
+        return Ok(known);
+    }
     let outcome = match lease.apply(&settings).await {
         Ok(()) => Ok(Arc::clone(&lease.parameters)),
         Err(CommandError::Refused(error)) => Err(as_fatal(&error)),
@@ -146,10 +151,7 @@ async fn ask(
     if lease.is_clean() {
         lease.release();
     }
-    hall.endpoint.keep_greeting(entry.pool, &settings, outcome);
-    hall.endpoint
-        .greeting(entry.pool, &settings)
-        .ok_or_else(|| fatal(SqlState::INTERNAL_ERROR, "what was to be kept is gone"))
+    Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome))
 }
 
 /// Waits for a server, as long as the client does.
@@ -158,7 +160,7 @@ async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<L
         return Ok(lease);
     }
     let refused = |error: BorrowError<Arc<ConnectError>>| match &error {
-        BorrowError::Refused(cause) if cause.refusal().is_some() => {
+        BorrowError::Refused(cause) if matches!(cause.fault, Fault::Refused(_)) => {
             let mut out = Vec::new();
             if let Some(refusal) = cause.refusal() {
                 refusal.put_as(Severity::Fatal, &mut out);

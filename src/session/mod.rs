@@ -20,6 +20,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -29,7 +30,7 @@ use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desk, Entry};
 use self::handle::{CancelDone, Place};
-use self::pins::Pins;
+use self::pins::{Pins, Reason};
 use crate::error::ToClient;
 use crate::net::Stream;
 use crate::net::buf::Buf;
@@ -122,6 +123,8 @@ pub struct Session {
     timer: Pin<Box<Sleep>>,
     asleep: Asleep,
     born: Instant,
+    /// Tells this session from all others of the process; not 0.
+    number: u64,
 }
 
 /// What a session is made of, once the client is known.
@@ -139,6 +142,12 @@ pub struct Parts {
     pub greeting: Vec<u8>,
 }
 
+/// Owner of what belongs to no session that there is.
+const STRANGER: (u64, u64) = (u64::MAX, 0);
+
+/// Numbers are never used again: 64 bits last.
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
 /// How long a client is given to take its last message.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -150,12 +159,16 @@ impl Session {
         let mut replies = Buf::default();
         replies.insert(&parts.greeting);
         let now = Instant::now();
+        let mut core = Core::new(Bounds {
+            max_unit_bytes: limits.max_unit_bytes,
+        });
+        if parts.settings.may_be_temporary() {
+            core.pin(Reason::Temporary);
+        }
         Session {
             client: parts.client,
             presence: Presence::Here,
-            core: Core::new(Bounds {
-                max_unit_bytes: limits.max_unit_bytes,
-            }),
+            core,
             link: Link::Free,
             desk: parts.desk,
             entry: parts.entry,
@@ -178,6 +191,7 @@ impl Session {
             asleep: Asleep::default(),
             limits,
             born: now,
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -227,12 +241,15 @@ impl Session {
 
     /// Returns a connection that the session still held, with all that is known of its state.
     fn hand_in(&mut self, mut lease: Lease) {
+        // Whatever it has is a stranger's to all who come.
+        lease.unnamed_of = Some(STRANGER);
+        lease.last_of = STRANGER.0;
         lease.half_sent |= self.core.is_mid_frame()
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any();
         lease.unread.extend_from_slice(self.replies.raw());
-        if self.server_fatal {
+        if self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();
         } else {
             drop(lease);

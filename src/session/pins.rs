@@ -103,6 +103,11 @@ impl Pins {
         self.0 &= !reason.bit();
     }
 
+    /// Whether there is something that DISCARD ALL does not undo: a library, a connection of dblink.
+    pub fn outlives_discard(self) -> bool {
+        self.0 & Reason::Load.bit() != 0
+    }
+
     /// Those of `self` that `before` had not.
     pub fn since(self, before: Pins) -> impl Iterator<Item = Reason> {
         Reason::ALL
@@ -152,7 +157,8 @@ impl Pinned {
     pub fn discarded(&mut self, outcome: Discard) {
         self.discards_under_way = self.discards_under_way.saturating_sub(1);
         if self.discards_under_way == 0 && outcome == Discard::Done {
-            self.now = self.since_discard;
+            let stays = self.now.0 & Reason::Load.bit();
+            self.now = Pins(self.since_discard.0 | stays);
         }
     }
 }
@@ -197,7 +203,7 @@ mod tests {
         assert_eq!(left, [Reason::NamedStatement]);
 
         pinned.discarding();
-        pinned.add(Reason::Load);
+        pinned.add(Reason::Temporary);
         pinned.discarding();
         pinned.discarded(Discard::Done);
         assert!(pinned.now().any());
@@ -206,5 +212,10 @@ mod tests {
         pinned.discarding();
         pinned.discarded(Discard::Done);
         assert!(!pinned.now().any());
+
+        pinned.add(Reason::Load);
+        pinned.discarding();
+        pinned.discarded(Discard::Done);
+        assert!(pinned.now().outlives_discard());
     }
 }

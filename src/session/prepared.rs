@@ -44,6 +44,8 @@ pub struct Statement {
     /// In the order they were sent.
     pending: VecDeque<Change>,
     pending_bytes: usize,
+    /// Counts the changes, so that a server that has an older one is told from one that has this.
+    version: u64,
 }
 
 /// So many bytes of Parse messages may await their outcome before a client is read no further.
@@ -54,6 +56,10 @@ impl Statement {
     #[inline]
     pub fn exists(&self) -> bool {
         !self.pending.is_empty() || !matches!(&self.unnamed, Unnamed::None)
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version
     }
 
     pub fn is_full(&self) -> bool {
@@ -79,6 +85,9 @@ impl Statement {
         };
         if let Change::Parsed(Some(frame)) = &change {
             self.pending_bytes -= frame.len();
+        }
+        if outcome != Outcome::Skipped {
+            self.version += 1;
         }
         self.unnamed = match (outcome, change) {
             (Outcome::Skipped, _) => return,

@@ -10,10 +10,10 @@ use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
 use super::context::Unflushed;
-use super::core::{Conclusion, Step};
+use super::core::{Before, Conclusion, Owner, Sequences, Step};
 use super::ending::{Ending, NoServer};
 use super::handle::CancelDone;
-use super::{Cancelling, Lease, Link, Phase, Presence, Session};
+use super::{Cancelling, Lease, Link, Phase, Presence, STRANGER, Session};
 use crate::error::ToClient;
 use crate::net::buf::BUFFER_BYTES;
 use crate::pool::BorrowError;
@@ -190,7 +190,11 @@ impl Session {
                 .with_server(self.requests.raw(), &mut lease.ledger, &mut self.prologue);
         match step {
             // What was asked before is answered first, as PostgreSQL would.
-            Ok(Step::Terminate) | Err(_) if lease.ledger.owes() => Ok(false),
+            Ok(Step::Terminate) | Err(_)
+                if lease.ledger.owes() && !lease.ledger.is_copying_in() =>
+            {
+                Ok(false)
+            }
             Ok(Step::Terminate) => Err(Ending::Left),
             Err(violation) => Err(Ending::Violated(violation)),
             Ok(Step::Forward(count)) => {
@@ -340,6 +344,8 @@ impl Session {
             Conclusion::Discarded => {
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::default();
+                    // What init_query had set up is gone as well: it is run again on the pool's time.
+                    lease.marked |= !self.desk.target().manage.init_query().is_empty();
                 }
                 self.note_pins();
             }
@@ -442,11 +448,32 @@ impl Session {
         self.prologue.clear();
         self.asleep.server = false;
         let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
-        self.core.begin(&mut lease.ledger, &mut self.prologue);
+        self.replies.append(&std::mem::take(&mut lease.unread));
+        let mut before = self.before(&lease);
+        if change == Change::Sent && before.unnamed == Owner::Self_ {
+            before.unnamed = Owner::Nobody;
+        }
+        self.core
+            .begin(before, &mut lease.ledger, &mut self.prologue);
         self.link = Link::Leased(lease);
         if change == Change::None {
             self.tell_news();
         }
+    }
+
+    /// What another session may have left on this server that DISCARD does not concern.
+    fn before(&self, lease: &Lease) -> Before {
+        let me = self.number;
+        let unnamed = match lease.unnamed_of {
+            None => Owner::Nobody,
+            Some(owner) if owner == (me, self.core.unnamed_version()) => Owner::Self_,
+            Some(_) => Owner::Another,
+        };
+        let sequences = match lease.last_of {
+            last if last != me && self.entry.reads_sequences() => Sequences::OfAnother,
+            _ => Sequences::Own,
+        };
+        Before { unnamed, sequences }
     }
 
     /// The unit gets no server: an error, and the session lives on.
@@ -533,8 +560,23 @@ impl Session {
             self.unflushed.set(&self.context, unflushed);
         }
         self.entry.meters.transactions.increment(1);
-        if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
-            lease.release();
+        if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
+            lease.last_of = self.number;
+            match self.core.unnamed_owner() {
+                Owner::Nobody => lease.unnamed_of = None,
+                Owner::Self_ => {
+                    lease.unnamed_of = Some((self.number, self.core.unnamed_version()));
+                }
+                Owner::Another => lease.unnamed_of = Some(STRANGER),
+            }
+            if self.core.reads_sequences() {
+                self.entry.note_sequences();
+            }
+            if lease.is_clean() {
+                lease.release();
+            } else {
+                drop(lease);
+            }
         }
         true
     }
@@ -587,6 +629,11 @@ impl Session {
                 },
                 crate::error::Blame::Client,
             ),
+            // It must not hit a command of ours that goes ahead of the client's: a little later, then.
+            Link::Leased(lease) if lease.fate() == Fate::Withhold => {
+                self.place.handle.put_back(done);
+                return false;
+            }
             Link::Leased(_) => self.cancel_query(Some(done)),
         }
         true
@@ -660,7 +707,7 @@ impl Session {
                 }
             }
             // It is set already, and it was not what woke us.
-            if rounds > 0 && self.asleep.timer {
+            if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
                 return Poll::Pending;
             }
             if self.timer.as_mut().poll(cx).is_pending() {

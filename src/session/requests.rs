@@ -143,6 +143,8 @@ pub enum Meaning {
     ParseUnnamed,
     ParseNamed,
     CloseUnnamed,
+    /// Any function at all, by number.
+    FunctionCall,
     Terminate,
 }
 
@@ -157,6 +159,7 @@ pub fn meaning(head: Head, bytes: &[u8]) -> Result<Option<Meaning>, Violation> {
     let known = match head.tag {
         frontend::QUERY => Some(Meaning::Query),
         frontend::TERMINATE => Some(Meaning::Terminate),
+        frontend::FUNCTION_CALL => Some(Meaning::FunctionCall),
         frontend::PARSE => split_cstr(body).map(|(name, _)| match name {
             b"" => Meaning::ParseUnnamed,
             _ => Meaning::ParseNamed,

@@ -17,6 +17,7 @@ impl Effects {
     /// DECLARE ... WITH HOLD.
     pub const HELD_CURSOR: Effects = Effects(1 << 2);
     pub const LISTEN: Effects = Effects(1 << 3);
+    /// LOAD, and connections of dblink: what DISCARD ALL leaves as it is.
     pub const LOAD: Effects = Effects(1 << 4);
     /// Temporary tables, views, sequences.
     pub const TEMPORARY: Effects = Effects(1 << 5);
@@ -75,6 +76,9 @@ enum Before {
     With,
     /// The word that leads the statement.
     Lead,
+    /// SET LOCAL, TRANSACTION or CONSTRAINTS, or PREPARE TRANSACTION: harmless, unless what follows shows that
+    /// the second word was a name.
+    Scope,
 }
 
 /// Scans a text in pieces; `finish` tells its effects.
@@ -91,6 +95,8 @@ struct Statements {
     before: Before,
     /// UPDATE was said in this statement: pg_settings behind it is set, not read.
     updating: bool,
+    /// SET LOCAL search_path or SCHEMA was said in this statement.
+    local_path: bool,
     count: u32,
 }
 
@@ -103,6 +109,7 @@ impl Default for Scanner {
                 lead: Lead::None,
                 before: Before::Other,
                 updating: false,
+                local_path: false,
                 count: 0,
             },
         }
@@ -144,11 +151,15 @@ impl Statements {
     }
 
     fn token(&mut self, token: Token<'_>) {
+        if self.before == Before::Scope {
+            self.behind_scope(token);
+        }
         match token {
             Token::Sign(b';') => {
                 self.lead = Lead::None;
                 self.before = Before::Other;
                 self.updating = false;
+                self.local_path = false;
             }
             Token::Word(word) => self.word(word),
             Token::Quoted(name) => {
@@ -162,6 +173,10 @@ impl Statements {
                 self.add(Effects::UNSURE);
             }
             Token::Literal | Token::Sign(_) => {
+                // pg_temp may be in it.
+                if self.local_path && matches!(token, Token::Literal) {
+                    self.add(Effects::TEMPORARY);
+                }
                 self.begin_if_first();
                 self.before = Before::Other;
             }
@@ -190,6 +205,9 @@ impl Statements {
         self.updating |= word == b"update";
         self.second(word);
         self.name(word);
+        if self.before == Before::Scope {
+            return;
+        }
         self.before = match (self.before, word) {
             (Before::Making, b"temp" | b"temporary") => {
                 self.add(Effects::TEMPORARY);
@@ -244,11 +262,24 @@ impl Statements {
             return;
         }
         match (self.lead, word) {
-            (Lead::Set, b"local" | b"transaction" | b"constraints") => {}
+            (Lead::Set, b"local" | b"transaction" | b"constraints") => self.before = Before::Scope,
             (Lead::Set, _) => self.add(Effects::SETTING),
-            (Lead::Prepare, b"transaction") => {}
+            (Lead::Prepare, b"transaction") => self.before = Before::Scope,
             (Lead::Prepare, _) => self.add(Effects::PREPARE),
             (Lead::Discard, b"all") => self.add(Effects::DISCARD_ALL),
+            _ => {}
+        }
+    }
+
+    /// `SET local.x = 1` and `PREPARE transaction AS ...` are what they would be with any other name.
+    fn behind_scope(&mut self, token: Token<'_>) {
+        self.before = Before::Other;
+        match (self.lead, token) {
+            (Lead::Set, Token::Sign(b'.' | b'=') | Token::Word(b"to")) => {
+                self.add(Effects::SETTING)
+            }
+            (Lead::Set, Token::Word(b"search_path" | b"schema")) => self.local_path = true,
+            (Lead::Prepare, Token::Sign(b'(') | Token::Word(b"as")) => self.add(Effects::PREPARE),
             _ => {}
         }
     }
@@ -263,12 +294,37 @@ impl Statements {
             | b"pg_try_advisory_lock"
             | b"pg_try_advisory_lock_shared" => Effects::ADVISORY_LOCK,
             b"currval" | b"lastval" => Effects::SEQUENCE_READ,
-            b"dblink_connect" | b"dblink_connect_u" => Effects::ROUTINE,
+            b"dblink_connect" | b"dblink_connect_u" => Effects::LOAD,
+            // What stays with a connection whatever is discarded.
+            b"setseed"
+            | b"pg_create_physical_replication_slot"
+            | b"pg_create_logical_replication_slot"
+            | b"pg_replication_origin_session_setup"
+            | b"pg_backup_start"
+            | b"pg_start_backup" => Effects::LOAD,
+            _ if runs_text(name) => Effects::ROUTINE,
             _ if name.starts_with(b"pg_temp") => Effects::TEMPORARY,
             _ => return,
         };
         self.add(effects);
     }
+}
+
+/// Functions that come with PostgreSQL and run a text given to them, or one found in a table.
+fn runs_text(name: &[u8]) -> bool {
+    const PREFIXES: [&[u8]; 9] = [
+        b"query_to_xml",
+        b"cursor_to_xml",
+        b"table_to_xml",
+        b"schema_to_xml",
+        b"database_to_xml",
+        b"ts_stat",
+        b"ts_rewrite",
+        b"crosstab",
+        b"dblink",
+    ];
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || matches!(name, b"connectby" | b"xpath_table")
 }
 
 /// By its first letter, whether a word inside a statement can be one that is looked for.
@@ -277,7 +333,7 @@ fn may_matter(word: &[u8]) -> bool {
     let letter = word.first().copied().unwrap_or_default();
     matches!(
         letter,
-        b'c' | b'd' | b'g' | b'h' | b'i' | b'l' | b'p' | b'r' | b's' | b't' | b'u' | b'w'
+        b'c' | b'd' | b'g'..=b'i' | b'l' | b'p'..=b'u' | b'w' | b'x'
     )
 }
 
@@ -301,6 +357,9 @@ mod tests {
                 Effects::SETTING,
             ),
             ("SET ROLE x", Effects::SETTING),
+            ("SET local.tenant = '42'", Effects::SETTING),
+            ("SET transaction.x TO 1", Effects::SETTING),
+            ("PREPARE transaction AS SELECT 1", Effects::PREPARE),
             ("SET LOCAL x = 1", Effects::NONE),
             ("SET TRANSACTION READ ONLY", Effects::NONE),
             ("SET CONSTRAINTS ALL DEFERRED", Effects::NONE),
@@ -347,6 +406,10 @@ mod tests {
             ("DO $$ BEGIN SET x = 1; END $$", Effects::ROUTINE),
             ("CALL p()", Effects::ROUTINE),
             ("SELECT currval('s')", Effects::SEQUENCE_READ),
+            ("SET LOCAL search_path = 'pg_temp'", Effects::TEMPORARY),
+            ("SET LOCAL search_path TO tenant_1", Effects::NONE),
+            ("SELECT query_to_xml('x', true, true, '')", Effects::ROUTINE),
+            ("SELECT setseed(0.5)", Effects::LOAD),
             ("DISCARD ALL", Effects::DISCARD_ALL),
             ("DISCARD ALL;", Effects::DISCARD_ALL),
             ("DISCARD ALL; SELECT 1", Effects::NONE),

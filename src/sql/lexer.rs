@@ -64,6 +64,8 @@ pub struct Lexer {
     state: State,
     word: [u8; WORD_BYTES],
     word_bytes: usize,
+    /// The byte before, inside a string.
+    before: u8,
 }
 
 impl Default for Lexer {
@@ -72,6 +74,7 @@ impl Default for Lexer {
             state: State::Blank,
             word: [0; WORD_BYTES],
             word_bytes: 0,
+            before: 0,
         }
     }
 }
@@ -149,7 +152,10 @@ impl Lexer {
                     }
                 },
                 State::Text(Quote::Plain { backslash: false }) if is_plain_text(byte) => {
-                    skip(rest, is_plain_text)
+                    let behind = skip(rest, is_plain_text);
+                    let inside = rest.get(..rest.len() - behind.len());
+                    self.before = inside.and_then(<[u8]>::last).copied().unwrap_or_default();
+                    behind
                 }
                 _ => {
                     self.step(byte, sink);
@@ -278,6 +284,13 @@ impl Lexer {
     }
 
     fn in_text(&mut self, quote: Quote, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+        if byte == b'\\' && std::mem::replace(&mut self.before, byte) >= 0x80 {
+            // In some client encodings (SJIS, BIG5, GBK ...) this is the second half of a character.
+            sink(Token::Unsure);
+            self.state = State::Lost;
+            return;
+        }
+        self.before = byte;
         self.state = match quote {
             Quote::Escape { backslash: true } => State::Text(Quote::Escape { backslash: false }),
             Quote::Escape { backslash: false } if byte == b'\\' => {
@@ -357,6 +370,11 @@ impl Lexer {
                     sink(Token::Unsure);
                     self.state = State::Lost;
                 }
+            }
+            // The second half of a character, in some client encodings, and part of the tag.
+            b'\\' if self.word().last().is_some_and(|&last| last >= 0x80) => {
+                sink(Token::Unsure);
+                self.state = State::Lost;
             }
             // A parameter, or a stray sign.
             _ => {
@@ -444,6 +462,10 @@ mod tests {
             ("a$b$c x", "a$b$c x"),
             ("SET x; y", "set x ; y"),
             ("1e'a\\'b' x", "1 L x"),
+            ("'é\\n' x", "?"),
+            ("e'é\\' x", "?"),
+            ("'aé' x", "L x"),
+            ("$é\\$ x", "?"),
             ("'open", "?"),
             ("$a$ open", "?"),
             ("/* open", "?"),

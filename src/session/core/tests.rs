@@ -87,7 +87,12 @@ impl Talk {
                 Ok(Step::Borrow) => {
                     self.happened("borrow");
                     let mut ledger = Ledger::default();
-                    self.core.begin(&mut ledger, &mut self.sent);
+                    // Each time another server, which another session has used.
+                    let before = Before {
+                        unnamed: Owner::Another,
+                        sequences: Sequences::Own,
+                    };
+                    self.core.begin(before, &mut ledger, &mut self.sent);
                     self.ledger = Some(ledger);
                 }
                 Ok(Step::Forward(count)) => self.sent.extend(self.pending.drain(..count)),
