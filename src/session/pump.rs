@@ -180,10 +180,11 @@ impl Session {
         if unsent || held_up || self.server_fatal {
             return Ok(false);
         }
-        if !Arc::ptr_eq(&lease.applied, &self.settings) && lease.ledger.is_idle() {
-            if give_settings(lease, &self.settings, &mut self.prologue) == Change::Sent {
-                self.core.interposed();
-            }
+        if !Arc::ptr_eq(&lease.applied, &self.settings)
+            && lease.ledger.is_idle()
+            && give_settings(lease, &self.settings, &mut self.prologue) == Change::Sent
+        {
+            self.core.interposed();
         }
         let step =
             self.core
