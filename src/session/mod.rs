@@ -1,9 +1,10 @@
 //! One client's conversation: a pure core in a thin shell of IO.
 //!
-//! `core`, `requests`, `deferred`, `prepared` and `pins` decide and know no socket; `pump` moves bytes and
-//! does not decide; `login` greets, `handle` is how a session is reached from outside. This file holds what a
+//! `core`, `requests`, `deferred`, `prepared` and `pins` decide and know no socket; `pump`, `servers` and `clock`
+//! move bytes, servers and time, and do not decide; `login` greets, `handle` is how a session is reached from outside. This file holds what a
 //! session consists of, and how it ends. The task that runs it owns all of it: there is no other.
 
+mod clock;
 pub mod context;
 pub mod core;
 pub mod deferred;
@@ -15,6 +16,7 @@ pub mod pins;
 pub mod prepared;
 mod pump;
 pub mod requests;
+mod servers;
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -7,33 +7,24 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
-use std::time::{Duration, Instant};
 
-use super::context::Unflushed;
-use super::core::{Before, Conclusion, Owner, Sequences, Step};
-use super::ending::{Ending, NoServer};
-use super::handle::CancelDone;
-use super::{Cancelling, Lease, Link, Phase, Presence, STRANGER, Session};
-use crate::error::ToClient;
+use super::core::{Conclusion, Step};
+use super::ending::Ending;
+use super::servers::give_settings;
+use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
-use crate::pool::BorrowError;
-use crate::protocol::SqlState;
-use crate::protocol::frame::{put, put_cstr};
-use crate::protocol::reply::{ErrorReply, Severity, error_field, put_parameter_status};
-use crate::protocol::tag::{backend, frontend};
-use crate::server::ledger::{Asker, Fate, Owed};
+use crate::protocol::reply::{error_field, put_parameter_status};
+use crate::protocol::tag::frontend;
+use crate::server::Connection;
+use crate::server::ledger::{Asker, Fate};
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
-use crate::server::{ConnectError, Connection, Settings};
-
-/// So long a query may run on for a client that has fallen silent without a goodbye.
-const GONE: Duration = Duration::from_secs(10);
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
 
 /// Whether anything moved, or why the session ends.
-type Moved = Result<bool, Ending>;
+pub(super) type Moved = Result<bool, Ending>;
 
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
@@ -115,7 +106,7 @@ impl Session {
     }
 
     /// Whether the last thing the client sent is Terminate: then what stands before it is carried out.
-    fn said_goodbye(&self) -> bool {
+    pub(super) fn said_goodbye(&self) -> bool {
         self.requests
             .raw()
             .ends_with(&[frontend::TERMINATE, 0, 0, 0, 4])
@@ -363,7 +354,7 @@ impl Session {
     }
 
     /// Tells the client of reported values that this server has otherwise than the last one.
-    fn tell_news(&mut self) {
+    pub(super) fn tell_news(&mut self) {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
@@ -411,370 +402,6 @@ impl Session {
             Poll::Ready(_) => self.deafened(),
         }
     }
-
-    // --- servers ---------------------------------------------------------------------------------------
-
-    fn borrow(&mut self) {
-        self.entry.meters.borrows.increment(1);
-        if let Some(lease) = self.desk.try_borrow(self.entry.pool) {
-            self.entry.meters.borrow_seconds.record(Duration::ZERO);
-            return self.leased(lease);
-        }
-        match self.desk.borrow(self.entry.pool) {
-            Ok(waiting) => self.link = Link::Waiting(Box::new(waiting)),
-            Err(error) => self.refuse(&error),
-        }
-    }
-
-    fn poll_queue(&mut self, cx: &mut Poller<'_>) -> Moved {
-        let Link::Waiting(waiting) = &mut self.link else {
-            return Ok(false);
-        };
-        let Poll::Ready(outcome) = std::pin::Pin::new(&mut **waiting).poll(cx) else {
-            return Ok(false);
-        };
-        let waited = waiting.waited();
-        match outcome {
-            Ok(lease) => {
-                self.entry.meters.borrow_seconds.record(waited);
-                self.leased(lease);
-            }
-            Err(error) => self.refuse(&error),
-        }
-        Ok(true)
-    }
-
-    /// A server is there: our own messages to it come first.
-    fn leased(&mut self, mut lease: Lease) {
-        self.prologue.clear();
-        self.asleep.server = false;
-        let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
-        self.replies.append(&std::mem::take(&mut lease.unread));
-        let mut before = self.before(&lease);
-        if change == Change::Sent && before.unnamed == Owner::Self_ {
-            before.unnamed = Owner::Nobody;
-        }
-        self.core
-            .begin(before, &mut lease.ledger, &mut self.prologue);
-        self.link = Link::Leased(lease);
-        if change == Change::None {
-            self.tell_news();
-        }
-    }
-
-    /// What another session may have left on this server that DISCARD does not concern.
-    fn before(&self, lease: &Lease) -> Before {
-        let me = self.number;
-        let unnamed = match lease.unnamed_of {
-            None => Owner::Nobody,
-            Some(owner) if owner == (me, self.core.unnamed_version()) => Owner::Self_,
-            Some(_) => Owner::Another,
-        };
-        let sequences = match lease.last_of {
-            last if last != me && self.entry.reads_sequences() => Sequences::OfAnother,
-            _ => Sequences::Own,
-        };
-        Before { unnamed, sequences }
-    }
-
-    /// The unit gets no server: an error, and the session lives on.
-    fn refuse(&mut self, error: &BorrowError<Arc<ConnectError>>) {
-        let refusal = NoServer {
-            error,
-            target: &self.entry.target_name,
-        };
-        let reply = refusal.to_reply();
-        tracing::info!(sqlstate = %reply.sqlstate, message = %reply.message, "no server for a unit");
-        self.refuse_with(&reply, refusal.blame());
-    }
-
-    fn refuse_with(&mut self, reply: &ErrorReply, blame: crate::error::Blame) {
-        self.context.clients.error(reply.sqlstate, blame);
-        self.link = Link::Free;
-        let mut answer = Vec::new();
-        self.core.refuse(self.requests.raw(), reply, &mut answer);
-        self.replies.insert(&answer);
-    }
-
-    /// Releases the server as soon as nothing speaks against it; ends a session that is over.
-    fn settle(&mut self) -> Moved {
-        if self.context.is_closing() {
-            return Err(Ending::Draining);
-        }
-        let released = self.may_release() && self.release();
-        let quiet = match &self.link {
-            Link::Free => self.core.is_quiet(),
-            Link::Waiting(_) => false,
-            Link::Leased(lease) => lease.ledger.is_idle() && !self.core.is_mid_frame(),
-        };
-        if self.presence != Presence::Here && self.is_worked_off() {
-            return Err(Ending::Vanished);
-        }
-        if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
-            if self.context.is_draining() {
-                return Err(Ending::Draining);
-            }
-            if let Some(limit) = self.limits.client_lifetime
-                && self.born.elapsed() >= limit
-            {
-                return Err(Ending::Lifetime(limit));
-            }
-        }
-        Ok(released)
-    }
-
-    /// Whether everything that a client sent before it fell silent has been carried out, as far as it can be.
-    fn is_worked_off(&self) -> bool {
-        match &self.link {
-            Link::Free => self.replies.is_empty(),
-            // What has not begun is not begun for somebody who may be gone.
-            Link::Waiting(_) => !self.said_goodbye(),
-            Link::Leased(lease) => {
-                let cut_off = lease.ledger.is_copying_in() || self.core.is_mid_frame();
-                self.requests.cleared().is_empty()
-                    && self.replies.cleared().is_empty()
-                    && (cut_off || !lease.ledger.owes())
-            }
-        }
-    }
-
-    fn may_release(&self) -> bool {
-        let Link::Leased(lease) = &self.link else {
-            return false;
-        };
-        self.core.may_release(&lease.ledger)
-            && self.requests.cleared().is_empty()
-            && self.prologue.is_empty()
-            && self.replies.raw().is_empty()
-            && lease.replies.at_boundary()
-            && self.cancelling.is_none()
-            && !self.server_fatal
-            && !lease.flush_due
-    }
-
-    fn release(&mut self) -> bool {
-        let unflushed = self.replies.cleared().len();
-        if unflushed > 0 {
-            if !Unflushed::has_room(&self.context, unflushed) {
-                return false;
-            }
-            self.unflushed.set(&self.context, unflushed);
-        }
-        self.entry.meters.transactions.increment(1);
-        if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
-            lease.last_of = self.number;
-            match self.core.unnamed_owner() {
-                Owner::Nobody => lease.unnamed_of = None,
-                Owner::Self_ => {
-                    lease.unnamed_of = Some((self.number, self.core.unnamed_version()));
-                }
-                Owner::Another => lease.unnamed_of = Some(STRANGER),
-            }
-            if self.core.reads_sequences() {
-                self.entry.note_sequences();
-            }
-            if lease.is_clean() {
-                lease.release();
-            } else {
-                drop(lease);
-            }
-        }
-        true
-    }
-
-    fn note_pins(&mut self) {
-        let pins = self.core.pins();
-        if pins == self.counted_pins {
-            return;
-        }
-        for reason in pins.since(self.counted_pins) {
-            self.entry.meters.pinned(reason.as_str());
-            tracing::info!(
-                reason = reason.as_str(),
-                pid = self.place.handle.key.pid,
-                database = %self.entry.database,
-                user = %self.entry.user,
-                "session pinned"
-            );
-        }
-        match (self.counted_pins.any(), pins.any()) {
-            (false, true) => self.entry.pinned(),
-            (true, false) => self.entry.unpinned(),
-            _ => {}
-        }
-        self.counted_pins = pins;
-    }
-
-    // --- cancelling ------------------------------------------------------------------------------------
-
-    fn poll_cancel(&mut self, cx: &mut Poller<'_>) -> bool {
-        if let Some(cancelling) = &mut self.cancelling
-            && cancelling.request.as_mut().poll(cx).is_ready()
-        {
-            self.cancelling = None;
-            return true;
-        }
-        // One at a time: a second request for the same query would change nothing.
-        let Some(done) = self.place.handle.take_cancel() else {
-            return false;
-        };
-        match &self.link {
-            Link::Free => {}
-            Link::Waiting(_) => self.refuse_with(
-                &ErrorReply {
-                    severity: Severity::Error,
-                    sqlstate: SqlState::QUERY_CANCELED,
-                    message: "canceling statement due to user request".into(),
-                    detail: Some("The statement was waiting for a database connection.".into()),
-                    hint: None,
-                },
-                crate::error::Blame::Client,
-            ),
-            // It must not hit a command of ours that goes ahead of the client's: a little later, then.
-            Link::Leased(lease) if lease.fate() == Fate::Withhold => {
-                self.place.handle.put_back(done);
-                return false;
-            }
-            Link::Leased(_) => self.cancel_query(Some(done)),
-        }
-        true
-    }
-
-    /// Has the server cancel what it is doing for this client. Until the request has arrived, the server
-    /// is neither released nor given anything new to do.
-    fn cancel_query(&mut self, done: Option<CancelDone>) {
-        let Link::Leased(lease) = &self.link else {
-            return;
-        };
-        if self.cancelling.is_none() && lease.ledger.owes() {
-            let target = Arc::clone(self.desk.target());
-            let key = lease.key.clone();
-            let peer = lease.peer;
-            self.cancelling = Some(Cancelling {
-                request: Box::pin(async move { target.manage.cancel(peer, &key).await }),
-                _done: done,
-            });
-        }
-    }
-
-    // --- time --------------------------------------------------------------------------------------------
-
-    fn phase_now(&self) -> Phase {
-        match &self.link {
-            Link::Free => Phase::Idle,
-            Link::Waiting(_) => Phase::Queued,
-            Link::Leased(lease) => {
-                let client_is_slow = !self.replies.cleared().is_empty()
-                    || self.core.is_mid_frame()
-                    || lease.ledger.is_copying_in();
-                match lease.ledger.owes() {
-                    true if !client_is_slow => Phase::Running,
-                    false if lease.ledger.is_idle() => Phase::Idle,
-                    true | false => Phase::Holding,
-                }
-            }
-        }
-    }
-
-    /// Nothing tells a client that waits for its last answer from one that is gone, until we write to it.
-    fn may_be_gone(&self) -> bool {
-        self.presence == Presence::Silent && !self.said_goodbye()
-    }
-
-    fn limit_of(&self, phase: Phase) -> Option<Duration> {
-        match phase {
-            Phase::Idle => Some(self.limits.idle_client_timeout),
-            Phase::Queued => None,
-            Phase::Running if self.may_be_gone() => Some(GONE),
-            Phase::Running => self.limits.query_timeout,
-            Phase::Holding => Some(self.limits.idle_in_transaction_timeout),
-        }
-    }
-
-    /// Keeps the timer at or before the limit that runs now; says what is due when it goes off.
-    fn watch_time(&mut self, cx: &mut Poller<'_>, rounds: usize) -> Poll<Ending> {
-        let phase = self.phase_now();
-        // Whoever holds a server and moves is not frozen.
-        if phase != self.phase || (phase == Phase::Holding && rounds > 0) {
-            self.phase = phase;
-            self.phase_since = Instant::now();
-        }
-        loop {
-            if let Some(limit) = self.limit_of(self.phase) {
-                let due = tokio::time::Instant::from_std(self.phase_since + limit);
-                if due < self.timer.deadline() {
-                    self.timer.as_mut().reset(due);
-                    self.asleep.timer = false;
-                }
-            }
-            // It is set already, and it was not what woke us.
-            if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
-                return Poll::Pending;
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                self.asleep.timer = true;
-                return Poll::Pending;
-            }
-            if let Some(ending) = self.overdue() {
-                return Poll::Ready(ending);
-            }
-        }
-    }
-
-    /// The timer went off, perhaps early: what is due, if anything; else it is set anew.
-    fn overdue(&mut self) -> Option<Ending> {
-        let waited = self.phase_since.elapsed();
-        let next = match self.limit_of(self.phase) {
-            Some(limit) if waited >= limit => match self.phase {
-                Phase::Idle => return Some(Ending::IdleClient(limit)),
-                Phase::Holding => return Some(Ending::IdleInTransaction(limit)),
-                Phase::Running if self.may_be_gone() => return Some(Ending::Vanished),
-                Phase::Queued | Phase::Running => {
-                    self.stop_query(limit);
-                    limit
-                }
-            },
-            Some(limit) => limit - waited,
-            None => self.limits.idle_client_timeout,
-        };
-        self.timer
-            .as_mut()
-            .reset(tokio::time::Instant::now() + next);
-        None
-    }
-
-    /// The query has run for too long: it is cancelled, and the client told by whom.
-    fn stop_query(&mut self, limit: Duration) {
-        if let Link::Leased(lease) = &self.link
-            && lease.replies.at_boundary()
-        {
-            let mut notice = Vec::new();
-            put_notice(
-                &mut notice,
-                &format!(
-                    "Weir cancels the query: it has run for {limit:?}, the most that pool.query_timeout allows"
-                ),
-            );
-            self.replies.insert(&notice);
-        }
-        self.phase_since = Instant::now();
-        self.cancel_query(None);
-        self.place.handle.wake();
-    }
-}
-
-/// Makes the server have the client's settings, with a message ahead of the client's own.
-#[inline]
-fn give_settings(lease: &mut Lease, settings: &Arc<Settings>, prologue: &mut Vec<u8>) -> Change {
-    if Arc::ptr_eq(&lease.applied, settings) {
-        return Change::None;
-    }
-    let change = settings.put_change(&lease.applied, prologue);
-    lease.applied = Arc::clone(settings);
-    if change == Change::Sent {
-        lease.ledger.send(Owed::Query, Asker::Weir);
-    }
-    change
 }
 
 fn lost(end: io::Result<usize>) -> Ending {
@@ -789,19 +416,4 @@ fn said(error: &[u8]) -> String {
     let field =
         |code| String::from_utf8_lossy(error_field(error, code).unwrap_or_default()).into_owned();
     format!("{} {}", field(b'C'), field(b'M'))
-}
-
-fn put_notice(out: &mut Vec<u8>, message: &str) {
-    put(out, backend::NOTICE_RESPONSE, |body| {
-        for (code, text) in [
-            (b'S', "WARNING"),
-            (b'V', "WARNING"),
-            (b'C', "01000"),
-            (b'M', message),
-        ] {
-            body.push(code);
-            put_cstr(body, text.as_bytes());
-        }
-        body.push(0);
-    });
 }

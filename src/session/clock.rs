@@ -1,0 +1,189 @@
+//! What ends a query, or a session, from outside: cancel requests and limits of time.
+//!
+//! Knows when they are due and whom they may hit; what the client is told, `ending` knows.
+
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::{Duration, Instant};
+
+use super::ending::Ending;
+use super::handle::CancelDone;
+use super::{Cancelling, Link, Phase, Presence, Session};
+use crate::protocol::SqlState;
+use crate::protocol::frame::{put, put_cstr};
+use crate::protocol::reply::{ErrorReply, Severity};
+use crate::protocol::tag::backend;
+use crate::server::ledger::Fate;
+
+/// So long a query may run on for a client that has fallen silent without a goodbye.
+const GONE: Duration = Duration::from_secs(10);
+
+impl Session {
+    pub(super) fn poll_cancel(&mut self, cx: &mut Poller<'_>) -> bool {
+        if let Some(cancelling) = &mut self.cancelling
+            && cancelling.request.as_mut().poll(cx).is_ready()
+        {
+            self.cancelling = None;
+            return true;
+        }
+        // One at a time: a second request for the same query would change nothing.
+        let Some(done) = self.place.handle.take_cancel() else {
+            return false;
+        };
+        match &self.link {
+            Link::Free => {}
+            Link::Waiting(_) => self.refuse_with(
+                &ErrorReply {
+                    severity: Severity::Error,
+                    sqlstate: SqlState::QUERY_CANCELED,
+                    message: "canceling statement due to user request".into(),
+                    detail: Some("The statement was waiting for a database connection.".into()),
+                    hint: None,
+                },
+                crate::error::Blame::Client,
+            ),
+            // It must not hit a command of ours that goes ahead of the client's: a little later, then.
+            Link::Leased(lease) if lease.fate() == Fate::Withhold => {
+                self.place.handle.put_back(done);
+                return false;
+            }
+            Link::Leased(_) => self.cancel_query(Some(done)),
+        }
+        true
+    }
+
+    /// Has the server cancel what it is doing for this client. Until the request has arrived, the server
+    /// is neither released nor given anything new to do.
+    pub(super) fn cancel_query(&mut self, done: Option<CancelDone>) {
+        let Link::Leased(lease) = &self.link else {
+            return;
+        };
+        if self.cancelling.is_none() && lease.ledger.owes() {
+            let target = Arc::clone(self.desk.target());
+            let key = lease.key.clone();
+            let peer = lease.peer;
+            self.cancelling = Some(Cancelling {
+                request: Box::pin(async move { target.manage.cancel(peer, &key).await }),
+                _done: done,
+            });
+        }
+    }
+
+    pub(super) fn phase_now(&self) -> Phase {
+        match &self.link {
+            Link::Free => Phase::Idle,
+            Link::Waiting(_) => Phase::Queued,
+            Link::Leased(lease) => {
+                let client_is_slow = !self.replies.cleared().is_empty()
+                    || self.core.is_mid_frame()
+                    || lease.ledger.is_copying_in();
+                match lease.ledger.owes() {
+                    true if !client_is_slow => Phase::Running,
+                    false if lease.ledger.is_idle() => Phase::Idle,
+                    true | false => Phase::Holding,
+                }
+            }
+        }
+    }
+
+    /// Nothing tells a client that waits for its last answer from one that is gone, until we write to it.
+    pub(super) fn may_be_gone(&self) -> bool {
+        self.presence == Presence::Silent && !self.said_goodbye()
+    }
+
+    pub(super) fn limit_of(&self, phase: Phase) -> Option<Duration> {
+        match phase {
+            Phase::Idle => Some(self.limits.idle_client_timeout),
+            Phase::Queued => None,
+            Phase::Running if self.may_be_gone() => Some(GONE),
+            Phase::Running => self.limits.query_timeout,
+            Phase::Holding => Some(self.limits.idle_in_transaction_timeout),
+        }
+    }
+
+    /// Keeps the timer at or before the limit that runs now; says what is due when it goes off.
+    pub(super) fn watch_time(&mut self, cx: &mut Poller<'_>, rounds: usize) -> Poll<Ending> {
+        let phase = self.phase_now();
+        // Whoever holds a server and moves is not frozen.
+        if phase != self.phase || (phase == Phase::Holding && rounds > 0) {
+            self.phase = phase;
+            self.phase_since = Instant::now();
+        }
+        loop {
+            if let Some(limit) = self.limit_of(self.phase) {
+                let due = tokio::time::Instant::from_std(self.phase_since + limit);
+                if due < self.timer.deadline() {
+                    self.timer.as_mut().reset(due);
+                    self.asleep.timer = false;
+                }
+            }
+            // It is set already, and it was not what woke us.
+            if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
+                return Poll::Pending;
+            }
+            if self.timer.as_mut().poll(cx).is_pending() {
+                self.asleep.timer = true;
+                return Poll::Pending;
+            }
+            if let Some(ending) = self.overdue() {
+                return Poll::Ready(ending);
+            }
+        }
+    }
+
+    /// The timer went off, perhaps early: what is due, if anything; else it is set anew.
+    pub(super) fn overdue(&mut self) -> Option<Ending> {
+        let waited = self.phase_since.elapsed();
+        let next = match self.limit_of(self.phase) {
+            Some(limit) if waited >= limit => match self.phase {
+                Phase::Idle => return Some(Ending::IdleClient(limit)),
+                Phase::Holding => return Some(Ending::IdleInTransaction(limit)),
+                Phase::Running if self.may_be_gone() => return Some(Ending::Vanished),
+                Phase::Queued | Phase::Running => {
+                    self.stop_query(limit);
+                    limit
+                }
+            },
+            Some(limit) => limit - waited,
+            None => self.limits.idle_client_timeout,
+        };
+        self.timer
+            .as_mut()
+            .reset(tokio::time::Instant::now() + next);
+        None
+    }
+
+    /// The query has run for too long: it is cancelled, and the client told by whom.
+    pub(super) fn stop_query(&mut self, limit: Duration) {
+        if let Link::Leased(lease) = &self.link
+            && lease.replies.at_boundary()
+        {
+            let mut notice = Vec::new();
+            put_notice(
+                &mut notice,
+                &format!(
+                    "Weir cancels the query: it has run for {limit:?}, the most that pool.query_timeout allows"
+                ),
+            );
+            self.replies.insert(&notice);
+        }
+        self.phase_since = Instant::now();
+        self.cancel_query(None);
+        self.place.handle.wake();
+    }
+}
+
+fn put_notice(out: &mut Vec<u8>, message: &str) {
+    put(out, backend::NOTICE_RESPONSE, |body| {
+        for (code, text) in [
+            (b'S', "WARNING"),
+            (b'V', "WARNING"),
+            (b'C', "01000"),
+            (b'M', message),
+        ] {
+            body.push(code);
+            put_cstr(body, text.as_bytes());
+        }
+        body.push(0);
+    });
+}

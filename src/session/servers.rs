@@ -1,0 +1,231 @@
+//! How a session comes to a server, and how the server is given back.
+//!
+//! Knows what must be made so on a server before the client's own messages, and what must hold before another
+//! may have it. Moves no bytes.
+
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
+
+use super::context::Unflushed;
+use super::core::{Before, Owner, Sequences};
+use super::ending::{Ending, NoServer};
+use super::pump::Moved;
+use super::{Lease, Link, Presence, STRANGER, Session};
+use crate::error::ToClient;
+use crate::pool::BorrowError;
+use crate::protocol::reply::ErrorReply;
+use crate::server::ledger::{Asker, Owed};
+use crate::server::settings::Change;
+use crate::server::{ConnectError, Settings};
+
+impl Session {
+    pub(super) fn borrow(&mut self) {
+        self.entry.meters.borrows.increment(1);
+        if let Some(lease) = self.desk.try_borrow(self.entry.pool) {
+            self.entry.meters.borrow_seconds.record(Duration::ZERO);
+            return self.leased(lease);
+        }
+        match self.desk.borrow(self.entry.pool) {
+            Ok(waiting) => self.link = Link::Waiting(Box::new(waiting)),
+            Err(error) => self.refuse(&error),
+        }
+    }
+
+    pub(super) fn poll_queue(&mut self, cx: &mut Poller<'_>) -> Moved {
+        let Link::Waiting(waiting) = &mut self.link else {
+            return Ok(false);
+        };
+        let Poll::Ready(outcome) = std::pin::Pin::new(&mut **waiting).poll(cx) else {
+            return Ok(false);
+        };
+        let waited = waiting.waited();
+        match outcome {
+            Ok(lease) => {
+                self.entry.meters.borrow_seconds.record(waited);
+                self.leased(lease);
+            }
+            Err(error) => self.refuse(&error),
+        }
+        Ok(true)
+    }
+
+    /// A server is there: our own messages to it come first.
+    pub(super) fn leased(&mut self, mut lease: Lease) {
+        self.prologue.clear();
+        self.asleep.server = false;
+        let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
+        self.replies.append(&std::mem::take(&mut lease.unread));
+        let mut before = self.before(&lease);
+        if change == Change::Sent && before.unnamed == Owner::Self_ {
+            before.unnamed = Owner::Nobody;
+        }
+        self.core
+            .begin(before, &mut lease.ledger, &mut self.prologue);
+        self.link = Link::Leased(lease);
+        if change == Change::None {
+            self.tell_news();
+        }
+    }
+
+    /// What another session may have left on this server that DISCARD does not concern.
+    pub(super) fn before(&self, lease: &Lease) -> Before {
+        let me = self.number;
+        let unnamed = match lease.unnamed_of {
+            None => Owner::Nobody,
+            Some(owner) if owner == (me, self.core.unnamed_version()) => Owner::Self_,
+            Some(_) => Owner::Another,
+        };
+        let sequences = match lease.last_of {
+            last if last != me && self.entry.reads_sequences() => Sequences::OfAnother,
+            _ => Sequences::Own,
+        };
+        Before { unnamed, sequences }
+    }
+
+    /// The unit gets no server: an error, and the session lives on.
+    pub(super) fn refuse(&mut self, error: &BorrowError<Arc<ConnectError>>) {
+        let refusal = NoServer {
+            error,
+            target: &self.entry.target_name,
+        };
+        let reply = refusal.to_reply();
+        tracing::info!(sqlstate = %reply.sqlstate, message = %reply.message, "no server for a unit");
+        self.refuse_with(&reply, refusal.blame());
+    }
+
+    pub(super) fn refuse_with(&mut self, reply: &ErrorReply, blame: crate::error::Blame) {
+        self.context.clients.error(reply.sqlstate, blame);
+        self.link = Link::Free;
+        let mut answer = Vec::new();
+        self.core.refuse(self.requests.raw(), reply, &mut answer);
+        self.replies.insert(&answer);
+    }
+
+    /// Releases the server as soon as nothing speaks against it; ends a session that is over.
+    pub(super) fn settle(&mut self) -> Moved {
+        if self.context.is_closing() {
+            return Err(Ending::Draining);
+        }
+        let released = self.may_release() && self.release();
+        let quiet = match &self.link {
+            Link::Free => self.core.is_quiet(),
+            Link::Waiting(_) => false,
+            Link::Leased(lease) => lease.ledger.is_idle() && !self.core.is_mid_frame(),
+        };
+        if self.presence != Presence::Here && self.is_worked_off() {
+            return Err(Ending::Vanished);
+        }
+        if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
+            if self.context.is_draining() {
+                return Err(Ending::Draining);
+            }
+            if let Some(limit) = self.limits.client_lifetime
+                && self.born.elapsed() >= limit
+            {
+                return Err(Ending::Lifetime(limit));
+            }
+        }
+        Ok(released)
+    }
+
+    /// Whether everything that a client sent before it fell silent has been carried out, as far as it can be.
+    pub(super) fn is_worked_off(&self) -> bool {
+        match &self.link {
+            Link::Free => self.replies.is_empty(),
+            // What has not begun is not begun for somebody who may be gone.
+            Link::Waiting(_) => !self.said_goodbye(),
+            Link::Leased(lease) => {
+                let cut_off = lease.ledger.is_copying_in() || self.core.is_mid_frame();
+                self.requests.cleared().is_empty()
+                    && self.replies.cleared().is_empty()
+                    && (cut_off || !lease.ledger.owes())
+            }
+        }
+    }
+
+    pub(super) fn may_release(&self) -> bool {
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        self.core.may_release(&lease.ledger)
+            && self.requests.cleared().is_empty()
+            && self.prologue.is_empty()
+            && self.replies.raw().is_empty()
+            && lease.replies.at_boundary()
+            && self.cancelling.is_none()
+            && !self.server_fatal
+            && !lease.flush_due
+    }
+
+    pub(super) fn release(&mut self) -> bool {
+        let unflushed = self.replies.cleared().len();
+        if unflushed > 0 {
+            if !Unflushed::has_room(&self.context, unflushed) {
+                return false;
+            }
+            self.unflushed.set(&self.context, unflushed);
+        }
+        self.entry.meters.transactions.increment(1);
+        if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
+            lease.last_of = self.number;
+            match self.core.unnamed_owner() {
+                Owner::Nobody => lease.unnamed_of = None,
+                Owner::Self_ => {
+                    lease.unnamed_of = Some((self.number, self.core.unnamed_version()));
+                }
+                Owner::Another => lease.unnamed_of = Some(STRANGER),
+            }
+            if self.core.reads_sequences() {
+                self.entry.note_sequences();
+            }
+            if lease.is_clean() {
+                lease.release();
+            } else {
+                drop(lease);
+            }
+        }
+        true
+    }
+
+    pub(super) fn note_pins(&mut self) {
+        let pins = self.core.pins();
+        if pins == self.counted_pins {
+            return;
+        }
+        for reason in pins.since(self.counted_pins) {
+            self.entry.meters.pinned(reason.as_str());
+            tracing::info!(
+                reason = reason.as_str(),
+                pid = self.place.handle.key.pid,
+                database = %self.entry.database,
+                user = %self.entry.user,
+                "session pinned"
+            );
+        }
+        match (self.counted_pins.any(), pins.any()) {
+            (false, true) => self.entry.pinned(),
+            (true, false) => self.entry.unpinned(),
+            _ => {}
+        }
+        self.counted_pins = pins;
+    }
+}
+
+/// Makes the server have the client's settings, with a message ahead of the client's own.
+#[inline]
+pub(super) fn give_settings(
+    lease: &mut Lease,
+    settings: &Arc<Settings>,
+    prologue: &mut Vec<u8>,
+) -> Change {
+    if Arc::ptr_eq(&lease.applied, settings) {
+        return Change::None;
+    }
+    let change = settings.put_change(&lease.applied, prologue);
+    lease.applied = Arc::clone(settings);
+    if change == Change::Sent {
+        lease.ledger.send(Owed::Query, Asker::Weir);
+    }
+    change
+}
