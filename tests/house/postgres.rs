@@ -234,7 +234,10 @@ impl Postgres {
 
     /// Connections of clients to `database`, as `state` counted.
     pub fn connections(&self, database: &str) -> usize {
-        self.count_where(&format!("datname = '{database}'"))
+        // Autovacuum's workers have a database, too, and are nobody's connection.
+        self.count_where(&format!(
+            "datname = '{database}' AND backend_type = 'client backend'"
+        ))
     }
 
     /// Connections to `database` that work, or that sit in a transaction.
