@@ -5,8 +5,7 @@
 //!
 //! `slots` decides (pure), `Target` shares the decision among the workers under one lock, a `Desk` is
 //! one worker's counter where sessions borrow, and its janitor carries out what takes time.
-//! The lock is held for some tens of nanoseconds twice a transaction; for that price FIFO and the cap
-//! hold exactly, across all workers.
+//! The lock is taken twice a transaction; for that price FIFO and the cap hold exactly, across all workers.
 
 mod janitor;
 mod lease;
@@ -147,7 +146,8 @@ impl<M: Manage> Target<M> {
     }
 }
 
-/// What the janitor of a worker is asked to do. At most one job a connection: bounded by the cap.
+/// What the janitor of a worker is asked to do: at most one job a connection, and one `Watch` a queued client,
+/// so that the cap and `max_waiting` bound them.
 enum Job<M: Manage> {
     Open(PoolId),
     Clean(PoolId, Held<M::Connection>),

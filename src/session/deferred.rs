@@ -60,7 +60,6 @@ impl Deferred {
     }
 
     /// No server was to be had for a unit that the client then was told the error of.
-    /// `skip`: the unit has no Sync yet, what follows up to it is passed over.
     pub fn fail(&mut self) {
         if let Deferred::Begun(_) = self {
             *self = Deferred::Failed(Aftermath::Settled);

@@ -64,7 +64,7 @@ enum Presence {
 /// What the session is waiting for, as far as limits of time are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// For the client, which holds no server.
+    /// For the client, outside a transaction; it holds a server only if it is pinned.
     Idle,
     /// For a server; the queue keeps the time.
     Queued,
