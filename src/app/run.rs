@@ -28,30 +28,73 @@ pub fn run(config: Config, read: Reload) -> Result<(), StartError> {
         stage,
         http,
     } = build(config)?;
-    let threads = plans
-        .into_iter()
-        .map(start_worker)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(StartError::Thread)?;
-    announce(&shared);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StartError::Thread)?;
-    let reloader = Arc::new(Reloader::new(Arc::clone(&shared), read));
-    let outcome = runtime.block_on(attend(shared, stage, http, reloader, threads));
+    let runtime = super::worker::runtime().map_err(StartError::Thread)?;
+    let outcome = runtime.block_on(async {
+        let workers = Workers::start(plans)?;
+        announce(&shared);
+        let reloader = Arc::new(Reloader::new(Arc::clone(&shared), read));
+        attend(shared, stage, http, reloader, workers).await
+    });
     // A worker that does not end must not keep the process from ending.
     runtime.shutdown_background();
     outcome.map_err(StartError::Thread)
 }
 
+/// Those who serve the clients.
+enum Workers {
+    /// One alone needs no thread of its own. In a process of one thread the kernel also finds its files without
+    /// atomic operations, at each of a transaction's system calls.
+    Here(tokio::task::JoinHandle<()>),
+    Threads(Vec<JoinHandle<()>>),
+}
+
+impl Workers {
+    fn start(mut plans: Vec<Plan>) -> io::Result<Workers> {
+        if plans.len() == 1
+            && let Some(plan) = plans.pop()
+        {
+            return Ok(Workers::Here(tokio::task::spawn_local(async {
+                note_failure(plan.serve().await);
+            })));
+        }
+        plans
+            .into_iter()
+            .map(start_worker)
+            .collect::<Result<_, _>>()
+            .map(Workers::Threads)
+    }
+
+    /// Whether one of them has ended.
+    fn has_lost_one(&self) -> bool {
+        match self {
+            Workers::Here(task) => task.is_finished(),
+            Workers::Threads(threads) => threads.iter().any(JoinHandle::is_finished),
+        }
+    }
+
+    /// Waits for all of them. One that panicked has ended as well.
+    async fn join(self) {
+        match self {
+            Workers::Here(task) => drop(task.await),
+            Workers::Threads(threads) => {
+                let all = move || threads.into_iter().for_each(|thread| drop(thread.join()));
+                let _ = tokio::task::spawn_blocking(all).await;
+            }
+        }
+    }
+}
+
 fn start_worker(plan: Plan) -> io::Result<JoinHandle<()>> {
     let name = format!("weir-{}", plan.id.0);
-    std::thread::Builder::new().name(name).spawn(move || {
-        if let Err(error) = plan.run() {
-            tracing::error!(%error, "a worker could not run");
-        }
-    })
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || note_failure(plan.run()))
+}
+
+fn note_failure(outcome: io::Result<()>) {
+    if let Err(error) = outcome {
+        tracing::error!(%error, "a worker could not run");
+    }
 }
 
 fn announce(shared: &Shared) {
@@ -69,13 +112,13 @@ fn announce(shared: &Shared) {
 /// How often the workers are looked after.
 const WORKER_CHECK: Duration = Duration::from_secs(1);
 
-/// The main thread: HTTP and signals.
+/// The main thread's own work: HTTP and signals.
 async fn attend(
     shared: Arc<Shared>,
     stage: watch::Sender<Stage>,
     http: std::net::TcpListener,
     reloader: Arc<Reloader>,
-    threads: Vec<JoinHandle<()>>,
+    workers: Workers,
 ) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(Arc::clone(&shared), Arc::clone(&reloader)));
     let (end_http, http_ends) = oneshot::channel::<()>();
@@ -95,13 +138,13 @@ async fn attend(
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             // Without one of its workers Weir would look healthy and refuse a share of its clients.
-            _ = tokio::time::sleep(WORKER_CHECK) => if threads.iter().any(JoinHandle::is_finished) {
+            _ = tokio::time::sleep(WORKER_CHECK) => if workers.has_lost_one() {
                 return Err(io::Error::other("a worker has ended; its log line says why"));
             },
         }
     }
     tokio::select! {
-        () = drain(&shared, &stage, threads) => tracing::info!("ended in order"),
+        () = drain(&shared, &stage, workers) => tracing::info!("ended in order"),
         () = again(&mut terminate, &mut interrupt) => tracing::warn!("ended at once by a second signal"),
     }
     let _ = end_http.send(());
@@ -117,7 +160,7 @@ async fn again(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// Unready at once; then no new clients; then those inside a transaction may finish it; then the end.
-async fn drain(shared: &Shared, stage: &watch::Sender<Stage>, threads: Vec<JoinHandle<()>>) {
+async fn drain(shared: &Shared, stage: &watch::Sender<Stage>, workers: Workers) {
     shared.drain();
     let (delay, timeout) = {
         let config = shared.config.load();
@@ -128,12 +171,7 @@ async fn drain(shared: &Shared, stage: &watch::Sender<Stage>, threads: Vec<JoinH
     stage.send_replace(Stage::Draining);
     // Those who are closed at the end are told why within the time, too.
     let last_words = (timeout / 10).min(Duration::from_secs(1));
-    let ended = tokio::task::spawn_blocking(move || {
-        for thread in threads {
-            // One that panicked has ended as well.
-            let _ = thread.join();
-        }
-    });
+    let ended = workers.join();
     tokio::pin!(ended);
     if tokio::time::timeout(timeout.saturating_sub(last_words), &mut ended)
         .await

@@ -1,4 +1,4 @@
-//! One worker thread: its event loop, its listeners, its sessions and its janitors.
+//! One worker: its event loop, its listeners, its sessions and its janitors.
 //!
 //! Knows how they belong together; what they do, the floors below know.
 
@@ -53,16 +53,21 @@ pub struct Plan {
     pub stage: watch::Receiver<Stage>,
 }
 
+/// An event loop for one thread.
+pub fn runtime() -> std::io::Result<tokio::runtime::LocalRuntime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default())
+}
+
 impl Plan {
-    /// The thread's whole life.
+    /// The whole life of a thread.
     pub fn run(self) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build_local(tokio::runtime::LocalOptions::default())?;
-        runtime.block_on(self.serve())
+        runtime()?.block_on(self.serve())
     }
 
-    async fn serve(mut self) -> std::io::Result<()> {
+    /// Serves clients until told to stop, and the last of them has left.
+    pub async fn serve(mut self) -> std::io::Result<()> {
         let workers = self.shared.workers.len();
         let sessions = Sessions::new(self.id, workers);
         let context = Context::new(

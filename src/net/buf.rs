@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use super::Stream;
 
@@ -81,6 +81,9 @@ impl Buf {
     pub fn sent(&mut self, count: usize) {
         debug_assert!(count <= self.cleared - self.start);
         self.start += count;
+        if self.start == self.end {
+            (self.start, self.cleared, self.end) = (0, 0, 0);
+        }
     }
 
     /// Takes the next `count` raw bytes out of the queue.
@@ -88,8 +91,8 @@ impl Buf {
     pub fn discard(&mut self, count: usize) {
         debug_assert!(count <= self.end - self.cleared);
         if self.start == self.cleared {
-            self.start += count;
-            self.cleared = self.start;
+            self.cleared += count;
+            self.sent(count);
         } else {
             self.data
                 .copy_within(self.cleared + count..self.end, self.cleared);
@@ -140,33 +143,23 @@ impl Buf {
     }
 
     fn resize(&mut self, bytes: usize) {
-        let mut data = vec![0; bytes].into_boxed_slice();
-        let held = self.data.get(self.start..self.end).unwrap_or_default();
-        if let Some(front) = data.get_mut(..held.len()) {
-            front.copy_from_slice(held);
-        }
-        self.cleared -= self.start;
-        self.end -= self.start;
-        self.start = 0;
-        self.data = data;
+        self.move_to(vec![0; bytes].into_boxed_slice());
     }
 
     /// Gives up memory that holds nothing; what a long wait will keep is moved to memory of its size.
     #[inline]
     pub fn rest(&mut self, store: &BufferStore) {
-        if self.data.is_empty() || (!self.is_empty() && self.data.len() < BUFFER_BYTES) {
+        if self.data.is_empty() {
             return;
         }
-        if !self.is_empty() {
-            if self.len() * 2 < self.data.len() {
-                let large = std::mem::take(&mut self.data);
-                self.adopt(&large);
-                store.put(large);
-            }
-            return;
+        if self.is_empty() {
+            store.put(std::mem::take(&mut self.data));
+            (self.start, self.cleared, self.end) = (0, 0, 0);
+        } else if self.data.len() >= BUFFER_BYTES && self.len() * 2 < self.data.len() {
+            let large = std::mem::take(&mut self.data);
+            self.adopt(&large);
+            store.put(large);
         }
-        store.put(std::mem::take(&mut self.data));
-        (self.start, self.cleared, self.end) = (0, 0, 0);
     }
 
     /// Takes over the held part of memory that is about to go.
@@ -184,6 +177,12 @@ impl Buf {
         self.data.len() < BUFFER_BYTES || self.len() < self.data.len()
     }
 
+    /// Whether its memory is filled to the end.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.end == self.data.len()
+    }
+
     /// Reads once into the free part; 0 is the end of the stream.
     #[inline]
     pub fn poll_fill(
@@ -192,31 +191,35 @@ impl Buf {
         store: &BufferStore,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.is_empty() {
-            (self.start, self.cleared, self.end) = (0, 0, 0);
-        }
         if self.data.len() < BUFFER_BYTES {
-            let small = std::mem::replace(&mut self.data, store.take());
-            let held = self.start..self.end;
-            self.data
-                .get_mut(..held.len())
-                .unwrap_or_default()
-                .copy_from_slice(small.get(held).unwrap_or_default());
-            self.cleared -= self.start;
-            self.end -= self.start;
-            self.start = 0;
+            self.move_to(store.take());
         } else if self.end == self.data.len() && self.start > 0 {
             self.compact();
         }
         let room = self.data.get_mut(self.end..).unwrap_or_default();
-        let outcome = from.poll_read_into(cx, room);
-        if let Poll::Ready(Ok(count)) = outcome {
-            self.end += count;
-        } else {
-            self.rest(store);
+        match from.poll_read_into(cx, room) {
+            Poll::Ready(Ok(count)) => {
+                self.end += count;
+                Poll::Ready(Ok(count))
+            }
+            nothing => {
+                self.rest(store);
+                nothing
+            }
         }
-        let count = ready!(outcome)?;
-        Poll::Ready(Ok(count))
+    }
+
+    /// Takes what it holds along to another memory, which is larger.
+    #[inline]
+    fn move_to(&mut self, memory: Box<[u8]>) {
+        let before = std::mem::replace(&mut self.data, memory);
+        let held = before.get(self.start..self.end).unwrap_or_default();
+        if let Some(front) = self.data.get_mut(..held.len()) {
+            front.copy_from_slice(held);
+        }
+        self.cleared -= self.start;
+        self.end -= self.start;
+        self.start = 0;
     }
 }
 

@@ -256,8 +256,14 @@ impl Ledger {
     /// Where an answer to what is owed next goes.
     #[inline]
     pub fn fate(&self) -> Fate {
-        let mut entries = self.entries.iter();
-        match entries.find(|entry| entry.owed != Owed::CopyEnd) {
+        let next = match self.entries.front() {
+            Some(entry) if entry.owed == Owed::CopyEnd => {
+                let mut entries = self.entries.iter();
+                entries.find(|entry| entry.owed != Owed::CopyEnd)
+            }
+            first => first,
+        };
+        match next {
             Some(entry) if entry.asker == Asker::Weir => Fate::Withhold,
             _ => Fate::Forward,
         }

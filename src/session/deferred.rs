@@ -10,7 +10,7 @@ use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_command_complete, put_ready_for_query,
 };
 use crate::protocol::tag::{backend, frontend};
-use crate::sql::{Boundary, boundary};
+use crate::sql::{Boundary, boundary, may_be_boundary};
 
 /// Where the client is, as far as no server is concerned.
 #[derive(Debug, Default)]
@@ -98,6 +98,11 @@ impl Deferred {
     fn query(&mut self, frame: &[u8], body: &[u8], out: &mut Vec<u8>) -> Outcome {
         if let Deferred::Failed(Aftermath::Skipping) = self {
             return Outcome::Done;
+        }
+        if let Deferred::Outside = self
+            && !may_be_boundary(body)
+        {
+            return Outcome::NeedsServer;
         }
         let text = split_cstr(body).map(|(text, _)| text);
         match (&self, text.and_then(boundary)) {

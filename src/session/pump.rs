@@ -34,7 +34,12 @@ impl Session {
         let mut rounds = 0;
         loop {
             match self.round(cx) {
-                Ok(true) => rounds += 1,
+                Ok(true) => {
+                    rounds += 1;
+                    if self.is_at_rest() {
+                        break;
+                    }
+                }
                 Ok(false) => break,
                 Err(ending) => return Poll::Ready(ending),
             }
@@ -47,6 +52,24 @@ impl Session {
         self.requests.rest(&self.context.store);
         self.replies.rest(&self.context.store);
         self.watch_time(cx, rounds)
+    }
+
+    /// Whether another round would find nothing to do: nothing is in hand, and whoever may bring something has
+    /// promised to wake us.
+    #[inline]
+    fn is_at_rest(&self) -> bool {
+        let promised = match &self.link {
+            Link::Free => true,
+            Link::Waiting(_) => false,
+            Link::Leased(lease) => self.asleep.server && !lease.flush_due,
+        };
+        promised
+            && self.asleep.client
+            && self.requests.is_empty()
+            && self.replies.is_empty()
+            && self.prologue.is_empty()
+            && !self.flush_due
+            && self.cancelling.is_none()
     }
 
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
@@ -68,24 +91,32 @@ impl Session {
         if self.asleep.client || self.presence != Presence::Here || !self.wants_requests() {
             return Ok(false);
         }
-        match self
-            .requests
-            .poll_fill(&mut self.client, &self.context.store, cx)
-        {
-            Poll::Pending => {
-                self.asleep.client = true;
-                Ok(false)
-            }
-            Poll::Ready(Ok(0)) => {
-                self.presence = Presence::Silent;
-                Ok(true)
-            }
-            Poll::Ready(Err(_)) => self.deafened(),
-            Poll::Ready(Ok(count)) => {
-                self.entry.meters.received.increment(count as u64);
-                Ok(true)
+        let mut moved = false;
+        // A read is followed by another at once: as a rule nothing more has come, and the client promises to wake us.
+        for _ in 0..2 {
+            match self
+                .requests
+                .poll_fill(&mut self.client, &self.context.store, cx)
+            {
+                Poll::Pending => {
+                    self.asleep.client = true;
+                    break;
+                }
+                Poll::Ready(Ok(0)) => {
+                    self.presence = Presence::Silent;
+                    return Ok(true);
+                }
+                Poll::Ready(Err(_)) => return self.deafened(),
+                Poll::Ready(Ok(count)) => {
+                    self.entry.meters.received.increment(count as u64);
+                    moved = true;
+                    if self.requests.is_full() {
+                        break;
+                    }
+                }
             }
         }
+        Ok(moved)
     }
 
     /// Whether more of the client is to be read: what came before must be on its way, and there must be room.

@@ -2,6 +2,7 @@
 //!
 //! Knows the statements and functions of PostgreSQL that do so; not what Weir makes of it.
 
+use super::harmless::is_harmless;
 use super::lexer::{Lexer, Token};
 
 /// A set of things that a text may do to its session.
@@ -140,6 +141,14 @@ impl Scanner {
 
 /// The effects of one whole text.
 pub fn effects(text: &[u8]) -> Effects {
+    if is_harmless(text) {
+        return Effects::NONE;
+    }
+    scanned(text)
+}
+
+/// The effects of one whole text, the long way.
+pub(super) fn scanned(text: &[u8]) -> Effects {
     let mut scanner = Scanner::default();
     scanner.feed(text);
     scanner.finish()

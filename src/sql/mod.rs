@@ -4,8 +4,9 @@
 //! not sure. Knows nothing of connections, of protocol messages or of what follows from the answer.
 
 pub mod effect;
+mod harmless;
 pub mod lexer;
 pub mod transaction;
 
 pub use effect::{Effects, Scanner};
-pub use transaction::{Boundary, boundary};
+pub use transaction::{Boundary, boundary, may_be_boundary};

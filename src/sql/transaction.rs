@@ -18,7 +18,7 @@ const LONGEST_BYTES: usize = 96;
 ///
 /// Not recognised: READ WRITE and SERIALIZABLE, which a standby refuses; DEFERRABLE; AND CHAIN; comments.
 pub fn boundary(text: &[u8]) -> Option<Boundary> {
-    if text.len() > LONGEST_BYTES || !may_begin_one(text) {
+    if text.len() > LONGEST_BYTES || !may_be_boundary(text) {
         return None;
     }
     let text = std::str::from_utf8(text).ok()?.trim_ascii();
@@ -45,7 +45,7 @@ pub fn boundary(text: &[u8]) -> Option<Boundary> {
 }
 
 /// A quick look at the first word: nearly every statement is told by it to be none of these.
-fn may_begin_one(text: &[u8]) -> bool {
+pub fn may_be_boundary(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     let starts = |word: &[u8]| {
         let start = text.get(..word.len());

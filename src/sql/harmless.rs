@@ -1,0 +1,250 @@
+//! The fast way out: texts that are plainly harmless, told in a few instructions a byte.
+//!
+//! Knows single statements that read or write rows and name nothing that could change their session. Whatever
+//! it does not recognise is left to the scanner; it says yes only where the scanner would find nothing.
+
+/// Whether a text is one SELECT, INSERT, UPDATE, DELETE, WITH or VALUES, with no word in it that matters.
+pub fn is_harmless(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    let end = run_end(text, 0, WORD);
+    text.get(..end).is_some_and(is_harmless_lead) && is_harmless_from(text, end)
+}
+
+const BLANK: u8 = 1;
+const WORD: u8 = 1 << 1;
+const DIGIT: u8 = 1 << 2;
+/// Operators, brackets and the like: bytes that begin nothing longer.
+const SIGN: u8 = 1 << 3;
+
+/// What each byte may be part of; 0: it takes the scanner to tell.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b' ' | b'\t' | b'\n' | b'\r' => BLANK,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => WORD,
+            b'0'..=b'9' => WORD | DIGIT,
+            b'(' | b')' | b'*' | b',' | b'.' | b'=' | b'<' | b'>' | b'+' | b'%' | b'[' | b']'
+            | b'!' | b'|' | b':' | b'?' | b'~' | b'@' | b'#' | b'^' => SIGN,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    classes
+};
+
+#[inline(always)]
+fn class(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+/// Where the bytes of a class that stand at `at` end.
+#[inline(always)]
+fn run_end(text: &[u8], at: usize, wanted: u8) -> usize {
+    let rest = text.get(at..).unwrap_or_default();
+    let run = rest.iter().position(|&byte| class(byte) & wanted == 0);
+    run.map_or(text.len(), |run| at + run)
+}
+
+#[inline]
+fn is_harmless_lead(word: &[u8]) -> bool {
+    const LEADS: [&[u8]; 6] = [
+        b"select", b"insert", b"update", b"delete", b"with", b"values",
+    ];
+    LEADS.iter().any(|lead| word.eq_ignore_ascii_case(lead))
+}
+
+fn is_harmless_from(text: &[u8], mut at: usize) -> bool {
+    while let Some(&byte) = text.get(at) {
+        let kind = class(byte);
+        if kind & (BLANK | SIGN) != 0 {
+            at += 1;
+        } else if kind & DIGIT != 0 {
+            // Letters may follow, as in 1e5: what they are is told as if they stood alone, to be safe.
+            at = run_end(text, at, DIGIT);
+        } else if kind & WORD != 0 {
+            let end = run_end(text, at + 1, WORD);
+            if !is_harmless_word(text, at, end) {
+                return false;
+            }
+            at = end;
+        } else {
+            match behind_opening(byte, text, at + 1) {
+                Some(behind) => at = behind,
+                None => return false,
+            }
+        }
+    }
+    true
+}
+
+#[inline(always)]
+fn is_harmless_word(text: &[u8], at: usize, end: usize) -> bool {
+    // E'', U&'' and their like have rules of their own.
+    let is_prefix = end - at == 1 && matches!(text.get(end), Some(b'\'' | b'&'));
+    !is_prefix && !matters(text.get(at..end).unwrap_or_default())
+}
+
+/// Where the text goes on behind a byte that may open something longer; `None` where it takes the scanner to tell.
+#[inline(never)]
+fn behind_opening(byte: u8, text: &[u8], at: usize) -> Option<usize> {
+    let next = text.get(at);
+    match byte {
+        b'\'' => behind_literal(text, at),
+        b'"' => behind_quoted(text, at),
+        b'$' if next.is_some_and(u8::is_ascii_digit) => Some(at),
+        b'-' if next != Some(&b'-') => Some(at),
+        b'/' if next != Some(&b'*') => Some(at),
+        b';' => {
+            let rest = text.get(at..)?;
+            rest.trim_ascii().is_empty().then_some(text.len())
+        }
+        _ => None,
+    }
+}
+
+/// Behind a string constant, if it ends and holds no backslash.
+fn behind_literal(text: &[u8], at: usize) -> Option<usize> {
+    let inside = text.get(at..)?;
+    let end = inside
+        .iter()
+        .position(|&byte| byte == b'\'' || byte == b'\\')?;
+    (inside.get(end) == Some(&b'\'')).then_some(at + end + 1)
+}
+
+/// Behind a quoted name, if it is plain and doesn't matter.
+fn behind_quoted(text: &[u8], at: usize) -> Option<usize> {
+    let inside = text.get(at..)?;
+    let end = inside.iter().position(|&byte| byte == b'"')?;
+    let name = inside.get(..end)?;
+    let plain = inside.get(end + 1) != Some(&b'"') && !matters(name);
+    plain.then_some(at + end + 1)
+}
+
+/// Words that matter wherever they stand, in lower case.
+const WHOLE: [&[u8]; 10] = [
+    b"temp",
+    b"temporary",
+    b"set_config",
+    b"currval",
+    b"lastval",
+    b"nextval",
+    b"setval",
+    b"setseed",
+    b"connectby",
+    b"xpath_table",
+];
+
+/// Beginnings of such words.
+const STARTS: [&[u8]; 10] = [
+    b"pg_",
+    b"dblink",
+    b"query_to_xml",
+    b"cursor_to_xml",
+    b"table_to_xml",
+    b"schema_to_xml",
+    b"database_to_xml",
+    b"ts_stat",
+    b"ts_rewrite",
+    b"crosstab",
+];
+
+/// By first letter, the second letters of words that matter, a bit each.
+static SECOND_LETTERS: [u32; 32] = {
+    let mut letters = [0; 32];
+    let mut place = 0;
+    while place < WHOLE.len() {
+        letters[(WHOLE[place][0] & 31) as usize] |= 1 << (WHOLE[place][1] & 31);
+        letters[(STARTS[place][0] & 31) as usize] |= 1 << (STARTS[place][1] & 31);
+        place += 1;
+    }
+    letters
+};
+
+/// Whether a word is one of those; two letters tell that most are not.
+#[inline(always)]
+fn matters(word: &[u8]) -> bool {
+    let (Some(first), Some(second)) = (word.first(), word.get(1)) else {
+        return false;
+    };
+    let letters = SECOND_LETTERS.get(usize::from(first & 31));
+    letters.is_some_and(|letters| letters >> (second & 31) & 1 != 0) && is_listed(word)
+}
+
+#[cold]
+fn is_listed(word: &[u8]) -> bool {
+    let first = word.first().map(|letter| letter & 31);
+    let alike = |known: &&&[u8]| known.first().map(|letter| letter & 31) == first;
+    let starts = |start: &&[u8]| {
+        let beginning = word.get(..start.len());
+        beginning.is_some_and(|beginning| beginning.eq_ignore_ascii_case(start))
+    };
+    let whole = |whole: &&[u8]| word.eq_ignore_ascii_case(whole);
+    WHOLE.iter().filter(alike).any(whole) || STARTS.iter().filter(alike).any(starts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::effect::{Effects, scanned};
+    use proptest::prelude::*;
+
+    #[test]
+    fn plain_statements_are_harmless() {
+        let texts = [
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 12345;",
+            " select 1",
+            "INSERT INTO \"Orders\" (\"id\", name) VALUES ($1, 'it''s') RETURNING id",
+            "UPDATE t SET a = a + 1 WHERE b IN (1, 2e5) AND c <> '' ; ",
+            "WITH x AS (SELECT template, seconds FROM t) SELECT count(*) FROM x",
+            "VALUES (1), (-2), (3 / 4)",
+            "SELECT 'SET x' || 'LISTEN y'",
+        ];
+        for text in texts {
+            assert!(is_harmless(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn whatever_may_matter_is_left_to_the_scanner() {
+        let texts = [
+            "",
+            "SET x = 1",
+            "SELECT 1; SET x = 1",
+            "SELECT set_config('a', 'b', false)",
+            "SELECT \"Set_Config\"('a', 'b', false)",
+            "SELECT 1 INTO TEMP t",
+            "SELECT E'\\''",
+            "SELECT 1E'\\''",
+            "SELECT U&\"x\"",
+            "SELECT $a$ $a$",
+            "SELECT 1 -- x",
+            "SELECT /* x */ 1",
+            "SELECT 'a\\'",
+            "SELECT 'open",
+            "SELECT \"open",
+            "UPDATE pg_settings SET setting = 1",
+            "SELECT * FROM crosstabn('x')",
+        ];
+        for text in texts {
+            assert!(!is_harmless(text.as_bytes()), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_where_the_scanner_finds_something(pieces in prop::collection::vec(prop::sample::select(vec![
+            "SELECT", "insert", "WITH", "SET", "set_config", "pg_temp", "temp", "'", "''", "\"", "E'", "1e'", "\\", "$", "$a$",
+            "--", "/*", "*/", "\n", " ", ";", "(", "x", "é", "1", "u&", "U&'", "LISTEN", "currval", "lastval", "update",
+        ]), 0..12)) {
+            let text = pieces.concat();
+            let spaced = pieces.join(" ");
+            for text in [text, spaced] {
+                if is_harmless(text.as_bytes()) {
+                    prop_assert_eq!(scanned(text.as_bytes()), Effects::NONE, "{}", text);
+                }
+            }
+        }
+    }
+}
