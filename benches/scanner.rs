@@ -41,10 +41,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("begin", "BEGIN"),
     ("set_local", "SET LOCAL statement_timeout = '5s'"),
     ("set", "SET statement_timeout TO '5s'"),
-    (
-        "set_config",
-        "SELECT set_config('app.tenant', '42', false)",
-    ),
+    ("set_config", "SELECT set_config('app.tenant', '42', false)"),
 ];
 
 const ROUND: Duration = Duration::from_millis(40);
@@ -72,11 +69,19 @@ fn main() -> ExitCode {
 
 /// The best of several rounds: whatever else the machine does only adds to one.
 fn table() {
-    println!("{:<12} {:>6} {:>9} {:>9}", "statement", "bytes", "ns", "bytes/ns");
+    println!(
+        "{:<12} {:>6} {:>9} {:>9}",
+        "statement", "bytes", "ns", "bytes/ns"
+    );
     for (name, text) in STATEMENTS {
-        let best = (0..ROUNDS).map(|_| nanoseconds(text)).fold(f64::MAX, f64::min);
+        let best = (0..ROUNDS)
+            .map(|_| nanoseconds(text))
+            .fold(f64::MAX, f64::min);
         let bytes = text.len();
-        println!("{name:<12} {bytes:>6} {best:>9.1} {:>9.2}", bytes as f64 / best);
+        println!(
+            "{name:<12} {bytes:>6} {best:>9.1} {:>9.2}",
+            bytes as f64 / best
+        );
     }
 }
 
