@@ -63,6 +63,10 @@ impl Database {
                 }
             },
             (Step::Options, Token::Word(word)) => self.option(word, report),
+            // Names of options are names like any other.
+            (Step::Options, Token::Quoted(name)) if self.verb == Verb::Create => Step::Option {
+                template: name == b"template",
+            },
             (Step::Option { template }, Token::Sign(b'=')) => Step::Option { template },
             (Step::Option { template }, _) => {
                 if template {

@@ -280,12 +280,13 @@ fn effects_of_settings() {
 
 #[test]
 fn databases_that_must_be_left_alone() {
-    let cases: [(&str, &[&str]); 12] = [
+    let cases: [(&str, &[&str]); 13] = [
         ("CREATE DATABASE a", &["template1"]),
         ("CREATE DATABASE template", &["template1"]),
         ("CREATE DATABASE a WITH TEMPLATE = B", &["b"]),
         ("CREATE DATABASE a OWNER template TEMPLATE \"B\"", &["B"]),
         ("CREATE DATABASE a CONNECTION LIMIT -1 TEMPLATE 'b'", &["b"]),
+        ("CREATE DATABASE a \"owner\" b \"template\" c", &["c"]),
         ("CREATE DATABASE a TEMPLATE DEFAULT", &["template1"]),
         ("CREATE DATABASE a TEMPLATE e'\\x61'", &[]),
         ("DROP DATABASE A", &["a"]),
