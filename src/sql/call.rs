@@ -4,6 +4,7 @@
 
 use super::effect::Effects;
 use super::lexer::Token;
+use super::name::Name;
 use super::report::{Act, Report};
 use super::setting::names_temporary;
 
@@ -11,7 +12,7 @@ use super::setting::names_temporary;
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     step: Step,
-    name: Vec<u8>,
+    name: Name,
     value: Value,
     /// Open brackets inside the second argument.
     depth: u32,
@@ -45,7 +46,7 @@ impl Call {
     pub(super) fn new() -> Call {
         Call {
             step: Step::Open,
-            name: Vec::new(),
+            name: Name::new(),
             value: Value::Nothing,
             depth: 0,
         }
@@ -59,7 +60,7 @@ impl Call {
         self.step = match (self.step, token) {
             (Step::Open, Token::Sign(b'(')) => Step::Name,
             (Step::Name, Token::Literal(Some(name))) => {
-                self.name.extend_from_slice(name);
+                self.name = Name::of(name);
                 Step::BehindName
             }
             (Step::BehindName, Token::Sign(b',')) => Step::Value,
@@ -114,13 +115,13 @@ impl Call {
     }
 
     fn commit(&mut self, report: &mut Report) -> Step {
-        report.setting(&self.name, Act::Set);
+        report.setting(self.name.as_slice(), Act::Set);
         self.judge_path(report);
         Step::Done
     }
 
     fn judge_path(&self, report: &mut Report) {
-        if !self.name.eq_ignore_ascii_case(b"search_path") {
+        if !self.name.as_slice().eq_ignore_ascii_case(b"search_path") {
             return;
         }
         match self.value {

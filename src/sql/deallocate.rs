@@ -3,7 +3,7 @@
 //! Knows its grammar; not which names are given to statements, nor that reserved words can't be.
 
 use super::lexer::{Lexer, Token};
-use super::report::IDENTIFIER_BYTES;
+use super::name::IDENTIFIER_BYTES;
 
 /// What a DEALLOCATE gives up.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,12 @@
 //!
 //! Knows where words, strings, quoted names and comments begin and end; not what they say.
 
+mod bytes;
+
+use bytes::{
+    Class, class, continues_word, folded, is_blank, is_newline, is_plain_text, skip, starts_word,
+};
+
 /// Longer words can't be a keyword or a function that matters; what is kept of them is their start.
 const WORD_BYTES: usize = 64;
 /// Nearly all words are this short.
@@ -108,66 +114,6 @@ impl Default for Lexer {
     }
 }
 
-const fn starts_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
-}
-
-const fn continues_word(byte: u8) -> bool {
-    starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
-}
-
-/// Inside `'...'`: neither its end nor what may escape it.
-const fn is_plain_text(byte: u8) -> bool {
-    byte != b'\'' && byte != b'\\'
-}
-
-/// What is behind the bytes of a kind at the front.
-#[inline]
-fn skip(bytes: &[u8], kind: impl Fn(u8) -> bool) -> &[u8] {
-    let run = bytes.iter().position(|&byte| !kind(byte));
-    run.and_then(|run| bytes.get(run..)).unwrap_or_default()
-}
-
-/// Sends a word in lower case, cut after so many bytes.
-#[inline]
-fn send_lower<const BYTES: usize>(word: &[u8], sink: &mut impl Sink) {
-    let mut lower = [0; BYTES];
-    let kept = word.get(..word.len().min(BYTES)).unwrap_or_default();
-    for (to, from) in lower.iter_mut().zip(kept) {
-        *to = from.to_ascii_lowercase();
-    }
-    sink.token(Token::Word(lower.get(..kept.len()).unwrap_or_default()));
-}
-
-/// What may begin with a byte.
-enum Class {
-    Blank,
-    Word,
-    Digit,
-    /// A string, a quoted name, a comment, a dollar quote; or a sign after all.
-    Opening,
-    Sign,
-}
-
-#[inline]
-const fn class(byte: u8) -> Class {
-    match byte {
-        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Class::Blank,
-        b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => Class::Word,
-        b'0'..=b'9' => Class::Digit,
-        b'\'' | b'"' | b'-' | b'/' | b'$' => Class::Opening,
-        _ => Class::Sign,
-    }
-}
-
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
-}
-
-const fn is_newline(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
-}
-
 impl Lexer {
     /// Reads on; every token completed in `bytes` goes to `sink`.
     #[inline]
@@ -186,10 +132,7 @@ impl Lexer {
                         sink.token(Token::Sign(byte));
                         skip(rest, |byte| byte.is_ascii_digit())
                     }
-                    Class::Opening => {
-                        self.fresh(byte, sink);
-                        behind
-                    }
+                    Class::Opening => self.opening(byte, behind, sink),
                 },
                 State::Text(Quote::Plain { backslash: false }) if is_plain_text(byte) => {
                     let behind = skip(rest, is_plain_text);
@@ -211,26 +154,63 @@ impl Lexer {
     /// A word that begins here; when all of it is here, it goes to `sink` without being kept.
     #[inline]
     fn word_at_once<'a>(&mut self, text: &'a [u8], sink: &mut impl Sink) -> &'a [u8] {
-        let behind = skip(text, continues_word);
-        let word = text.get(..text.len() - behind.len()).unwrap_or_default();
-        let prefix = word.len() == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
-        if behind.is_empty() || prefix {
-            self.word_bytes = 0;
-            for byte in word {
-                self.push(byte.to_ascii_lowercase());
+        let mut lower = [0; SHORT_BYTES];
+        let mut bytes = 0;
+        for (to, &from) in lower.iter_mut().zip(text) {
+            *to = folded(from);
+            if *to == 0 {
+                break;
             }
-            self.state = State::Word;
-            return behind;
+            bytes += 1;
         }
-        if word.len() > SHORT_BYTES {
-            send_lower::<WORD_BYTES>(word, sink);
-        } else {
-            send_lower::<SHORT_BYTES>(word, sink);
+        let word = lower.get(..bytes).unwrap_or_default();
+        let behind = text.get(bytes..).unwrap_or_default();
+        let prefix = bytes == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
+        if bytes == SHORT_BYTES || behind.is_empty() || prefix {
+            return self.keep_word(text);
         }
+        sink.token(Token::Word(word));
         behind
     }
 
-    /// The text has ended: the last token is completed.
+    /// What opens something; a string or a quoted name that is all here goes to `sink` without being kept.
+    #[inline]
+    fn opening<'a>(&mut self, byte: u8, text: &'a [u8], sink: &mut impl Sink) -> &'a [u8] {
+        let end = match byte {
+            b'\'' => skip(text, is_plain_text),
+            b'"' => skip(text, |byte| byte != b'"'),
+            _ => &[],
+        };
+        match end {
+            // Not if it might be the first of two, or is a backslash.
+            [first, next, ..] if *first == byte && *next != byte => {
+                let inside = text.get(..text.len() - end.len()).unwrap_or_default();
+                sink.token(if byte == b'"' {
+                    Token::Quoted(inside.get(..WORD_BYTES).unwrap_or(inside))
+                } else {
+                    let short = inside.len() <= WORD_BYTES;
+                    Token::Literal((short && sink.wants_text()).then_some(inside))
+                });
+                end.get(1..).unwrap_or_default()
+            }
+            _ => {
+                self.fresh(byte, sink);
+                text
+            }
+        }
+    }
+
+    /// A word that is long, or may go on in the next piece, or be the prefix of a string.
+    fn keep_word<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let behind = skip(text, continues_word);
+        let word = text.get(..text.len() - behind.len()).unwrap_or_default();
+        self.word_bytes = 0;
+        word.iter().for_each(|&byte| self.push(folded(byte)));
+        self.state = State::Word;
+        behind
+    }
+
+    /// The text has ended: the last token is completed. There is no going on.
     pub fn finish(&mut self, sink: &mut impl Sink) {
         self.step(b'\n', sink);
         if !matches!(
@@ -240,7 +220,6 @@ impl Lexer {
             // Unterminated: PostgreSQL refuses it, whatever it says.
             sink.token(Token::Unsure);
         }
-        *self = Lexer::default();
     }
 
     #[inline]
@@ -483,87 +462,4 @@ impl Lexer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tokens(text: &str) -> String {
-        let mut shown = Vec::new();
-        let mut lexer = Lexer::default();
-        let mut sink = |token: Token<'_>| {
-            shown.push(match token {
-                Token::Word(word) => String::from_utf8_lossy(word).into_owned(),
-                Token::Quoted(name) => format!("<{}>", String::from_utf8_lossy(name)),
-                Token::Literal(_) => "L".into(),
-                Token::Sign(sign) => (sign as char).into(),
-                Token::Unsure => "?".into(),
-            });
-        };
-        lexer.feed(text.as_bytes(), &mut sink);
-        lexer.finish(&mut sink);
-        shown.join(" ")
-    }
-
-    #[test]
-    fn the_rules_of_scan_l() {
-        let cases = [
-            ("SELECT 1", "select 1"),
-            ("a--b\nc", "a c"),
-            ("a-b", "a - b"),
-            ("1/2", "1 / 2"),
-            ("a/* x /* y */ z */b", "a b"),
-            ("a/*/b*/c", "a c"),
-            ("a/***/c", "a c"),
-            ("'it''s' x", "L x"),
-            ("'a\\\\' x", "L x"),
-            ("'a\\' x", "?"),
-            ("E'a\\' x' y", "L y"),
-            ("e'a'\n'b\\' x' y", "L L y"),
-            ("e'a' 'b' y", "L L y"),
-            ("e'a' --c\n'b' y", "L ?"),
-            ("\"a\"\"b\" x", "<a\"b> x"),
-            ("U&\"\\0041\"", "? <\\0041>"),
-            ("u&'x' y", "L y"),
-            ("u & x", "u & x"),
-            ("$$ ; ' $$ x", "L x"),
-            ("$a$ $b$ $a$ x", "L x"),
-            ("$a$ $a $a$ x", "L x"),
-            ("$a$ $$a$ x", "L x"),
-            ("$1 x", "$ 1 x"),
-            ("a$b$c x", "a$b$c x"),
-            ("SET x; y", "set x ; y"),
-            ("1e'a\\'b' x", "1 L x"),
-            ("'é\\n' x", "?"),
-            ("e'é\\' x", "?"),
-            ("'aé' x", "L x"),
-            ("$é\\$ x", "?"),
-            ("'open", "?"),
-            ("$a$ open", "?"),
-            ("/* open", "?"),
-            ("é x", "é x"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(tokens(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_text_may_come_in_pieces() {
-        let text = b"SELECT e'a\\'b' /* c */ $x$ d $x$ \"F\" g";
-        let whole = {
-            let mut seen = Vec::new();
-            let mut lexer = Lexer::default();
-            lexer.feed(text, &mut |token: Token<'_>| {
-                seen.push(format!("{token:?}"))
-            });
-            seen
-        };
-        for cut in 0..text.len() {
-            let mut seen = Vec::new();
-            let mut lexer = Lexer::default();
-            let mut sink = |token: Token<'_>| seen.push(format!("{token:?}"));
-            lexer.feed(&text[..cut], &mut sink);
-            lexer.feed(&text[cut..], &mut sink);
-            assert_eq!(seen, whole, "cut at {cut}");
-        }
-    }
-}
+mod tests;

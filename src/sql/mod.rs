@@ -8,6 +8,7 @@ mod database;
 pub mod deallocate;
 pub mod effect;
 pub mod lexer;
+mod name;
 pub mod report;
 pub mod scanner;
 mod setting;

@@ -3,12 +3,10 @@
 //! Knows PostgreSQL's rules for the names of settings; not how a text is read.
 
 use super::effect::Effects;
+use super::name::{IDENTIFIER_BYTES, NAME_BYTES};
 
 /// Names kept of one text. A text with more is nothing that an application sends.
 const SETTINGS: usize = 16;
-const NAME_BYTES: usize = 64;
-/// NAMEDATALEN - 1: PostgreSQL cuts a longer identifier.
-pub(super) const IDENTIFIER_BYTES: usize = 63;
 
 /// Effects, and names where there are any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

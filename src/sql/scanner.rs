@@ -24,11 +24,11 @@ impl Scanner {
         lexer.feed(text, statements);
     }
 
-    /// What all that was fed may do; the scanner is as new afterwards.
+    /// What all that was fed may do. A scanner is good for one text.
+    #[inline]
     pub fn finish(&mut self) -> Report {
-        let Scanner { lexer, statements } = self;
-        lexer.finish(statements);
-        std::mem::take(statements).conclude()
+        self.lexer.finish(&mut self.statements);
+        self.statements.conclude()
     }
 }
 
@@ -147,9 +147,9 @@ impl Statements {
         self.found.add(effects);
     }
 
-    fn conclude(mut self) -> Report {
+    fn conclude(&mut self) -> Report {
         self.end_statement();
-        let mut report = self.found;
+        let mut report = std::mem::take(&mut self.found);
         if self.count != 1 && report.effects.has(Effects::DISCARD_ALL) {
             report.effects = report.effects.without(Effects::DISCARD_ALL);
             report.add(Effects::DISCARD_IN_TEXT);
@@ -255,13 +255,13 @@ impl Statements {
 
     /// Those that give something up, and SET, which may.
     fn first_that_frees(&mut self, word: &[u8]) -> Lead {
-        self.undoing = Undoing::begin(word);
         self.watching = true;
+        if word == b"set" {
+            self.reading = Reading::Setting(Setting::new(setting::Verb::Set));
+            return Lead::Setting;
+        }
+        self.undoing = Undoing::begin(word);
         let (lead, effects) = match word {
-            b"set" => {
-                self.reading = Reading::Setting(Setting::new(setting::Verb::Set));
-                return Lead::Setting;
-            }
             b"reset" => {
                 self.reading = Reading::Setting(Setting::new(setting::Verb::Reset));
                 (Lead::Setting, Effects::NONE)
@@ -288,9 +288,10 @@ impl Statements {
         }
         match (self.lead, word) {
             (Lead::Select, b"pg_advisory_unlock_all" | b"pg_catalog") => {
-                self.undoing = Undoing::begin(b"select");
-                self.undoing.token(Token::Word(word));
-                self.watching = true;
+                self.may_undo(b"select", word);
+            }
+            (Lead::Setting, b"session") if !self.undoing.is_possible() => {
+                self.may_undo(b"set", word);
             }
             (Lead::Create, b"database") => self.database(database::Verb::Create),
             (Lead::Drop, b"database") => self.database(database::Verb::Drop),
@@ -301,6 +302,13 @@ impl Statements {
             (Lead::Discard, _) => self.add(Effects::DISCARD_IN_TEXT),
             _ => {}
         }
+    }
+
+    /// The first two words are those of a statement that only undoes.
+    fn may_undo(&mut self, first: &[u8], second: &[u8]) {
+        self.undoing = Undoing::begin(first);
+        self.undoing.token(Token::Word(second));
+        self.watching = true;
     }
 
     fn database(&mut self, verb: database::Verb) {

@@ -5,7 +5,8 @@
 
 use super::effect::Effects;
 use super::lexer::Token;
-use super::report::{Act, IDENTIFIER_BYTES, Report};
+use super::name::Name;
+use super::report::{Act, Report};
 
 /// One SET or RESET, behind its first word.
 #[derive(Clone, Debug)]
@@ -13,7 +14,7 @@ pub(super) struct Setting {
     verb: Verb,
     scope: Scope,
     step: Step,
-    name: Vec<u8>,
+    name: Name,
     /// A word that stands for the default here, besides DEFAULT.
     default: &'static [u8],
     path: Path,
@@ -62,7 +63,7 @@ impl Setting {
             verb,
             scope: Scope::Session,
             step: Step::Start,
-            name: Vec::new(),
+            name: Name::new(),
             default: b"default",
             path: Path::None,
         }
@@ -83,8 +84,8 @@ impl Setting {
     /// The statement has ended.
     pub(super) fn end(&mut self, report: &mut Report) {
         match (self.verb, self.step) {
-            (Verb::Reset, Step::Name) => report.setting(&self.name, Act::Reset),
-            (Verb::Set, Step::Keyword) if self.name == b"names" => {
+            (Verb::Reset, Step::Name) => report.setting(self.name.as_slice(), Act::Reset),
+            (Verb::Set, Step::Keyword) if self.name.as_slice() == b"names" => {
                 self.name_is(b"client_encoding");
                 self.commit(Act::Reset, report);
             }
@@ -100,11 +101,11 @@ impl Setting {
         );
         match (self.step, token) {
             (Step::Start, Token::Word(word)) => {
-                self.begin_name(word);
+                self.name = Name::identifier(word);
                 self.step = first_step(word);
             }
             (Step::Start, Token::Quoted(name)) => {
-                self.begin_name(name);
+                self.name = Name::identifier(name);
                 self.step = Step::Name;
             }
             (Step::Scope | Step::Keyword, _) if goes_on => {
@@ -112,7 +113,7 @@ impl Setting {
                 self.set(token, report);
             }
             (Step::Scope, _) => {
-                if self.name == b"local" {
+                if self.name.as_slice() == b"local" {
                     self.scope = Scope::Transaction;
                 }
                 self.step = Step::Start;
@@ -121,7 +122,10 @@ impl Setting {
             (Step::Keyword, _) => self.behind_keyword(token, report),
             (Step::Name, Token::Sign(b'.')) => self.step = Step::Dot,
             (Step::Name, Token::Sign(b'=') | Token::Word(b"to")) => self.values(),
-            (Step::Dot, Token::Word(part) | Token::Quoted(part)) => self.add_part(part),
+            (Step::Dot, Token::Word(part) | Token::Quoted(part)) => {
+                self.name.dotted(part);
+                self.step = Step::Name;
+            }
             (Step::Value, Token::Word(word)) if word == b"default" || word == self.default => {
                 self.commit(Act::Reset, report);
             }
@@ -182,12 +186,12 @@ impl Setting {
                 Step::Done
             }
             (Step::Start, Token::Word(name) | Token::Quoted(name)) => {
-                self.begin_name(name);
+                self.name = Name::identifier(name);
                 Step::Name
             }
             (Step::Name, Token::Sign(b'.')) => Step::Dot,
             (Step::Dot, Token::Word(part) | Token::Quoted(part)) => {
-                self.add_part(part);
+                self.name.dotted(part);
                 Step::Name
             }
             (Step::Name, Token::Word(word)) => {
@@ -203,32 +207,13 @@ impl Setting {
         };
     }
 
-    fn begin_name(&mut self, name: &[u8]) {
-        self.name.clear();
-        self.push(name);
-    }
-
     fn name_is(&mut self, name: &[u8]) {
-        self.begin_name(name);
-    }
-
-    fn add_part(&mut self, part: &[u8]) {
-        self.name.push(b'.');
-        self.push(part);
-        self.step = Step::Name;
-    }
-
-    fn push(&mut self, part: &[u8]) {
-        if part.len() > IDENTIFIER_BYTES {
-            // PostgreSQL will cut it, where depends on the encoding: a blank makes it a name that isn't told.
-            self.name.push(b' ');
-        }
-        self.name.extend_from_slice(part);
+        self.name = Name::of(name);
     }
 
     /// What follows are values.
     fn values(&mut self) {
-        if self.name.eq_ignore_ascii_case(b"search_path") {
+        if self.name.as_slice().eq_ignore_ascii_case(b"search_path") {
             self.path = Path::Some;
         }
         self.step = Step::Value;
@@ -237,7 +222,7 @@ impl Setting {
     fn commit(&mut self, act: Act, report: &mut Report) {
         self.step = Step::Done;
         if self.scope == Scope::Session {
-            report.setting(&self.name, act);
+            report.setting(self.name.as_slice(), act);
         }
     }
 

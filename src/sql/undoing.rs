@@ -35,7 +35,7 @@ const FORMS: [&[&[u8]]; 15] = [
 pub(super) struct Undoing {
     /// The forms that it may still be, one bit each.
     forms: u16,
-    seen: usize,
+    seen: u8,
 }
 
 impl Undoing {
@@ -63,18 +63,21 @@ impl Undoing {
 
     /// Whether the statement, now that it has ended, was one.
     pub(super) fn is_complete(self) -> bool {
-        self.remaining().any(|(_, form)| form.len() == self.seen)
+        self.is_possible()
+            && self
+                .remaining()
+                .any(|(_, form)| form.len() == usize::from(self.seen))
     }
 
     fn piece(&mut self, piece: &[u8]) {
         let mut forms = 0;
         for (bit, form) in self.remaining() {
-            if form.get(self.seen) == Some(&piece) {
+            if form.get(usize::from(self.seen)) == Some(&piece) {
                 forms |= bit;
             }
         }
         self.forms = forms;
-        self.seen += 1;
+        self.seen = self.seen.saturating_add(1);
     }
 
     fn remaining(self) -> impl Iterator<Item = (u16, &'static [&'static [u8]])> {

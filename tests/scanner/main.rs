@@ -205,12 +205,12 @@ fn is_named(name: &str, said: &Said, report: &Report) -> bool {
     let feared = kinds
         .clone()
         .any(|fact| fact.first().is_some_and(|kind| kind == "local"));
-    let last = kinds.filter_map(|fact| match fact.first()?.as_str() {
+    let mut last = kinds.filter_map(|fact| match fact.first()?.as_str() {
         "set" => Some((Act::Set, Effects::SETTING)),
         "reset" => Some((Act::Reset, Effects::RESETS)),
         _ => None,
     });
-    last.last().is_some_and(|(last, effect)| {
+    last.next_back().is_some_and(|(last, effect)| {
         (last == *act || feared && *act == Act::Set) && report.effects.has(effect)
     })
 }

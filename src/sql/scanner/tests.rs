@@ -1,7 +1,6 @@
 //! The scanner over tables of statements, and over random ones cut and disguised at random.
 
 use super::*;
-use crate::sql::report::Acts;
 use proptest::prelude::*;
 
 const NONE: Effects = Effects::NONE;
@@ -243,11 +242,10 @@ fn settings_and_their_names() {
 }
 
 fn settings(report: &Report) -> Vec<(String, Act)> {
-    let named = |acts: &Box<Acts>| {
-        let readable = |(name, act): &(Vec<u8>, Act)| (String::from_utf8_lossy(name).into(), *act);
-        acts.settings.iter().map(readable).collect()
-    };
-    report.acts.as_ref().map(named).unwrap_or_default()
+    let settings = report.acts.iter().flat_map(|acts| &acts.settings);
+    let readable =
+        |(name, act): &(Vec<u8>, Act)| (String::from_utf8_lossy(name).into_owned(), *act);
+    settings.map(readable).collect()
 }
 
 #[test]
@@ -411,7 +409,6 @@ proptest! {
         }
         scanner.feed(&text[from..]);
         prop_assert_eq!(scanner.finish(), report(&text));
-        prop_assert_eq!(scanner.finish(), Report::default());
     }
 
     #[test]
