@@ -56,13 +56,21 @@ impl Reason {
     }
 
     fn from(effects: Effects) -> impl Iterator<Item = Reason> {
+        const SETTING: Effects = Effects::SETTING
+            .with(Effects::UNSEEN_SETTING)
+            .with(Effects::RESETS)
+            .with(Effects::RESET_ALL)
+            .with(Effects::ROLE);
         const BY_EFFECT: [(Effects, Reason); 9] = [
-            (Effects::SETTING, Reason::Setting),
+            (SETTING, Reason::Setting),
             (Effects::PREPARE, Reason::SqlPrepare),
             (Effects::HELD_CURSOR, Reason::HeldCursor),
             (Effects::LISTEN, Reason::Listen),
-            (Effects::LOAD, Reason::Load),
-            (Effects::TEMPORARY, Reason::Temporary),
+            (Effects::LOAD.with(Effects::SEED), Reason::Load),
+            (
+                Effects::TEMPORARY.with(Effects::PATH_UNSEEN),
+                Reason::Temporary,
+            ),
             (Effects::ADVISORY_LOCK, Reason::AdvisoryLock),
             (Effects::ROUTINE, Reason::Routine),
             (Effects::UNSURE, Reason::Unsure),

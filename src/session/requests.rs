@@ -5,8 +5,7 @@
 
 use crate::protocol::frame::{BadLength, HEADER_BYTES, Head, split_cstr};
 use crate::protocol::tag::frontend;
-use crate::sql::effect::effects;
-use crate::sql::{Effects, Scanner};
+use crate::sql::{Effects, Scanner, effects};
 
 /// PostgreSQL's bound for messages that carry nothing to speak of (PQ_SMALL_MESSAGE_LIMIT).
 const SMALL_BYTES: usize = 10_000;
@@ -230,7 +229,7 @@ impl TextScan {
     pub fn end(&mut self) -> Effects {
         self.scanner
             .take()
-            .map_or(Effects::NONE, |mut scanner| scanner.finish())
+            .map_or(Effects::NONE, |mut scanner| scanner.finish().effects)
     }
 }
 

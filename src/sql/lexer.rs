@@ -2,24 +2,57 @@
 //!
 //! Knows where words, strings, quoted names and comments begin and end; not what they say.
 
+mod bytes;
+
+use bytes::{
+    Class, class, continues_word, folded, is_blank, is_newline, is_plain_text, skip, starts_word,
+};
+
 /// Longer words can't be a keyword or a function that matters; what is kept of them is their start.
 const WORD_BYTES: usize = 64;
-/// The same for words that need not be kept: no name that matters is longer.
+/// Nearly all words are this short.
 const SHORT_BYTES: usize = 32;
 
 /// A piece of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Token<'a> {
-    /// An unquoted word in lower case, cut after 32 bytes or more.
+    /// An unquoted word in lower case, cut after 64 bytes.
     Word(&'a [u8]),
     /// A quoted identifier's content, cut after 64 bytes.
     Quoted(&'a [u8]),
-    /// A string constant of any kind.
-    Literal,
+    /// A string constant of any kind; what it says, if that is wanted and could be kept: it is short, and without
+    /// escapes that another setting would read otherwise.
+    Literal(Option<&'a [u8]>),
     /// Any other byte that is no blank: operators, digits, brackets, semicolons.
     Sign(u8),
     /// From here on the text could be read in two ways.
     Unsure,
+}
+
+/// Where tokens go.
+pub trait Sink {
+    fn token(&mut self, token: Token<'_>);
+
+    /// Whether it matters what the string says that begins here.
+    fn wants_text(&self) -> bool;
+}
+
+impl<F: FnMut(Token<'_>)> Sink for F {
+    fn token(&mut self, token: Token<'_>) {
+        self(token);
+    }
+
+    fn wants_text(&self) -> bool {
+        true
+    }
+}
+
+/// What became of a string's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// In `word`, so far.
+    Kept,
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +99,7 @@ pub struct Lexer {
     word_bytes: usize,
     /// The byte before, inside a string.
     before: u8,
+    content: Content,
 }
 
 impl Default for Lexer {
@@ -75,63 +109,15 @@ impl Default for Lexer {
             word: [0; WORD_BYTES],
             word_bytes: 0,
             before: 0,
+            content: Content::Unknown,
         }
     }
-}
-
-const fn starts_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
-}
-
-const fn continues_word(byte: u8) -> bool {
-    starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
-}
-
-/// Inside `'...'`: neither its end nor what may escape it.
-const fn is_plain_text(byte: u8) -> bool {
-    byte != b'\'' && byte != b'\\'
-}
-
-/// What is behind the bytes of a kind at the front.
-#[inline]
-fn skip(bytes: &[u8], kind: impl Fn(u8) -> bool) -> &[u8] {
-    let run = bytes.iter().position(|&byte| !kind(byte));
-    run.and_then(|run| bytes.get(run..)).unwrap_or_default()
-}
-
-/// What may begin with a byte.
-enum Class {
-    Blank,
-    Word,
-    Digit,
-    /// A string, a quoted name, a comment, a dollar quote; or a sign after all.
-    Opening,
-    Sign,
-}
-
-#[inline]
-const fn class(byte: u8) -> Class {
-    match byte {
-        b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Class::Blank,
-        b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => Class::Word,
-        b'0'..=b'9' => Class::Digit,
-        b'\'' | b'"' | b'-' | b'/' | b'$' => Class::Opening,
-        _ => Class::Sign,
-    }
-}
-
-const fn is_blank(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
-}
-
-const fn is_newline(byte: u8) -> bool {
-    matches!(byte, b'\n' | b'\r')
 }
 
 impl Lexer {
     /// Reads on; every token completed in `bytes` goes to `sink`.
     #[inline]
-    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl FnMut(Token<'_>)) {
+    pub fn feed(&mut self, bytes: &[u8], sink: &mut impl Sink) {
         let mut rest = bytes;
         while let Some((&byte, behind)) = rest.split_first() {
             rest = match self.state {
@@ -139,22 +125,22 @@ impl Lexer {
                     Class::Blank => behind,
                     Class::Word => self.word_at_once(rest, sink),
                     Class::Sign => {
-                        sink(Token::Sign(byte));
+                        sink.token(Token::Sign(byte));
                         behind
                     }
                     Class::Digit => {
-                        sink(Token::Sign(byte));
+                        sink.token(Token::Sign(byte));
                         skip(rest, |byte| byte.is_ascii_digit())
                     }
-                    Class::Opening => {
-                        self.fresh(byte, sink);
-                        behind
-                    }
+                    Class::Opening => self.opening(byte, behind, sink),
                 },
                 State::Text(Quote::Plain { backslash: false }) if is_plain_text(byte) => {
                     let behind = skip(rest, is_plain_text);
-                    let inside = rest.get(..rest.len() - behind.len());
-                    self.before = inside.and_then(<[u8]>::last).copied().unwrap_or_default();
+                    let inside = rest.get(..rest.len() - behind.len()).unwrap_or_default();
+                    self.before = inside.last().copied().unwrap_or_default();
+                    if self.content == Content::Kept {
+                        inside.iter().for_each(|&byte| self.keep(byte));
+                    }
                     behind
                 }
                 _ => {
@@ -167,42 +153,77 @@ impl Lexer {
 
     /// A word that begins here; when all of it is here, it goes to `sink` without being kept.
     #[inline]
-    fn word_at_once<'a>(&mut self, text: &'a [u8], sink: &mut impl FnMut(Token<'_>)) -> &'a [u8] {
-        let behind = skip(text, continues_word);
-        let word = text.get(..text.len() - behind.len()).unwrap_or_default();
-        let prefix = word.len() == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
-        if behind.is_empty() || prefix {
-            self.word_bytes = 0;
-            for byte in word {
-                self.push(byte.to_ascii_lowercase());
-            }
-            self.state = State::Word;
-            return behind;
-        }
+    fn word_at_once<'a>(&mut self, text: &'a [u8], sink: &mut impl Sink) -> &'a [u8] {
         let mut lower = [0; SHORT_BYTES];
-        let short = word.get(..word.len().min(SHORT_BYTES)).unwrap_or_default();
-        for (to, from) in lower.iter_mut().zip(short) {
-            *to = from.to_ascii_lowercase();
+        let mut bytes = 0;
+        for (to, &from) in lower.iter_mut().zip(text) {
+            *to = folded(from);
+            if *to == 0 {
+                break;
+            }
+            bytes += 1;
         }
-        sink(Token::Word(lower.get(..short.len()).unwrap_or_default()));
+        let word = lower.get(..bytes).unwrap_or_default();
+        let behind = text.get(bytes..).unwrap_or_default();
+        let prefix = bytes == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
+        if bytes == SHORT_BYTES || behind.is_empty() || prefix {
+            return self.keep_word(text);
+        }
+        sink.token(Token::Word(word));
         behind
     }
 
-    /// The text has ended: the last token is completed.
-    pub fn finish(&mut self, sink: &mut impl FnMut(Token<'_>)) {
+    /// What opens something; a string or a quoted name that is all here goes to `sink` without being kept.
+    #[inline]
+    fn opening<'a>(&mut self, byte: u8, text: &'a [u8], sink: &mut impl Sink) -> &'a [u8] {
+        let end = match byte {
+            b'\'' => skip(text, is_plain_text),
+            b'"' => skip(text, |byte| byte != b'"'),
+            _ => &[],
+        };
+        match end {
+            // Not if it might be the first of two, or is a backslash.
+            [first, next, ..] if *first == byte && *next != byte => {
+                let inside = text.get(..text.len() - end.len()).unwrap_or_default();
+                sink.token(if byte == b'"' {
+                    Token::Quoted(inside.get(..WORD_BYTES).unwrap_or(inside))
+                } else {
+                    let short = inside.len() <= WORD_BYTES;
+                    Token::Literal((short && sink.wants_text()).then_some(inside))
+                });
+                end.get(1..).unwrap_or_default()
+            }
+            _ => {
+                self.fresh(byte, sink);
+                text
+            }
+        }
+    }
+
+    /// A word that is long, or may go on in the next piece, or be the prefix of a string.
+    fn keep_word<'a>(&mut self, text: &'a [u8]) -> &'a [u8] {
+        let behind = skip(text, continues_word);
+        let word = text.get(..text.len() - behind.len()).unwrap_or_default();
+        self.word_bytes = 0;
+        word.iter().for_each(|&byte| self.push(folded(byte)));
+        self.state = State::Word;
+        behind
+    }
+
+    /// The text has ended: the last token is completed. There is no going on.
+    pub fn finish(&mut self, sink: &mut impl Sink) {
         self.step(b'\n', sink);
         if !matches!(
             self.state,
             State::Blank | State::BehindEscape { .. } | State::Lost
         ) {
             // Unterminated: PostgreSQL refuses it, whatever it says.
-            sink(Token::Unsure);
+            sink.token(Token::Unsure);
         }
-        *self = Lexer::default();
     }
 
     #[inline]
-    fn step(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn step(&mut self, byte: u8, sink: &mut impl Sink) {
         match self.state {
             State::Blank => self.fresh(byte, sink),
             State::Word if continues_word(byte) => self.push(byte.to_ascii_lowercase()),
@@ -226,7 +247,7 @@ impl Lexer {
                 self.state = State::Name;
             }
             State::NameQuote => {
-                sink(Token::Quoted(self.word()));
+                sink.token(Token::Quoted(self.word()));
                 self.fresh(byte, sink);
             }
             State::Unicode => self.behind_unicode(byte, sink),
@@ -236,10 +257,10 @@ impl Lexer {
     }
 
     /// A byte where a token may begin.
-    fn fresh(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn fresh(&mut self, byte: u8, sink: &mut impl Sink) {
         self.word_bytes = 0;
         self.state = match byte {
-            b'\'' => State::Text(Quote::Plain { backslash: false }),
+            b'\'' => self.open_text(Quote::Plain { backslash: false }, sink),
             b'"' => State::Name,
             b'-' => State::Minus,
             b'/' => State::Slash,
@@ -250,47 +271,68 @@ impl Lexer {
             }
             _ if is_blank(byte) => State::Blank,
             _ => {
-                sink(Token::Sign(byte));
+                sink.token(Token::Sign(byte));
                 State::Blank
             }
         };
     }
 
-    fn sign_then(&mut self, sign: u8, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
-        sink(Token::Sign(sign));
+    fn open_text(&mut self, quote: Quote, sink: &impl Sink) -> State {
+        self.word_bytes = 0;
+        self.content = if sink.wants_text() {
+            Content::Kept
+        } else {
+            Content::Unknown
+        };
+        State::Text(quote)
+    }
+
+    fn sign_then(&mut self, sign: u8, byte: u8, sink: &mut impl Sink) {
+        sink.token(Token::Sign(sign));
         self.fresh(byte, sink);
     }
 
-    fn end_word(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn end_word(&mut self, byte: u8, sink: &mut impl Sink) {
         match (self.word(), byte) {
-            (b"e", b'\'') => self.state = State::Text(Quote::Escape { backslash: false }),
+            (b"e", b'\'') => {
+                self.state = self.open_text(Quote::Escape { backslash: false }, sink);
+            }
             (b"u", b'&') => self.state = State::Unicode,
             _ => {
-                sink(Token::Word(self.word()));
+                sink.token(Token::Word(self.word()));
                 self.fresh(byte, sink);
             }
         }
     }
 
-    fn behind_unicode(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn behind_unicode(&mut self, byte: u8, sink: &mut impl Sink) {
         if byte == b'"' {
             // A name spelt in escapes could be any name.
-            sink(Token::Unsure);
+            sink.token(Token::Unsure);
         } else if byte != b'\'' {
-            sink(Token::Word(b"u"));
-            sink(Token::Sign(b'&'));
+            sink.token(Token::Word(b"u"));
+            sink.token(Token::Sign(b'&'));
         }
         self.fresh(byte, sink);
+        if byte == b'\'' {
+            // Which sign escapes in it is said behind it.
+            self.content = Content::Unknown;
+        }
     }
 
-    fn in_text(&mut self, quote: Quote, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn in_text(&mut self, quote: Quote, byte: u8, sink: &mut impl Sink) {
         if byte == b'\\' && std::mem::replace(&mut self.before, byte) >= 0x80 {
             // In some client encodings (SJIS, BIG5, GBK ...) this is the second half of a character.
-            sink(Token::Unsure);
+            sink.token(Token::Unsure);
             self.state = State::Lost;
             return;
         }
         self.before = byte;
+        if byte == b'\\' {
+            self.content = Content::Unknown;
+        } else if byte != b'\'' {
+            self.keep(byte);
+        }
         self.state = match quote {
             Quote::Escape { backslash: true } => State::Text(Quote::Escape { backslash: false }),
             Quote::Escape { backslash: false } if byte == b'\\' => {
@@ -298,7 +340,7 @@ impl Lexer {
             }
             Quote::Plain { backslash: true } if byte == b'\'' => {
                 // The end, or an escaped quote: it depends on a setting.
-                sink(Token::Unsure);
+                sink.token(Token::Unsure);
                 State::Lost
             }
             _ if byte == b'\'' => State::TextQuote(quote),
@@ -310,28 +352,24 @@ impl Lexer {
         };
     }
 
-    fn behind_quote(&mut self, quote: Quote, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn behind_quote(&mut self, quote: Quote, byte: u8, sink: &mut impl Sink) {
         if byte == b'\'' {
+            self.keep(byte);
             self.state = State::Text(quote);
             return;
         }
-        sink(Token::Literal);
+        let kept = (self.content == Content::Kept).then_some(self.word());
+        sink.token(Token::Literal(kept));
         match quote {
             Quote::Plain { .. } => self.fresh(byte, sink),
             Quote::Escape { .. } => self.behind_escape(false, false, byte, sink),
         }
     }
 
-    fn behind_escape(
-        &mut self,
-        newline: bool,
-        comment: bool,
-        byte: u8,
-        sink: &mut impl FnMut(Token<'_>),
-    ) {
+    fn behind_escape(&mut self, newline: bool, comment: bool, byte: u8, sink: &mut impl Sink) {
         if comment {
             // A comment, or a minus: which of them matters only if a quote follows on a later line.
-            sink(Token::Unsure);
+            sink.token(Token::Unsure);
             self.state = State::Lost;
         } else if is_blank(byte) {
             self.state = State::BehindEscape {
@@ -344,7 +382,7 @@ impl Lexer {
                 comment: true,
             };
         } else if newline && byte == b'\'' {
-            self.state = State::Text(Quote::Escape { backslash: false });
+            self.state = self.open_text(Quote::Escape { backslash: false }, sink);
         } else {
             self.fresh(byte, sink);
         }
@@ -360,31 +398,31 @@ impl Lexer {
         };
     }
 
-    fn in_dollar_tag(&mut self, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn in_dollar_tag(&mut self, byte: u8, sink: &mut impl Sink) {
         let first = self.word_bytes == 0;
         match byte {
             b'$' => self.state = State::DollarText(0),
             _ if starts_word(byte) || (!first && byte.is_ascii_digit()) => {
                 self.push(byte);
                 if self.word_bytes == WORD_BYTES {
-                    sink(Token::Unsure);
+                    sink.token(Token::Unsure);
                     self.state = State::Lost;
                 }
             }
             // The second half of a character, in some client encodings, and part of the tag.
             b'\\' if self.word().last().is_some_and(|&last| last >= 0x80) => {
-                sink(Token::Unsure);
+                sink.token(Token::Unsure);
                 self.state = State::Lost;
             }
             // A parameter, or a stray sign.
             _ => {
-                sink(Token::Sign(b'$'));
+                sink.token(Token::Sign(b'$'));
                 self.fresh(byte, sink);
             }
         }
     }
 
-    fn in_dollar_text(&mut self, seen: usize, byte: u8, sink: &mut impl FnMut(Token<'_>)) {
+    fn in_dollar_text(&mut self, seen: usize, byte: u8, sink: &mut impl Sink) {
         let expected = match seen {
             0 => b'$',
             _ => self.word().get(seen - 1).copied().unwrap_or(b'$'),
@@ -392,7 +430,7 @@ impl Lexer {
         if byte != expected {
             self.state = State::DollarText(usize::from(byte == b'$'));
         } else if seen == self.word_bytes + 1 {
-            sink(Token::Literal);
+            sink.token(Token::Literal(None));
             self.state = State::Blank;
         } else {
             self.state = State::DollarText(seen + 1);
@@ -407,91 +445,21 @@ impl Lexer {
         }
     }
 
+    /// Keeps a byte of a string, as long as there is room.
+    fn keep(&mut self, byte: u8) {
+        if self.content == Content::Unknown {
+            return;
+        }
+        if self.word_bytes == WORD_BYTES {
+            self.content = Content::Unknown;
+        }
+        self.push(byte);
+    }
+
     fn word(&self) -> &[u8] {
         self.word.get(..self.word_bytes).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tokens(text: &str) -> String {
-        let mut shown = Vec::new();
-        let mut lexer = Lexer::default();
-        let mut sink = |token: Token<'_>| {
-            shown.push(match token {
-                Token::Word(word) => String::from_utf8_lossy(word).into_owned(),
-                Token::Quoted(name) => format!("<{}>", String::from_utf8_lossy(name)),
-                Token::Literal => "L".into(),
-                Token::Sign(sign) => (sign as char).into(),
-                Token::Unsure => "?".into(),
-            });
-        };
-        lexer.feed(text.as_bytes(), &mut sink);
-        lexer.finish(&mut sink);
-        shown.join(" ")
-    }
-
-    #[test]
-    fn the_rules_of_scan_l() {
-        let cases = [
-            ("SELECT 1", "select 1"),
-            ("a--b\nc", "a c"),
-            ("a-b", "a - b"),
-            ("1/2", "1 / 2"),
-            ("a/* x /* y */ z */b", "a b"),
-            ("a/*/b*/c", "a c"),
-            ("a/***/c", "a c"),
-            ("'it''s' x", "L x"),
-            ("'a\\\\' x", "L x"),
-            ("'a\\' x", "?"),
-            ("E'a\\' x' y", "L y"),
-            ("e'a'\n'b\\' x' y", "L L y"),
-            ("e'a' 'b' y", "L L y"),
-            ("e'a' --c\n'b' y", "L ?"),
-            ("\"a\"\"b\" x", "<a\"b> x"),
-            ("U&\"\\0041\"", "? <\\0041>"),
-            ("u&'x' y", "L y"),
-            ("u & x", "u & x"),
-            ("$$ ; ' $$ x", "L x"),
-            ("$a$ $b$ $a$ x", "L x"),
-            ("$a$ $a $a$ x", "L x"),
-            ("$a$ $$a$ x", "L x"),
-            ("$1 x", "$ 1 x"),
-            ("a$b$c x", "a$b$c x"),
-            ("SET x; y", "set x ; y"),
-            ("1e'a\\'b' x", "1 L x"),
-            ("'é\\n' x", "?"),
-            ("e'é\\' x", "?"),
-            ("'aé' x", "L x"),
-            ("$é\\$ x", "?"),
-            ("'open", "?"),
-            ("$a$ open", "?"),
-            ("/* open", "?"),
-            ("é x", "é x"),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(tokens(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_text_may_come_in_pieces() {
-        let text = b"SELECT e'a\\'b' /* c */ $x$ d $x$ \"F\" g";
-        let whole = {
-            let mut seen = Vec::new();
-            let mut lexer = Lexer::default();
-            lexer.feed(text, &mut |token| seen.push(format!("{token:?}")));
-            seen
-        };
-        for cut in 0..text.len() {
-            let mut seen = Vec::new();
-            let mut lexer = Lexer::default();
-            let mut sink = |token: Token<'_>| seen.push(format!("{token:?}"));
-            lexer.feed(&text[..cut], &mut sink);
-            lexer.feed(&text[cut..], &mut sink);
-            assert_eq!(seen, whole, "cut at {cut}");
-        }
-    }
-}
+mod tests;

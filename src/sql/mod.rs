@@ -3,10 +3,21 @@
 //! Lexical, by PostgreSQL's own lexer rules (`src/backend/parser/scan.l`); over-cautious where it is
 //! not sure. Knows nothing of connections, of protocol messages or of what follows from the answer.
 
+mod call;
+mod database;
+pub mod deallocate;
 pub mod effect;
 mod harmless;
 pub mod lexer;
+mod name;
+pub mod report;
+pub mod scanner;
+mod setting;
 pub mod transaction;
+mod undoing;
 
-pub use effect::{Effects, Scanner};
+pub use deallocate::{Deallocate, deallocate};
+pub use effect::Effects;
+pub use report::{Act, Acts, Report};
+pub use scanner::{Scanner, effects, report};
 pub use transaction::{Boundary, boundary, may_be_boundary};
