@@ -131,6 +131,27 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value))
 }
 
+/// The values of a DataRow body; `None` inside is NULL.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..i16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        match usize::try_from(i32::from_be_bytes(*length)) {
+            Ok(length) => {
+                let (value, after) = after.split_at_checked(length)?;
+                values.push(Some(value));
+                rest = after;
+            }
+            Err(_) => {
+                values.push(None);
+                rest = after;
+            }
+        }
+    }
+    Some(values)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,8 +51,12 @@ pub enum Asker {
     Client,
     /// Weir itself: the client must not see the answer.
     Weir,
+    /// Weir itself, and the answer is read.
+    Probe,
     /// The client, in a Query that is nothing but DISCARD ALL.
     Discarding,
+    /// The client, in a Query outside a transaction that only undoes what its session has done.
+    Undoing,
 }
 
 /// Where a reply goes.
@@ -60,6 +64,18 @@ pub enum Asker {
 pub enum Fate {
     Forward,
     Withhold,
+    /// It is Weir's to read.
+    Keep,
+}
+
+impl Asker {
+    const fn fate(self) -> Fate {
+        match self {
+            Asker::Client | Asker::Discarding | Asker::Undoing => Fate::Forward,
+            Asker::Weir => Fate::Withhold,
+            Asker::Probe => Fate::Keep,
+        }
+    }
 }
 
 /// A ReadyForQuery, and what it concludes.
@@ -263,10 +279,7 @@ impl Ledger {
             }
             first => first,
         };
-        match next {
-            Some(entry) if entry.asker == Asker::Weir => Fate::Withhold,
-            _ => Fate::Forward,
-        }
+        next.map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
     /// A reply other than ErrorResponse and ReadyForQuery begins.
@@ -378,9 +391,9 @@ impl Ledger {
         }
         self.copy_in = CopyIn::No;
         match self.entries.front().copied() {
-            Some(entry) if entry.owed.ends_in_ready() => match entry.asker {
-                Asker::Weir => Fate::Withhold,
-                Asker::Client | Asker::Discarding => Fate::Forward,
+            Some(entry) if entry.owed.ends_in_ready() => match entry.asker.fate() {
+                Fate::Forward => Fate::Forward,
+                Fate::Withhold | Fate::Keep => Fate::Withhold,
             },
             Some(_) => {
                 self.pop(Outcome::Failed);

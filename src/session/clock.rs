@@ -43,7 +43,7 @@ impl Session {
                 crate::error::Blame::Client,
             ),
             // It must not hit a command of ours that goes ahead of the client's: a little later, then.
-            Link::Leased(lease) if lease.fate() == Fate::Withhold => {
+            Link::Leased(lease) if lease.fate() != Fate::Forward => {
                 self.place.handle.put_back(done);
                 return false;
             }

@@ -6,12 +6,13 @@
 use super::deferred::{self, Deferred};
 use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::{self, Placing, Statement};
+use super::questions::{Answer, Asked, Questions};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::{self, Asker, Concluded, Ledger, Owed, Unnamed};
-use crate::sql::Effects;
+use crate::sql::{Effects, Report};
 
 /// What to do with a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,13 @@ pub struct Core {
     refusing: bool,
     statement: Statement,
     pins: Pinned,
+    questions: Questions,
+    /// What the server is being asked.
+    asked: Option<Inquiry>,
+    /// The session has had another role: its settings may be ones that it may not set by itself.
+    had_role: bool,
+    /// The effects of the Query on its way that only undoes.
+    undoing: Effects,
     /// Nothing of the client's has gone to this server yet.
     untouched: bool,
     /// The server may still have another's unnamed statement, or not this client's.
@@ -69,6 +77,10 @@ impl Core {
             refusing: false,
             statement: Statement::default(),
             pins: Pinned::default(),
+            questions: Questions::default(),
+            asked: None,
+            had_role: false,
+            undoing: Effects::NONE,
             untouched: false,
             unnamed_foreign: false,
             reads_sequences: false,
@@ -235,10 +247,10 @@ impl Core {
             if self.unnamed_foreign && !self.place_unnamed(meaning, forwarded, ledger, prologue) {
                 break;
             }
-            let effects = self.scan(head, meaning, rest);
-            self.note_sequences(meaning, effects, ledger, prologue);
+            let report = self.scan(head, meaning, rest);
+            self.note_sequences(meaning, report.effects, ledger, prologue);
             self.untouched = false;
-            forwarded += self.forward(head, meaning, effects, rest, ledger);
+            forwarded += self.forward(head, meaning, &report, rest, ledger);
         }
         if forwarded == 0 {
             return Ok(Step::Wait);
@@ -321,39 +333,122 @@ impl Core {
         &mut self,
         head: Head,
         meaning: Meaning,
-        effects: Effects,
+        report: &Report,
         rest: &[u8],
         ledger: &mut Ledger,
     ) -> usize {
         let available = head.frame_bytes().min(rest.len());
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
-        self.pins.add_effects(effects);
         let unnamed = self.change_unnamed(meaning, whole.then_some(frame));
         if meaning == Meaning::ParseNamed {
             self.pins.add(Reason::NamedStatement);
         }
         if meaning == Meaning::FunctionCall {
-            self.pins.add(Reason::Routine);
+            self.questions.note_anything();
         }
-        if effects.has(Effects::DISCARD_ALL) && meaning != Meaning::Query {
-            // Nobody will tell when it is executed: the server's settings are not known from here on.
-            self.pins.add(Reason::Setting);
+        let asker = self.asker(meaning, report.effects, ledger);
+        if asker == Asker::Client {
+            self.note(report);
         }
         if let Some(owed) = Owed::by(head.tag) {
-            let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
-            let asker = if discards {
-                Asker::Discarding
-            } else {
-                Asker::Client
-            };
-            if discards {
-                self.pins.discarding();
-            }
             ledger.send_changing(owed, asker, unnamed);
         }
         self.frame_left = head.frame_bytes() - available;
         available
+    }
+
+    /// Whether a message only undoes, outside any transaction: then its success alone tells what is left.
+    fn asker(&mut self, meaning: Meaning, effects: Effects, ledger: &Ledger) -> Asker {
+        if meaning != Meaning::Query {
+            return Asker::Client;
+        }
+        if effects.has(Effects::DISCARD_ALL) {
+            self.pins.discarding();
+            return Asker::Discarding;
+        }
+        if effects.has(Effects::RESET_SESSION) && ledger.is_idle() {
+            self.undoing = effects;
+            return Asker::Undoing;
+        }
+        Asker::Client
+    }
+
+    /// Takes note of what a text may do that is about to be executed.
+    fn note(&mut self, report: &Report) {
+        let effects = report.effects;
+        if effects.is_none() {
+            return;
+        }
+        self.pins.add_effects(effects);
+        self.questions.note(report);
+        self.had_role |= effects.has(Effects::ROLE.with(Effects::ROUTINE));
+        if effects.has(Effects::FREES) {
+            self.recheck();
+        }
+    }
+
+    /// Has the server asked, at the next occasion, whether what the session is pinned for is still there.
+    pub fn recheck(&mut self) {
+        self.questions.look_for(self.pins.now().kinds());
+    }
+
+    /// Whether there is something that the server must be asked before it may be released.
+    #[inline]
+    pub fn wonders(&self) -> bool {
+        self.questions.any() || self.asked.is_some()
+    }
+
+    /// Asks the server, which is idle, what it has of this session. False: there is nothing to ask.
+    pub fn ask<'a>(
+        &mut self,
+        customs: impl Iterator<Item = &'a str>,
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> bool {
+        if self.asked.is_some() || !self.questions.any() {
+            return false;
+        }
+        let asked = self.questions.put(customs, prologue);
+        self.inquire(Inquiry::State(asked), ledger);
+        true
+    }
+
+    /// Has the server try whether the settings, in `query`, can be given to another one.
+    pub fn rehearse(&mut self, query: &[u8], ledger: &mut Ledger, prologue: &mut Vec<u8>) {
+        prologue.extend_from_slice(query);
+        self.inquire(Inquiry::Rehearsal, ledger);
+    }
+
+    fn inquire(&mut self, inquiry: Inquiry, ledger: &mut Ledger) {
+        self.asked = Some(inquiry);
+        ledger.send(Owed::Query, Asker::Probe);
+        self.interposed();
+    }
+
+    /// The server has answered what it was asked: the messages, unless it refused.
+    pub fn answered(&mut self, messages: Option<&[u8]>) -> Option<(Asked, Answer)> {
+        match (self.asked.take()?, messages.map(Answer::read)) {
+            (Inquiry::State(asked), Some(Some(answer))) => {
+                self.pins.shown(asked.kinds, answer.kinds);
+                Some((asked, answer))
+            }
+            // What can't be known can't be let go.
+            (Inquiry::State(_), _) => {
+                self.pins.add(Reason::Unsure);
+                None
+            }
+            (Inquiry::Rehearsal, Some(_)) => None,
+            (Inquiry::Rehearsal, None) => {
+                self.pins.add(Reason::Setting);
+                None
+            }
+        }
+    }
+
+    /// Whether the session may have settings that it may not set by itself; asked once for each change.
+    pub fn must_rehearse(&self) -> bool {
+        self.had_role
     }
 
     /// Notes that a message will change the unnamed statement, if it will.
@@ -382,14 +477,14 @@ impl Core {
         }
     }
 
-    /// The effects of a message's text, as far as it is there; the rest is scanned as it passes.
-    fn scan(&mut self, head: Head, meaning: Meaning, rest: &[u8]) -> Effects {
+    /// What a message's text may do, as far as it is there; the rest is scanned as it passes.
+    fn scan(&mut self, head: Head, meaning: Meaning, rest: &[u8]) -> Report {
         let has_text = matches!(
             meaning,
             Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed
         );
         if !has_text {
-            return Effects::NONE;
+            return Report::default();
         }
         let end = head.frame_bytes().min(rest.len());
         let body = rest.get(HEADER_BYTES..end).unwrap_or_default();
@@ -397,7 +492,7 @@ impl Core {
             return TextScan::whole(head.tag, body);
         }
         self.text.begin(head.tag);
-        self.text.feed(body).unwrap_or(Effects::NONE)
+        self.text.feed(body).unwrap_or_default()
     }
 
     /// More of a message whose beginning was forwarded.
@@ -407,12 +502,13 @@ impl Core {
             return Step::Wait;
         }
         let part = pending.get(..count).unwrap_or_default();
-        if let Some(effects) = self.text.feed(part) {
-            self.pins.add_effects(effects);
+        if let Some(report) = self.text.feed(part) {
+            self.note(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
-            self.pins.add_effects(self.text.end());
+            let report = self.text.end();
+            self.note(&report);
         }
         Step::Forward(count)
     }
@@ -486,15 +582,32 @@ impl Core {
                 self.pins.discarded(Discard::Failed);
                 Conclusion::Ordinary
             }
+            (Asker::Undoing, failed) => self.undone(failed),
+            (Asker::Probe, failed) => Conclusion::Answered { failed },
             (Asker::Weir, false) | (Asker::Client, _) => Conclusion::Ordinary,
         }
+    }
+
+    /// A Query that only undoes was answered.
+    fn undone(&mut self, failed: bool) -> Conclusion {
+        let effects = std::mem::take(&mut self.undoing);
+        self.recheck();
+        if failed || effects.has(Effects::ROLE) {
+            self.questions.note_anything();
+            return Conclusion::Ordinary;
+        }
+        if !effects.has(Effects::RESET_ALL) {
+            return Conclusion::Ordinary;
+        }
+        self.pins.remove(Reason::Setting);
+        Conclusion::SettingsReset
     }
 
     /// Whether the server may be released, as far as the conversation is concerned: nothing owed,
     /// nothing begun, nothing that must stay.
     #[inline]
     pub fn may_release(&self, ledger: &Ledger) -> bool {
-        ledger.is_idle() && self.frame_left == 0 && !self.pins.now().any()
+        ledger.is_idle() && self.frame_left == 0 && !self.pins.now().any() && !self.wonders()
     }
 
     /// Whether a message was forwarded in part.
@@ -540,8 +653,22 @@ pub enum Conclusion {
     Ordinary,
     /// The client's DISCARD ALL has succeeded: nothing of its session is left on the server.
     Discarded,
+    /// RESET ALL has succeeded: nothing is set on the server but a role.
+    SettingsReset,
+    /// The server has answered what it was asked.
+    Answered {
+        failed: bool,
+    },
     /// A command of our own has failed.
     OwnFailed,
+}
+
+/// What a server was asked.
+#[derive(Debug)]
+enum Inquiry {
+    State(Asked),
+    /// Whether the settings can be given to another server.
+    Rehearsal,
 }
 
 #[cfg(test)]

@@ -15,8 +15,10 @@ pub mod login;
 pub mod pins;
 pub mod prepared;
 mod pump;
+pub mod questions;
 pub mod requests;
 mod servers;
+pub mod settings;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -33,6 +35,7 @@ use self::ending::Ending;
 use self::endpoint::{Desk, Entry};
 use self::handle::{CancelDone, Place};
 use self::pins::{Pins, Reason};
+use self::settings::Carried;
 use crate::error::ToClient;
 use crate::net::Stream;
 use crate::net::buf::Buf;
@@ -100,8 +103,8 @@ pub struct Session {
     context: Rc<Context>,
     limits: Rc<Limits>,
     place: Place,
-    /// What the client logged in with, and has on every server that it gets.
-    settings: Arc<Settings>,
+    /// What the client logged in with and has set since; it has them on every server that it gets.
+    settings: Carried,
     /// The reported values that the client knows.
     told: Arc<Parameters>,
     /// From the client; cleared: for the server.
@@ -116,6 +119,10 @@ pub struct Session {
     /// The server has said FATAL.
     server_fatal: bool,
     own_error: Vec<u8>,
+    /// What the server has said so far of what it was asked.
+    answer: Vec<u8>,
+    /// When the server was last asked whether a pin may be lifted.
+    rechecked: Instant,
     cancelling: Option<Cancelling>,
     /// The pins that have been counted and logged.
     counted_pins: Pins,
@@ -176,7 +183,7 @@ impl Session {
             entry: parts.entry,
             context: parts.context,
             place: parts.place,
-            settings: parts.settings,
+            settings: Carried::new(parts.settings),
             told: parts.told,
             requests,
             prologue: Vec::new(),
@@ -185,6 +192,8 @@ impl Session {
             flush_due: false,
             server_fatal: false,
             own_error: Vec::new(),
+            answer: Vec::new(),
+            rechecked: now,
             cancelling: None,
             counted_pins: Pins::default(),
             phase: Phase::Idle,
@@ -249,7 +258,7 @@ impl Session {
         lease.half_sent |= self.core.is_mid_frame()
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
-        lease.marked |= self.core.pins().any();
+        lease.marked |= self.core.pins().any() || self.core.wonders();
         lease.unread.extend_from_slice(self.replies.raw());
         if self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();

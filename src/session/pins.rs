@@ -2,6 +2,7 @@
 //!
 //! Pure. Knows the reasons and when all of them end; what gives rise to them, `sql` and `scan` find.
 
+use super::questions::Kinds;
 use crate::sql::Effects;
 
 /// One reason. The order is that of the words in metrics and logs.
@@ -14,14 +15,13 @@ pub enum Reason {
     Load,
     Temporary,
     AdvisoryLock,
-    Routine,
     Unsure,
     NamedStatement,
     UnnamedStatement,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 11] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Setting,
         Reason::SqlPrepare,
         Reason::HeldCursor,
@@ -29,7 +29,6 @@ impl Reason {
         Reason::Load,
         Reason::Temporary,
         Reason::AdvisoryLock,
-        Reason::Routine,
         Reason::Unsure,
         Reason::NamedStatement,
         Reason::UnnamedStatement,
@@ -44,7 +43,6 @@ impl Reason {
             Reason::Load => "load",
             Reason::Temporary => "temporary_object",
             Reason::AdvisoryLock => "advisory_lock",
-            Reason::Routine => "do_or_call",
             Reason::Unsure => "not_understood",
             Reason::NamedStatement => "named_statement",
             Reason::UnnamedStatement => "large_unnamed_statement",
@@ -55,30 +53,32 @@ impl Reason {
         1 << self as u16
     }
 
+    /// What a text pins the session for at once: state that no catalogue shows. All else is asked for.
     fn from(effects: Effects) -> impl Iterator<Item = Reason> {
-        const SETTING: Effects = Effects::SETTING
-            .with(Effects::UNSEEN_SETTING)
-            .with(Effects::RESETS)
-            .with(Effects::RESET_ALL)
-            .with(Effects::ROLE);
-        const BY_EFFECT: [(Effects, Reason); 9] = [
-            (SETTING, Reason::Setting),
-            (Effects::PREPARE, Reason::SqlPrepare),
-            (Effects::HELD_CURSOR, Reason::HeldCursor),
-            (Effects::LISTEN, Reason::Listen),
+        const BY_EFFECT: [(Effects, Reason); 2] = [
             (Effects::LOAD.with(Effects::SEED), Reason::Load),
-            (
-                Effects::TEMPORARY.with(Effects::PATH_UNSEEN),
-                Reason::Temporary,
-            ),
-            (Effects::ADVISORY_LOCK, Reason::AdvisoryLock),
-            (Effects::ROUTINE, Reason::Routine),
-            (Effects::UNSURE, Reason::Unsure),
+            (Effects::UNSEEN_SETTING, Reason::Setting),
         ];
         BY_EFFECT
             .into_iter()
             .filter(move |(effect, _)| effects.has(*effect))
             .map(|(_, reason)| reason)
+    }
+
+    /// The state that a catalogue shows, if there is one for this reason.
+    const fn kind(self) -> Kinds {
+        match self {
+            Reason::SqlPrepare => Kinds::PREPARED,
+            Reason::HeldCursor => Kinds::HELD_CURSOR,
+            Reason::Listen => Kinds::LISTEN,
+            Reason::Temporary => Kinds::TEMPORARY,
+            Reason::AdvisoryLock => Kinds::ADVISORY_LOCK,
+            Reason::Setting
+            | Reason::Load
+            | Reason::Unsure
+            | Reason::NamedStatement
+            | Reason::UnnamedStatement => Kinds::NONE,
+        }
     }
 }
 
@@ -98,11 +98,10 @@ impl Pins {
 
     #[inline]
     pub fn add_effects(&mut self, effects: Effects) {
-        let staying = effects.staying();
-        if staying.is_none() {
+        if effects.staying().is_none() {
             return;
         }
-        for reason in Reason::from(staying) {
+        for reason in Reason::from(effects) {
             self.add(reason);
         }
     }
@@ -114,6 +113,14 @@ impl Pins {
     /// Whether there is something that DISCARD ALL does not undo: a library, a connection of dblink.
     pub fn outlives_discard(self) -> bool {
         self.0 & Reason::Load.bit() != 0
+    }
+
+    /// The kinds of state, of these pins, that a catalogue shows.
+    pub fn kinds(self) -> Kinds {
+        let held = Reason::ALL
+            .into_iter()
+            .filter(|reason| self.0 & reason.bit() != 0);
+        held.fold(Kinds::NONE, |kinds, reason| kinds.with(reason.kind()))
     }
 
     /// Those of `self` that `before` had not.
@@ -155,6 +162,18 @@ impl Pinned {
         self.since_discard.remove(reason);
     }
 
+    /// A catalogue was asked for state of these kinds, and showed those that it `found`.
+    pub fn shown(&mut self, asked: Kinds, found: Kinds) {
+        for reason in Reason::ALL {
+            let kind = reason.kind();
+            if found.has(kind) {
+                self.add(reason);
+            } else if asked.has(kind) {
+                self.remove(reason);
+            }
+        }
+    }
+
     /// A DISCARD ALL was sent.
     pub fn discarding(&mut self) {
         self.since_discard = Pins::default();
@@ -188,16 +207,29 @@ mod tests {
         pins.add_effects(Effects::SEQUENCE_READ);
         assert!(!pins.any());
         pins.add_effects(Effects::LISTEN.with(Effects::SETTING));
+        assert!(!pins.any(), "the server will tell");
+        pins.add_effects(Effects::UNSEEN_SETTING.with(Effects::SEED));
         let before = pins;
         pins.add(Reason::NamedStatement);
         let all: Vec<_> = pins.since(Pins::default()).map(Reason::as_str).collect();
-        assert_eq!(all, ["setting", "listen", "named_statement"]);
+        assert_eq!(all, ["setting", "load", "named_statement"]);
         assert_eq!(
             pins.since(before).collect::<Vec<_>>(),
             [Reason::NamedStatement]
         );
         pins.remove(Reason::NamedStatement);
         assert_eq!(pins, before);
+    }
+
+    #[test]
+    fn evidence_pins_and_lifts() {
+        let mut pinned = Pinned::default();
+        pinned.shown(Kinds::ALL, Kinds::TEMPORARY.with(Kinds::LISTEN));
+        assert_eq!(pinned.now().kinds(), Kinds::TEMPORARY.with(Kinds::LISTEN));
+        pinned.add(Reason::Setting);
+        pinned.shown(Kinds::TEMPORARY, Kinds::NONE);
+        let left: Vec<_> = pinned.now().since(Pins::default()).collect();
+        assert_eq!(left, [Reason::Setting, Reason::Listen]);
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::server::ledger::{Asker, Fate};
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
 
+/// So much is read of what the server answers to a question of ours.
+pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
 
@@ -202,9 +205,9 @@ impl Session {
         if unsent || held_up || self.server_fatal {
             return Ok(false);
         }
-        if !Arc::ptr_eq(&lease.applied, &self.settings)
+        if !Arc::ptr_eq(&lease.applied, self.settings.now())
             && lease.ledger.is_idle()
-            && give_settings(lease, &self.settings, &mut self.prologue) == Change::Sent
+            && give_settings(lease, self.settings.now(), &mut self.prologue) == Change::Sent
         {
             self.core.interposed();
         }
@@ -340,7 +343,7 @@ impl Session {
                 Reply::Ready {
                     bytes, concluded, ..
                 } => {
-                    let own = concluded.asker == Asker::Weir;
+                    let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
                     self.pass(bytes, if own { Fate::Withhold } else { Fate::Forward });
                     self.conclude(concluded)?;
                 }
@@ -353,11 +356,19 @@ impl Session {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
             Fate::Withhold => self.replies.discard(bytes),
+            Fate::Keep => {
+                let kept = self.replies.raw().get(..bytes).unwrap_or_default();
+                // A longer answer is no answer.
+                if self.answer.len() <= MAX_ANSWER_BYTES {
+                    self.answer.extend_from_slice(kept);
+                }
+                self.replies.discard(bytes);
+            }
         }
     }
 
     fn conclude(&mut self, concluded: crate::server::ledger::Concluded) -> Result<(), Ending> {
-        let own = concluded.asker == Asker::Weir;
+        let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
         match self.core.concluded(concluded) {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
@@ -365,6 +376,7 @@ impl Session {
                 return Err(Ending::SettingsRefused(said(&self.own_error)));
             }
             Conclusion::Discarded => {
+                self.settings.discarded();
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::default();
                     // What init_query had set up is gone as well: it is run again on the pool's time.
@@ -372,6 +384,13 @@ impl Session {
                 }
                 self.note_pins();
             }
+            Conclusion::SettingsReset => {
+                if let Link::Leased(lease) = &mut self.link {
+                    lease.applied = Arc::new(self.settings.reset(&lease.applied));
+                }
+                self.note_pins();
+            }
+            Conclusion::Answered { failed } => self.learn(failed),
         }
         if own {
             self.tell_news();

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::context::Unflushed;
 use super::core::{Before, Owner, Sequences};
 use super::ending::{Ending, NoServer};
-use super::pump::Moved;
+use super::pins::Reason;
+use super::pump::{MAX_ANSWER_BYTES, Moved};
+use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
 use crate::pool::BorrowError;
@@ -18,6 +20,9 @@ use crate::protocol::reply::ErrorReply;
 use crate::server::ledger::{Asker, Owed};
 use crate::server::settings::Change;
 use crate::server::{ConnectError, Settings};
+
+/// How often the server of a pinned session is asked, unprompted, whether the reason is still there.
+const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) fn borrow(&mut self) {
@@ -54,7 +59,7 @@ impl Session {
     pub(super) fn leased(&mut self, mut lease: Lease) {
         self.prologue.clear();
         self.asleep.server = false;
-        let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
+        let change = give_settings(&mut lease, self.settings.now(), &mut self.prologue);
         self.replies.append(&std::mem::take(&mut lease.unread));
         let mut before = self.before(&lease);
         if change == Change::Sent && before.unnamed == Owner::Self_ {
@@ -107,6 +112,9 @@ impl Session {
         if self.context.is_closing() {
             return Err(Ending::Draining);
         }
+        if self.may_ask() && self.ask() {
+            return Ok(true);
+        }
         let released = self.may_release() && self.release();
         let quiet = match &self.link {
             Link::Free => self.core.is_quiet(),
@@ -156,6 +164,76 @@ impl Session {
             && self.cancelling.is_none()
             && !self.server_fatal
             && !lease.flush_due
+    }
+
+    /// Whether the server is between two transactions, and all that it said is understood.
+    fn may_ask(&self) -> bool {
+        let pins = self.core.pins().any();
+        if !self.core.wonders() && !pins {
+            return false;
+        }
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        lease.ledger.is_idle()
+            && !self.core.is_mid_frame()
+            && self.requests.cleared().is_empty()
+            && self.prologue.is_empty()
+            && self.replies.raw().is_empty()
+            && lease.replies.at_boundary()
+            && self.presence == Presence::Here
+            && !self.server_fatal
+    }
+
+    /// Has the server asked what only it can tell, with a Query of our own.
+    fn ask(&mut self) -> bool {
+        if self.core.pins().any() && self.rechecked.elapsed() >= RECHECK_EVERY {
+            self.rechecked = Instant::now();
+            self.core.recheck();
+        }
+        let Link::Leased(lease) = &mut self.link else {
+            return false;
+        };
+        self.answer.clear();
+        self.core.ask(
+            self.settings.customs(),
+            &mut lease.ledger,
+            &mut self.prologue,
+        )
+    }
+
+    /// The server has answered: the session carries on what it has set, and is pinned for what is left.
+    pub(super) fn learn(&mut self, failed: bool) {
+        let complete = !failed && self.answer.len() <= MAX_ANSWER_BYTES;
+        let learnt = self.core.answered(complete.then_some(&*self.answer));
+        self.answer = Vec::new();
+        let Link::Leased(lease) = &mut self.link else {
+            return;
+        };
+        if let Some((asked, answer)) = learnt {
+            let before = Arc::clone(self.settings.now());
+            match self
+                .settings
+                .learn(&asked, answer, &lease.applied, &self.entry.user)
+            {
+                Learnt::TooLarge => self.core.pin(Reason::Setting),
+                Learnt::Server(applied) if applied == **self.settings.now() => {
+                    lease.applied = Arc::clone(self.settings.now());
+                }
+                Learnt::Server(applied) => lease.applied = Arc::new(applied),
+            }
+            let now = self.settings.now();
+            if now.may_be_temporary() {
+                self.core.pin(Reason::Temporary);
+            }
+            if self.core.must_rehearse() && !Arc::ptr_eq(&before, now) && !now.is_empty() {
+                let mut query = Vec::new();
+                now.put_again(&mut query);
+                self.core
+                    .rehearse(&query, &mut lease.ledger, &mut self.prologue);
+            }
+        }
+        self.note_pins();
     }
 
     pub(super) fn release(&mut self) -> bool {
