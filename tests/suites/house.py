@@ -81,7 +81,7 @@ def bare_environment():
 
 
 class Postgres:
-    def __init__(self, settings=(), auth="scram-sha-256", programs=None):
+    def __init__(self, settings=(), auth="scram-sha-256", programs=None, tls=False):
         self.bin = programs or newest_bin()
         self.directory = Path(tempfile.mkdtemp(prefix="weir-suites-"))
         self.host, self.port = "127.0.0.1", free_port()
@@ -94,6 +94,12 @@ class Postgres:
             cwd="/", capture_output=True, text=True)
         if made.returncode:
             sys.exit(f"initdb: {made.stdout}{made.stderr}")
+        if tls:
+            # Weir offers TLS, and drivers take what is offered: so must what it is compared with.
+            settings = [*settings, "ssl=on"]
+            subprocess.run(as_postgres("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "9", "-subj", "/CN=localhost",
+                                       "-keyout", self.directory / "data/server.key", "-out", self.directory / "data/server.crt"),
+                           cwd="/", check=True, capture_output=True)
         command = [self.bin / "postgres", "-D", self.directory / "data", "-k", self.directory, "-p", str(self.port)]
         for setting in [*USUAL, *settings]:
             command += ["-c", setting]

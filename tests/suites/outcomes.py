@@ -34,7 +34,8 @@ def pytest_runtest_logreport(report):
         worst[report.nodeid] = outcome
 
 
-def pytest_sessionfinish():
-    with open(os.environ["SUITE_OUTCOMES"], "w") as sink:
-        for node, outcome in worst.items():
-            print(outcome, node, sep="\t", file=sink)
+def pytest_runtest_logfinish(nodeid):
+    # At once: a run that is cut off has said what it got to.
+    if nodeid in worst:
+        with open(os.environ["SUITE_OUTCOMES"], "a") as sink:
+            print(worst[nodeid], nodeid, sep="\t", file=sink)
