@@ -12,9 +12,10 @@ BUILT = $${CARGO_TARGET_DIR:-target}/release
 test: setup lint
 	$(CARGO) test --locked
 
-# The same tests with full counts, in an optimised build: 1,000 vanishing clients, 10,000 racing cancels.
+# The same tests with full counts, in an optimised build: 1,000 vanishing clients, 10,000 racing cancels. Then other people's tests.
 prove: setup lint
 	WEIR_PROVE=1 $(CARGO) test --locked --release -- --nocapture
+	$(MAKE) regress suites
 
 # Three minutes. Options by REGRESS=, as `make regress REGRESS="--runs direct,5"`; REGRESS=--help says which.
 regress:
