@@ -20,6 +20,9 @@ WORK = ROOT / ".work"
 SUPERUSER, PASSWORD = "postgres", "super-secret"
 PATIENCE = 30
 
+# What ends us from outside ends our servers, too: as an exception, on which every `with` is left.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+
 # Ends PostgreSQL when this process ends, however it does: our end of the pipe closes then.
 KEEPER = '"$@" >>"$LOG" 2>&1 </dev/null & child=$!; read -r _; kill -QUIT $child; wait $child; rm -rf "$DIRECTORY"'
 
