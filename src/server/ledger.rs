@@ -474,16 +474,13 @@ mod tests {
                     } else {
                         TxStatus::InTransaction
                     };
-                    ledger.ready(tx).map(|concluded| match concluded.asker {
-                        Asker::Weir => Fate::Withhold,
-                        Asker::Client | Asker::Discarding => Fate::Forward,
-                    })
+                    ledger.ready(tx).map(|concluded| concluded.asker.fate())
                 }
                 _ => ledger.reply(tag),
             };
             match fate {
                 Ok(Fate::Forward) => shown.push(tag as char),
-                Ok(Fate::Withhold) => {}
+                Ok(Fate::Withhold | Fate::Keep) => {}
                 Err(_) => shown.push('!'),
             }
         }
