@@ -56,6 +56,8 @@ pub struct Core {
     undoing: Effects,
     /// Nothing of the client's has gone to this server yet.
     untouched: bool,
+    /// A BEGIN went ahead of the client's first message to this server.
+    begun: bool,
     /// The server may still have another's unnamed statement, or not this client's.
     unnamed_foreign: bool,
     /// A text was seen that reads what nextval leaves behind.
@@ -82,6 +84,7 @@ impl Core {
             had_role: false,
             undoing: Effects::NONE,
             untouched: false,
+            begun: false,
             unnamed_foreign: false,
             reads_sequences: false,
             hurried: false,
@@ -156,7 +159,9 @@ impl Core {
             self.interposed();
         }
         self.untouched = true;
-        if let Some(begin) = self.deferred.take_begin() {
+        let begin = self.deferred.take_begin();
+        self.begun = begin.is_some();
+        if let Some(begin) = begin {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
             self.interposed();
@@ -207,6 +212,9 @@ impl Core {
         if self.frame_left > 0 {
             return Ok(self.stream_on(pending));
         }
+        if self.is_settling() {
+            return Ok(Step::Wait);
+        }
         self.units.measure(pending);
         if let Some(violation) = self.units.violation() {
             self.hurry(ledger, prologue);
@@ -249,8 +257,8 @@ impl Core {
             }
             let report = self.scan(head, meaning, rest);
             self.note_sequences(meaning, report.effects, ledger, prologue);
-            self.untouched = false;
             forwarded += self.forward(head, meaning, &report, rest, ledger);
+            self.untouched = false;
         }
         if forwarded == 0 {
             return Ok(Step::Wait);
@@ -367,7 +375,8 @@ impl Core {
             self.pins.discarding();
             return Asker::Discarding;
         }
-        if effects.has(Effects::RESET_SESSION) && ledger.is_idle() {
+        let outside = ledger.is_idle() || (self.untouched && !self.begun);
+        if effects.has(Effects::RESET_SESSION) && outside {
             self.undoing = effects;
             return Asker::Undoing;
         }
@@ -397,6 +406,12 @@ impl Core {
     #[inline]
     pub fn wonders(&self) -> bool {
         self.questions.any() || self.asked.is_some()
+    }
+
+    /// Whether what the server answers may have to be acted on before the client's next command: something was
+    /// reset, which means another value to this client than to the server.
+    fn is_settling(&self) -> bool {
+        matches!(&self.asked, Some(Inquiry::State(asked)) if asked.is_about_resets())
     }
 
     /// Asks the server, which is idle, what it has of this session. False: there is nothing to ask.

@@ -64,6 +64,12 @@ pub struct Asked {
     pub kinds: Kinds,
 }
 
+impl Asked {
+    pub fn is_about_resets(&self) -> bool {
+        self.everything || self.names.iter().any(|named| named.act == Act::Reset)
+    }
+}
+
 /// What the server says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Answer {

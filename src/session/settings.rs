@@ -86,9 +86,16 @@ impl Carried {
             }
             let value = value.filter(|value| !is_unset(&name, value, user));
             let act = asked.names.iter().find(|named| named.name == name);
-            let reset = act.is_some_and(|named| named.act == Act::Reset)
-                && !answer.still_set.contains(&name)
-                && !is_role(&name);
+            let may_be_reset = asked.everything || act.is_some_and(|named| named.act == Act::Reset);
+            // Of a custom one no list tells whether it is set: only that it has no value.
+            let reset = match name.contains('.') {
+                true => may_be_reset && value.is_none(),
+                false => {
+                    act.is_some_and(|named| named.act == Act::Reset)
+                        && !answer.still_set.contains(&name)
+                        && !is_role(&name)
+                }
+            };
             if reset {
                 mine.push((name.clone(), startup(&name)));
                 its.push((name, None));
@@ -219,6 +226,19 @@ mod tests {
             **carried.now(),
             settings(&[("datestyle", "German"), ("work_mem", "5MB")])
         );
+    }
+
+    #[test]
+    fn a_custom_setting_without_a_value_is_what_the_client_came_with() {
+        let startup = settings(&[("app.a", "x")]);
+        let mut carried = Carried::new(Arc::new(startup.clone()));
+        for text in ["RESET app.a", "CALL p()"] {
+            let server = learn(&mut carried, text, values(&[("app.a", "")]), &startup);
+            assert_eq!((&**carried.now(), server), (&startup, Settings::default()));
+        }
+        let answer = values(&[("app.a", "y")]);
+        learn(&mut carried, "CALL p()", answer, &startup);
+        assert_eq!(**carried.now(), settings(&[("app.a", "y")]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod house;
 
 mod auth;
 mod cancel;
+mod carried;
 mod differential;
 mod foundations;
 mod hostile;
