@@ -40,12 +40,10 @@ impl Settings {
         })
     }
 
-    /// The same, but for these: a value, or none, in place of what they had. Empty custom settings are none: once
-    /// named, PostgreSQL can't forget them.
+    /// The same, but for these: a value, or none, in place of what they had.
     pub fn with(&self, changes: impl IntoIterator<Item = (String, Option<Vec<u8>>)>) -> Settings {
         let mut settings = self.0.clone();
         for (name, value) in changes {
-            let value = value.filter(|value| !(value.is_empty() && name.contains('.')));
             let place = settings.binary_search_by(|(known, _)| known.cmp(&name));
             match (place, value) {
                 (Ok(place), Some(value)) => settings[place].1 = value,

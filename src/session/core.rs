@@ -11,6 +11,7 @@ use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
+use crate::server::Settings;
 use crate::server::ledger::{self, Asker, Concluded, Ledger, Owed, Unnamed};
 use crate::sql::{Effects, Report};
 
@@ -52,6 +53,8 @@ pub struct Core {
     asked: Option<Inquiry>,
     /// The session has had another role: its settings may be ones that it may not set by itself.
     had_role: bool,
+    /// The settings have changed, and a server is to try whether they can be given to another.
+    rehearsal_due: bool,
     /// The effects of the Query on its way that only undoes.
     undoing: Effects,
     /// Nothing of the client's has gone to this server yet.
@@ -82,6 +85,7 @@ impl Core {
             questions: Questions::default(),
             asked: None,
             had_role: false,
+            rehearsal_due: false,
             undoing: Effects::NONE,
             untouched: false,
             begun: false,
@@ -405,7 +409,7 @@ impl Core {
     /// Whether there is something that the server must be asked before it may be released.
     #[inline]
     pub fn wonders(&self) -> bool {
-        self.questions.any() || self.asked.is_some()
+        self.questions.any() || self.asked.is_some() || self.rehearsal_due
     }
 
     /// Whether what the server answers may have to be acted on before the client's next command: something was
@@ -429,10 +433,19 @@ impl Core {
         true
     }
 
-    /// Has the server try whether the settings, in `query`, can be given to another one.
-    pub fn rehearse(&mut self, query: &[u8], ledger: &mut Ledger, prologue: &mut Vec<u8>) {
-        prologue.extend_from_slice(query);
+    /// Has the server, which is idle, try whether the settings can be given to another one, if that is due.
+    pub fn rehearse(
+        &mut self,
+        settings: &Settings,
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> bool {
+        if self.asked.is_some() || !std::mem::take(&mut self.rehearsal_due) || settings.is_empty() {
+            return false;
+        }
+        settings.put_again(prologue);
         self.inquire(Inquiry::Rehearsal, ledger);
+        true
     }
 
     fn inquire(&mut self, inquiry: Inquiry, ledger: &mut Ledger) {
@@ -461,9 +474,9 @@ impl Core {
         }
     }
 
-    /// Whether the session may have settings that it may not set by itself; asked once for each change.
-    pub fn must_rehearse(&self) -> bool {
-        self.had_role
+    /// The session's settings have changed. It may have ones that it may not set by itself.
+    pub fn settings_changed(&mut self) {
+        self.rehearsal_due = self.had_role;
     }
 
     /// Notes that a message will change the unnamed statement, if it will.

@@ -195,11 +195,9 @@ impl Session {
             return false;
         };
         self.answer.clear();
-        self.core.ask(
-            self.settings.customs(),
-            &mut lease.ledger,
-            &mut self.prologue,
-        )
+        let (ledger, prologue) = (&mut lease.ledger, &mut self.prologue);
+        self.core.ask(self.settings.customs(), ledger, prologue)
+            || self.core.rehearse(self.settings.now(), ledger, prologue)
     }
 
     /// The server has answered: the session carries on what it has set, and is pinned for what is left.
@@ -226,11 +224,8 @@ impl Session {
             if now.may_be_temporary() {
                 self.core.pin(Reason::Temporary);
             }
-            if self.core.must_rehearse() && !Arc::ptr_eq(&before, now) && !now.is_empty() {
-                let mut query = Vec::new();
-                now.put_again(&mut query);
-                self.core
-                    .rehearse(&query, &mut lease.ledger, &mut self.prologue);
+            if !Arc::ptr_eq(&before, now) {
+                self.core.settings_changed();
             }
         }
         self.note_pins();

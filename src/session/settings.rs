@@ -87,9 +87,12 @@ impl Carried {
             let value = value.filter(|value| !is_unset(&name, value, user));
             let act = asked.names.iter().find(|named| named.name == name);
             let may_be_reset = asked.everything || act.is_some_and(|named| named.act == Act::Reset);
-            // Of a custom one no list tells whether it is set: only that it has no value.
+            // Of a custom one no list tells whether it is set; once named it is known, if only by an empty value.
             let reset = match name.contains('.') {
-                true => may_be_reset && value.is_none(),
+                true => {
+                    let empty = value.as_ref().is_none_or(Vec::is_empty);
+                    may_be_reset && empty && self.startup.value(&name).is_some()
+                }
                 false => {
                     act.is_some_and(|named| named.act == Act::Reset)
                         && !answer.still_set.contains(&name)
@@ -127,12 +130,12 @@ fn is_fleeting(name: &str) -> bool {
     )
 }
 
-/// Values that are no values: of a custom setting that was named once, and of a role that is one's own.
+/// Values that are no values: a role that is one's own.
 fn is_unset(name: &str, value: &[u8], user: &str) -> bool {
     match name {
         "role" => value == b"none",
         "session_authorization" => value == user.as_bytes(),
-        _ => value.is_empty() && name.contains('.'),
+        _ => false,
     }
 }
 
@@ -221,10 +224,14 @@ mod tests {
             ])
         };
         let server = learn(&mut carried, "CALL p()", answer, &had);
-        assert_eq!(server, settings(&[("work_mem", "5MB")]));
+        assert_eq!(server, settings(&[("app.tenant", ""), ("work_mem", "5MB")]));
         assert_eq!(
             **carried.now(),
-            settings(&[("datestyle", "German"), ("work_mem", "5MB")])
+            settings(&[
+                ("app.tenant", ""),
+                ("datestyle", "German"),
+                ("work_mem", "5MB")
+            ])
         );
     }
 
