@@ -61,6 +61,7 @@ pub struct Core {
     untouched: bool,
     /// A BEGIN went ahead of the client's first message to this server.
     begun: bool,
+    eviction: Eviction,
     /// The server may still have another's unnamed statement, or not this client's.
     unnamed_foreign: bool,
     /// A text was seen that reads what nextval leaves behind.
@@ -89,6 +90,7 @@ impl Core {
             undoing: Effects::NONE,
             untouched: false,
             begun: false,
+            eviction: Eviction::None,
             unnamed_foreign: false,
             reads_sequences: false,
             hurried: false,
@@ -260,6 +262,14 @@ impl Core {
                 break;
             }
             let report = self.scan(head, meaning, rest);
+            if report.effects.has(Effects::DATABASE_DDL) && !self.eviction.is_done() {
+                // What stands before it goes first.
+                if forwarded == 0 && self.eviction.is_none() {
+                    self.eviction = Eviction::Wanted(report.acts.unwrap_or_default().databases);
+                }
+                break;
+            }
+            self.eviction = Eviction::None;
             self.note_sequences(meaning, report.effects, ledger, prologue);
             forwarded += self.forward(head, meaning, &report, rest, ledger);
             self.untouched = false;
@@ -270,6 +280,21 @@ impl Core {
         self.units.consumed(forwarded);
         self.hurried = false;
         Ok(Step::Forward(forwarded))
+    }
+
+    /// Databases that must have nobody connected before the client's next message may go on.
+    pub fn take_eviction(&mut self) -> Option<Vec<Vec<u8>>> {
+        let Eviction::Wanted(databases) = &mut self.eviction else {
+            return None;
+        };
+        let databases = std::mem::take(databases);
+        self.eviction = Eviction::UnderWay;
+        Some(databases)
+    }
+
+    /// Whoever lay idle there is gone.
+    pub fn evicted(&mut self) {
+        self.eviction = Eviction::Done;
     }
 
     /// The end is near, and with no Sync outstanding the server may keep its last answers to itself.
@@ -635,7 +660,11 @@ impl Core {
     /// nothing begun, nothing that must stay.
     #[inline]
     pub fn may_release(&self, ledger: &Ledger) -> bool {
-        ledger.is_idle() && self.frame_left == 0 && !self.pins.now().any() && !self.wonders()
+        ledger.is_idle()
+            && self.frame_left == 0
+            && !self.pins.now().any()
+            && !self.wonders()
+            && self.eviction.is_none()
     }
 
     /// Whether a message was forwarded in part.
@@ -651,6 +680,27 @@ fn forget_sequences(ledger: &mut Ledger, prologue: &mut Vec<u8>) {
         put_cstr(body, b"DISCARD SEQUENCES");
     });
     ledger.send(Owed::Query, Asker::Weir);
+}
+
+/// Before a database is dropped, copied, moved or renamed, connections that lie idle in it are closed: of them its
+/// client knows nothing.
+#[derive(Debug, Default)]
+enum Eviction {
+    #[default]
+    None,
+    Wanted(Vec<Vec<u8>>),
+    UnderWay,
+    Done,
+}
+
+impl Eviction {
+    fn is_none(&self) -> bool {
+        matches!(self, Eviction::None)
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self, Eviction::Done)
+    }
 }
 
 /// In what state a server comes to a session.

@@ -143,6 +143,13 @@ impl Endpoint {
         Some(Arc::clone(&entry))
     }
 
+    /// The pools of a database, whoever's they are.
+    pub fn pools_of(&self, database: &str) -> Vec<PoolId> {
+        let entries = self.entries.iter();
+        let of_it = entries.filter(|entry| &*entry.database == database);
+        of_it.map(|entry| entry.pool).collect()
+    }
+
     pub fn entries(&self) -> Vec<Arc<Entry>> {
         self.entries
             .iter()

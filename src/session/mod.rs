@@ -32,7 +32,7 @@ use tokio::time::Sleep;
 use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
-use self::endpoint::{Desk, Entry};
+use self::endpoint::{Desk, Endpoint, Entry};
 use self::handle::{CancelDone, Place};
 use self::pins::{Pins, Reason};
 use self::settings::Carried;
@@ -99,6 +99,7 @@ pub struct Session {
     core: Core,
     link: Link,
     desk: Rc<Desk>,
+    endpoint: Arc<Endpoint>,
     entry: Arc<Entry>,
     context: Rc<Context>,
     limits: Rc<Limits>,
@@ -124,6 +125,8 @@ pub struct Session {
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
+    /// Connections are being closed that the client's next message would find in its way.
+    evicting: Option<Pin<Box<dyn Future<Output = ()>>>>,
     /// The pins that have been counted and logged.
     counted_pins: Pins,
     phase: Phase,
@@ -142,6 +145,7 @@ pub struct Parts {
     /// Bytes that the client sent behind its last login message.
     pub unread: Vec<u8>,
     pub desk: Rc<Desk>,
+    pub endpoint: Arc<Endpoint>,
     pub entry: Arc<Entry>,
     pub context: Rc<Context>,
     pub place: Place,
@@ -180,6 +184,7 @@ impl Session {
             core,
             link: Link::Free,
             desk: parts.desk,
+            endpoint: parts.endpoint,
             entry: parts.entry,
             context: parts.context,
             place: parts.place,
@@ -195,6 +200,7 @@ impl Session {
             answer: Vec::new(),
             rechecked: now,
             cancelling: None,
+            evicting: None,
             counted_pins: Pins::default(),
             phase: Phase::Idle,
             phase_since: now,

@@ -80,6 +80,7 @@ impl Session {
         moved |= self.poll_queue(cx)?;
         moved |= self.poll_client_read(cx)?;
         moved |= self.advance_requests()?;
+        moved |= self.poll_eviction(cx);
         moved |= self.poll_server_write(cx);
         moved |= self.poll_server_read(cx)?;
         moved |= self.advance_replies()?;
@@ -201,7 +202,8 @@ impl Session {
         };
         let unsent = !self.requests.cleared().is_empty();
         // A cancel under way must not hit what comes next.
-        let held_up = self.cancelling.is_some() && !lease.ledger.owes();
+        let held_up =
+            (self.cancelling.is_some() && !lease.ledger.owes()) || self.evicting.is_some();
         if unsent || held_up || self.server_fatal {
             return Ok(false);
         }

@@ -228,7 +228,7 @@ fn long_texts_do_not_pin() {
     let (mut one, mut other) = (proxy.client(), proxy.client());
     let long = format!("SELECT length('{}')", "x".repeat(100_000));
     assert_eq!(one.value(&long), "100000");
-    let answer = one.exchange(&unnamed(&long, &[]));
+    let answer = one.exchange(&[unnamed(&long, &[]), sync()].concat());
     assert_eq!(answer.column(), ["100000"]);
     assert_eq!(other.value("SELECT 1"), "1");
 }
