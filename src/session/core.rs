@@ -3,15 +3,24 @@
 //! Pure: no socket, no clock. It decides what goes to the server and when one is needed, what is answered
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
+mod naming;
+
+use std::sync::Arc;
+
+use self::naming::{Message, Outgoing, Passage};
 use super::deferred::{self, Deferred};
 use super::pins::{Discard, Pinned, Pins, Reason};
+use super::prepared::named::{Change, Name, Named};
+use super::prepared::table::Table;
 use super::prepared::{self, Placing, Statement};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
+use crate::protocol::names::{NameAt, told};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
-use crate::server::ledger::{self, Asker, Concluded, Ledger, Owed, Unnamed};
-use crate::sql::Effects;
+use crate::server::Statements;
+use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
+use crate::sql::{self, Effects, Report};
 
 /// What to do with a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +29,8 @@ pub enum Step {
     Wait,
     /// A server is needed for what stands at the front.
     Borrow,
-    /// So many bytes go to the server.
-    Forward(usize),
+    /// So many bytes are dealt with (the prologue says it otherwise), and so many behind them go to the server.
+    Forward { consumed: usize, forward: usize },
     /// So many bytes are dealt with.
     Consume(usize),
     /// The client says goodbye.
@@ -45,6 +54,11 @@ pub struct Core {
     /// The unit was refused: everything up to its Sync is passed over.
     refusing: bool,
     statement: Statement,
+    named: Named,
+    /// What the next Execute does to named statements, if it succeeds.
+    executing: Option<Change>,
+    /// Names of the client's that the server has been given for a while.
+    strays: Vec<Name>,
     pins: Pinned,
     /// Nothing of the client's has gone to this server yet.
     untouched: bool,
@@ -60,7 +74,7 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(bounds: Bounds) -> Core {
+    pub fn new(bounds: Bounds, table: Arc<Table>) -> Core {
         Core {
             bounds,
             units: Units::default(),
@@ -68,6 +82,9 @@ impl Core {
             text: TextScan::default(),
             refusing: false,
             statement: Statement::default(),
+            named: Named::new(table),
+            executing: None,
+            strays: Vec::new(),
             pins: Pinned::default(),
             untouched: false,
             unnamed_foreign: false,
@@ -80,6 +97,11 @@ impl Core {
 
     pub fn pins(&self) -> Pins {
         self.pins.now()
+    }
+
+    /// The settings that the client's texts are parsed under from here on, in any form that tells them apart.
+    pub fn parse_under(&mut self, settings: Box<[u8]>) {
+        self.named.parse_under(settings);
     }
 
     /// What the client believes while it has no server.
@@ -126,6 +148,11 @@ impl Core {
             // PostgreSQL would have dropped it.
             self.statement.leaving();
             self.statement.settle(ledger::Outcome::Done);
+        }
+        if head.tag == frontend::CLOSE
+            && let Some(at) = NameAt::find(head.tag, frame)
+        {
+            self.named.forget(told(at.of(frame)));
         }
         self.units.consumed(frame.len());
         Ok(Step::Consume(frame.len()))
@@ -190,10 +217,15 @@ impl Core {
         &mut self,
         pending: &[u8],
         ledger: &mut Ledger,
+        statements: &mut Statements,
         prologue: &mut Vec<u8>,
     ) -> Result<Step, Violation> {
         if self.frame_left > 0 {
             return Ok(self.stream_on(pending));
+        }
+        self.note_outcomes(ledger, statements);
+        if self.is_untidy(ledger) {
+            self.tidy(ledger, prologue);
         }
         self.units.measure(pending);
         if let Some(violation) = self.units.violation() {
@@ -207,7 +239,14 @@ impl Core {
         };
         let pending = pending.get(..within).unwrap_or_default();
         let mut forwarded = 0;
-        while self.frame_left == 0 && !ledger.is_full() && !self.statement.is_full() {
+        let mut out = Outgoing {
+            pending,
+            copied: 0,
+            prologue,
+            ledger,
+            statements,
+        };
+        while self.frame_left == 0 && !out.ledger.is_full() && !self.statement.is_full() {
             let rest = pending.get(forwarded..).unwrap_or_default();
             let Some(head) = head(rest).ok().flatten() else {
                 break;
@@ -216,36 +255,52 @@ impl Core {
                 Ok(Some(meaning)) => meaning,
                 // What stands before it goes first.
                 Err(violation) if forwarded == 0 => {
-                    self.hurry(ledger, prologue);
+                    self.hurry(out.ledger, out.prologue);
                     return Err(violation);
                 }
                 Ok(None) | Err(_) => break,
             };
             // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
             // still has to say.
-            let has_last_word = ledger.is_copying_in() || ledger.is_doubtful();
+            let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
             self.terminated |= meaning == Meaning::Terminate && has_last_word;
             if meaning == Meaning::Terminate && !has_last_word {
                 if forwarded == 0 {
-                    self.hurry(ledger, prologue);
+                    self.hurry(out.ledger, out.prologue);
                     return Ok(Step::Terminate);
                 }
                 break;
             }
-            if self.unnamed_foreign && !self.place_unnamed(meaning, forwarded, ledger, prologue) {
+            let message = Message {
+                head,
+                meaning,
+                bytes: rest,
+                at: forwarded,
+                effects: self.scan(head, meaning, rest),
+            };
+            if self.is_held_up(message, out.ledger, out.statements) {
                 break;
             }
-            let effects = self.scan(head, meaning, rest);
-            self.note_sequences(meaning, effects, ledger, prologue);
+            if self.unnamed_foreign
+                && !self.place_unnamed(meaning, forwarded, out.ledger, out.prologue)
+            {
+                break;
+            }
+            self.note_sequences(meaning, message.effects, out.ledger, out.prologue);
+            let passage = self.name(message, &mut out);
             self.untouched = false;
-            forwarded += self.forward(head, meaning, effects, rest, ledger);
+            forwarded += self.forward(message, passage, out.ledger);
         }
+        let consumed = out.copied;
         if forwarded == 0 {
             return Ok(Step::Wait);
         }
         self.units.consumed(forwarded);
         self.hurried = false;
-        Ok(Step::Forward(forwarded))
+        Ok(Step::Forward {
+            consumed,
+            forward: forwarded - consumed,
+        })
     }
 
     /// The end is near, and with no Sync outstanding the server may keep its last answers to itself.
@@ -317,22 +372,25 @@ impl Core {
     }
 
     /// Lets one message pass, as much of it as is there; what it changes is noted.
-    fn forward(
-        &mut self,
-        head: Head,
-        meaning: Meaning,
-        effects: Effects,
-        rest: &[u8],
-        ledger: &mut Ledger,
-    ) -> usize {
+    fn forward(&mut self, message: Message<'_>, passage: Passage, ledger: &mut Ledger) -> usize {
+        let Message {
+            head,
+            meaning,
+            bytes: rest,
+            effects: told_effects,
+            ..
+        } = message;
+        let Passage {
+            owed,
+            mut note,
+            effects,
+        } = passage;
         let available = head.frame_bytes().min(rest.len());
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
         self.pins.add_effects(effects);
-        let unnamed = self.change_unnamed(meaning, whole.then_some(frame));
-        if meaning == Meaning::ParseNamed {
-            self.pins.add(Reason::NamedStatement);
-        }
+        let unnamed = self.change_unnamed(meaning, told_effects, whole.then_some(frame));
+        note.changes = note.changes.with(unnamed);
         if meaning == Meaning::FunctionCall {
             self.pins.add(Reason::Routine);
         }
@@ -340,7 +398,7 @@ impl Core {
             // Nobody will tell when it is executed: the server's settings are not known from here on.
             self.pins.add(Reason::Setting);
         }
-        if let Some(owed) = Owed::by(head.tag) {
+        if let Some(owed) = owed {
             let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
             let asker = if discards {
                 Asker::Discarding
@@ -350,14 +408,22 @@ impl Core {
             if discards {
                 self.pins.discarding();
             }
-            ledger.send_changing(owed, asker, unnamed);
+            ledger.send_noted(owed, asker, note);
+            if matches!(owed, Owed::Sync | Owed::Query | Owed::FunctionCall) {
+                self.named.end_sequence();
+            }
         }
         self.frame_left = head.frame_bytes() - available;
         available
     }
 
     /// Notes that a message will change the unnamed statement, if it will.
-    fn change_unnamed(&mut self, meaning: Meaning, whole: Option<&[u8]>) -> Unnamed {
+    fn change_unnamed(
+        &mut self,
+        meaning: Meaning,
+        effects: Effects,
+        whole: Option<&[u8]>,
+    ) -> Changes {
         match meaning {
             Meaning::ParseUnnamed => {
                 let kept = whole.filter(|frame| frame.len() <= prepared::KEPT_BYTES);
@@ -365,20 +431,29 @@ impl Core {
                     Some(_) => self.pins.remove(Reason::UnnamedStatement),
                     None => self.pins.add(Reason::UnnamedStatement),
                 }
-                self.statement.parsing(kept);
-                Unnamed::Changed
+                let report = |frame: &[u8]| match effects.is_none() {
+                    true => Report::default(),
+                    false => sql::report(prepared::text(frame)),
+                };
+                self.statement
+                    .parsing(kept.map(|frame| (frame, report(frame))));
+                Changes::UNNAMED
             }
             Meaning::Query | Meaning::CloseUnnamed if self.statement.exists() => {
                 self.pins.remove(Reason::UnnamedStatement);
                 self.statement.leaving();
-                Unnamed::Changed
+                Changes::UNNAMED
             }
             Meaning::Query
             | Meaning::CloseUnnamed
             | Meaning::ParseNamed
+            | Meaning::BindUnnamed
+            | Meaning::BindNamed
+            | Meaning::DescribeNamed
+            | Meaning::CloseNamed
             | Meaning::FunctionCall
             | Meaning::Plain
-            | Meaning::Terminate => Unnamed::Kept,
+            | Meaning::Terminate => Changes::NONE,
         }
     }
 
@@ -414,7 +489,10 @@ impl Core {
         if self.frame_left == 0 {
             self.pins.add_effects(self.text.end());
         }
-        Step::Forward(count)
+        Step::Forward {
+            consumed: 0,
+            forward: count,
+        }
     }
 
     fn pass_over(&mut self, available: usize) -> Step {
@@ -461,12 +539,16 @@ impl Core {
         Ok(self.pass_over(pending.len()))
     }
 
-    /// Takes note of what the server made of messages that were to change the unnamed statement.
+    /// Takes note of what the server made of messages that were to change prepared statements.
     #[inline]
-    pub fn note_outcomes(&mut self, ledger: &mut Ledger) {
-        while let Some(outcome) = ledger.outcome() {
-            self.unnamed_foreign &= outcome != ledger::Outcome::Done;
-            self.statement.settle(outcome);
+    pub fn note_outcomes(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
+        while let Some((changes, outcome)) = ledger.outcome() {
+            if changes == Changes::NAMED {
+                self.named.settle(outcome, statements);
+            } else {
+                self.unnamed_foreign &= outcome != ledger::Outcome::Done;
+                self.statement.settle(outcome);
+            }
         }
     }
 
@@ -494,7 +576,7 @@ impl Core {
     /// nothing begun, nothing that must stay.
     #[inline]
     pub fn may_release(&self, ledger: &Ledger) -> bool {
-        ledger.is_idle() && self.frame_left == 0 && !self.pins.now().any()
+        ledger.is_idle() && self.frame_left == 0 && self.strays.is_empty() && !self.pins.now().any()
     }
 
     /// Whether a message was forwarded in part.

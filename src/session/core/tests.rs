@@ -5,7 +5,9 @@
 use super::*;
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
+use crate::session::prepared::table::Terms;
 
+mod named;
 mod refusing;
 mod streaming;
 
@@ -16,6 +18,8 @@ struct Talk {
     core: Core,
     /// The server in use, if any.
     ledger: Option<Ledger>,
+    /// What that server has prepared; all servers are one as far as this goes, until it is taken away.
+    statements: Statements,
     pending: Vec<u8>,
     /// What the client was told by Weir itself.
     told: Vec<u8>,
@@ -24,12 +28,29 @@ struct Talk {
     log: String,
 }
 
+fn core(table: &Arc<Table>) -> Core {
+    let bounds = Bounds {
+        max_unit_bytes: MAX_UNIT_BYTES,
+    };
+    Core::new(bounds, Arc::clone(table))
+}
+
+fn table() -> Arc<Table> {
+    Arc::new(Table::new(Terms {
+        max: 100,
+        limit_bytes: 1 << 20,
+    }))
+}
+
 fn talk() -> Talk {
+    talk_with(&table())
+}
+
+fn talk_with(table: &Arc<Table>) -> Talk {
     Talk {
-        core: Core::new(Bounds {
-            max_unit_bytes: MAX_UNIT_BYTES,
-        }),
+        core: core(table),
         ledger: None,
+        statements: Statements::new(3),
         pending: Vec::new(),
         told: Vec::new(),
         sent: Vec::new(),
@@ -79,7 +100,12 @@ impl Talk {
             let mut prologue = Vec::new();
             let step = match &mut self.ledger {
                 None => self.core.without_server(&self.pending, &mut self.told),
-                Some(ledger) => self.core.with_server(&self.pending, ledger, &mut prologue),
+                Some(ledger) => self.core.with_server(
+                    &self.pending,
+                    ledger,
+                    &mut self.statements,
+                    &mut prologue,
+                ),
             };
             self.sent.extend_from_slice(&prologue);
             match step {
@@ -95,7 +121,10 @@ impl Talk {
                     self.core.begin(before, &mut ledger, &mut self.sent);
                     self.ledger = Some(ledger);
                 }
-                Ok(Step::Forward(count)) => self.sent.extend(self.pending.drain(..count)),
+                Ok(Step::Forward { consumed, forward }) => {
+                    self.pending.drain(..consumed);
+                    self.sent.extend(self.pending.drain(..forward));
+                }
                 Ok(Step::Consume(count)) => drop(self.pending.drain(..count)),
                 Ok(Step::Terminate) => return self.end("left"),
                 Err(violation) => return self.end(&format!("{violation:?}")),
@@ -133,8 +162,11 @@ impl Talk {
                 tag => drop(ledger.reply(tag).expect("in step")),
             }
             if let Some(ledger) = &mut self.ledger {
-                self.core.note_outcomes(ledger);
+                self.core.note_outcomes(ledger, &mut self.statements);
             }
+        }
+        if let Some(ledger) = &mut self.ledger {
+            self.core.tidy(ledger, &mut self.sent);
         }
         let may_release = |ledger: &Ledger| self.core.may_release(ledger);
         if self.ledger.as_ref().is_some_and(may_release) {
@@ -379,8 +411,10 @@ fn what_pins_and_what_frees() {
         (query("SELECT 1"), vec![]),
         (query("SET LOCAL x.y = 1"), vec![]),
         (query("CREATE TEMP TABLE t ()"), vec!["temporary_object"]),
-        (parse("", "LISTEN a"), vec!["listen"]),
-        (parse("s", "SELECT 1"), vec!["named_statement"]),
+        (parse("", "LISTEN a"), vec![]),
+        (parse("s", "LISTEN a"), vec![]),
+        ([parse("", "LISTEN a"), bind("")].concat(), vec!["listen"]),
+        ([parse("s", "LISTEN a"), bind("s")].concat(), vec!["listen"]),
         (
             parse("", &format!("SELECT {}", "1+".repeat(2500))),
             vec!["large_unnamed_statement"],
@@ -393,8 +427,14 @@ fn what_pins_and_what_frees() {
         if extended {
             // Ahead of a message that leaves the unnamed statement alone, that is cleared away.
             let named = message.get(5) != Some(&0);
-            talk.client(&sync())
-                .server(if named { "31Z" } else { "1Z" });
+            let bound = message.ends_with(&bind(if named { "s" } else { "" }));
+            let replies = match (named, bound) {
+                (true, true) => "312Z",
+                (true, false) => "31Z",
+                (false, true) => "12Z",
+                (false, false) => "1Z",
+            };
+            talk.client(&sync()).server(replies);
         } else {
             talk.server("CZ");
         }
