@@ -20,6 +20,7 @@ use crate::secrets::{Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
 use crate::server::{self, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms};
+use crate::session::prepared::table;
 
 /// Why Weir does not start.
 #[derive(Debug, thiserror::Error)]
@@ -166,11 +167,16 @@ fn endpoint(
         max: config.session.max_startup_cache,
         lasts: config.session.startup_cache_ttl,
     };
+    let statements = table::Terms {
+        max: config.pool.max_statements,
+        limit_bytes: config.pool.statements_limit_bytes,
+    };
     let endpoint = Endpoint::new(
         Arc::new(target),
         &name.join(","),
         Arc::clone(registry),
         greetings,
+        statements,
     );
     endpoint.set_user_limits(user_limits(config));
     endpoint
@@ -197,6 +203,7 @@ pub fn terms(config: &Config) -> Terms {
     Terms {
         max_connections: config.pool.max_connections,
         max_connections_percent: u32::from(config.pool.max_connections_percent),
+        max_statements: config.pool.max_statements_per_connection,
         init_query: config.pool.init_query.as_str().into(),
     }
 }

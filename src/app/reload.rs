@@ -127,6 +127,14 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
             old.auth.max_handshakes != new.auth.max_handshakes,
         ),
         (
+            "pool.max_statements",
+            old.pool.max_statements != new.pool.max_statements,
+        ),
+        (
+            "pool.statements_limit_bytes",
+            old.pool.statements_limit_bytes != new.pool.statements_limit_bytes,
+        ),
+        (
             "session.max_startup_cache",
             old.session.max_startup_cache != new.session.max_startup_cache,
         ),

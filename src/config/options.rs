@@ -116,6 +116,12 @@ section! {
         open_backoff_min: Duration = Is("50ms"), Length(ms(1), secs(60)), [];
         /// Longest pause after connections couldn't be opened.
         open_backoff_max: Duration = Is("5s"), Length(ms(1), secs(300)), [];
+        /// Statements that clients have prepared by name and each connection keeps; those used longest ago make room.
+        max_statements_per_connection: usize = Is("500"), Number(1, 100_000), [];
+        /// Statements prepared by name that each pool knows, at most; a client with one more keeps its connection.
+        max_statements: usize = Is("10000"), Number(0, 1_000_000), [];
+        /// Memory for them in each pool.
+        statements_limit_bytes: usize = Is("64MiB"), Size(0, 16 * GIB), [];
         /// SQL run once on each new connection.
         init_query: String = Is(""), Text::MayBeEmpty, [];
         /// Time unused after which a connection is closed.
@@ -142,6 +148,8 @@ section! {
         max_unit_bytes: usize = Is("1MiB"), Size(8 * KIB, GIB), [];
         /// Replies held for slow clients whose connection has gone back already, over all clients of a worker.
         unflushed_limit_bytes: usize = Is("64MiB"), Size(64 * KIB, 16 * GIB), [];
+        /// Unnamed statements of more than 4 KiB kept for their clients' next connection, over all clients of a worker; beyond, such a client stays with its connection.
+        large_statements_limit_bytes: usize = Is("64MiB"), Size(0, 16 * GIB), [];
         /// Logins remembered, so that the next one like it needs no connection.
         max_startup_cache: usize = Is("1024"), Number(0, 1_000_000), [];
         /// How long a login is remembered.

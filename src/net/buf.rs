@@ -56,6 +56,13 @@ impl Buf {
     }
 
     #[inline]
+    pub fn raw_mut(&mut self) -> &mut [u8] {
+        self.data
+            .get_mut(self.cleared..self.end)
+            .unwrap_or_default()
+    }
+
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }

@@ -6,6 +6,7 @@
 pub mod authentication;
 pub mod cancel_key;
 pub mod frame;
+pub mod names;
 pub mod opening;
 pub mod reply;
 pub mod scram;

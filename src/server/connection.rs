@@ -10,6 +10,7 @@ use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
 use super::settings::Settings;
+use super::statements::Statements;
 use crate::net::Stream;
 use crate::protocol::CancelKey;
 use crate::protocol::frame::{put, put_cstr};
@@ -58,6 +59,7 @@ pub struct Connection {
     pub peer: Peer,
     pub key: CancelKey,
     pub ledger: Ledger,
+    pub statements: Statements,
     pub replies: Replies,
     /// Replies read and not understood yet, left by a session that ended.
     pub unread: Vec<u8>,
@@ -99,12 +101,19 @@ impl From<Garbled> for CommandError {
 const READ_BYTES: usize = 8 * 1024;
 
 impl Connection {
-    pub fn new(stream: Stream, key: CancelKey, parameters: Parameters, peer: Peer) -> Connection {
+    pub fn new(
+        stream: Stream,
+        key: CancelKey,
+        parameters: Parameters,
+        peer: Peer,
+        statements: Statements,
+    ) -> Connection {
         Connection {
             stream,
             peer,
             key,
             ledger: Ledger::default(),
+            statements,
             replies: Replies::default(),
             unread: Vec::new(),
             parameters: Arc::new(parameters),

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::reset;
+use super::statements::Statements;
 use super::{ConnectError, Connection, Failure, Fault, Login, Reached, Target, cancel, connect};
 use crate::metrics;
 use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
@@ -39,6 +40,8 @@ pub struct Peer {
 pub struct Terms {
     pub max_connections: Option<u32>,
     pub max_connections_percent: u32,
+    /// Prepared statements on each connection.
+    pub max_statements: usize,
     pub init_query: Arc<str>,
 }
 
@@ -175,8 +178,13 @@ impl Manage for Dialer {
             host,
             reached: connected.reached,
         };
-        let connection =
-            Connection::new(connected.stream, connected.key, connected.parameters, peer);
+        let connection = Connection::new(
+            connected.stream,
+            connected.key,
+            connected.parameters,
+            peer,
+            Statements::new(terms.max_statements),
+        );
         let allows = connected.limits.ordinary();
         self.instance_allows.store(allows, Ordering::Relaxed);
         Ok(Opened {
@@ -244,6 +252,7 @@ mod tests {
         let terms = |max_connections, max_connections_percent| Terms {
             max_connections,
             max_connections_percent,
+            max_statements: 1,
             init_query: "".into(),
         };
         assert_eq!(terms(None, 100).cap(97), 97);

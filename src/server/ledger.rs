@@ -66,6 +66,8 @@ pub enum Fate {
     Withhold,
     /// It is Weir's to read.
     Keep,
+    /// A CloseComplete that the client gets as the ParseComplete it waits for.
+    AsParsed,
 }
 
 impl Asker {
@@ -91,14 +93,51 @@ pub struct Concluded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfStep(pub u8);
 
-/// Whether a message changes the unnamed statement, so that its outcome matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unnamed {
-    Kept,
-    Changed,
+/// The prepared statements that a message changes, so that its outcome matters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes(u8);
+
+impl Changes {
+    pub const NONE: Changes = Changes(0);
+    /// The one without a name.
+    pub const UNNAMED: Changes = Changes(1);
+    pub const NAMED: Changes = Changes(1 << 1);
+
+    #[must_use]
+    pub const fn with(self, other: Changes) -> Changes {
+        Changes(self.0 | other.0)
+    }
+
+    pub const fn has(self, other: Changes) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Each by itself.
+    fn each(self) -> impl Iterator<Item = Changes> {
+        let all = [Changes::UNNAMED, Changes::NAMED];
+        all.into_iter().filter(move |one| self.has(*one))
+    }
 }
 
-/// What became of a message that was to change the unnamed statement.
+/// How the client is told that a message was carried out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Telling {
+    #[default]
+    AsItIs,
+    /// A Close went in place of its Parse.
+    AsParsed,
+}
+
+/// What is to be known of a message beyond its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    pub changes: Changes,
+    /// The number of the statement that it uses, or 0.
+    pub uses: u64,
+    pub telling: Telling,
+}
+
+/// What became of a message that was to change prepared statements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
@@ -111,7 +150,7 @@ pub enum Outcome {
 struct Entry {
     owed: Owed,
     asker: Asker,
-    unnamed: Unnamed,
+    note: Note,
 }
 
 /// COPY FROM STDIN, as the server sees it.
@@ -141,8 +180,14 @@ pub struct Ledger {
     failed: bool,
     /// It can't be told any more what is owed.
     doubtful: bool,
-    /// Of the messages that were to change the unnamed statement, in their order.
-    outcomes: VecDeque<Outcome>,
+    /// Of the messages that were to change prepared statements, in their order.
+    outcomes: VecDeque<(Changes, Outcome)>,
+    /// ReadyForQuery owed to the client.
+    readies_of_client: usize,
+    /// The statement that the last message to fail used, or 0.
+    failed_use: u64,
+    /// The client waits for a ReadyForQuery that only a Sync of ours will bring.
+    sync_due: bool,
 }
 
 impl Default for Ledger {
@@ -156,6 +201,9 @@ impl Default for Ledger {
             failed: false,
             doubtful: false,
             outcomes: VecDeque::new(),
+            readies_of_client: 0,
+            failed_use: 0,
+            sync_due: false,
         }
     }
 }
@@ -211,25 +259,48 @@ impl Ledger {
             .count()
     }
 
-    /// What became of the next message sent as changing the unnamed statement, once that is known.
+    /// What became of the next message sent as changing prepared statements, once that is known.
     #[inline]
-    pub fn outcome(&mut self) -> Option<Outcome> {
+    pub fn outcome(&mut self) -> Option<(Changes, Outcome)> {
         self.outcomes.pop_front()
+    }
+
+    /// Nobody asks any more.
+    #[inline]
+    pub fn forget_outcomes(&mut self) {
+        self.outcomes.clear();
+    }
+
+    /// The statement that the message used which has just failed, if it used one.
+    pub fn failed_use(&mut self) -> Option<u64> {
+        Some(std::mem::take(&mut self.failed_use)).filter(|id| *id != 0)
+    }
+
+    #[inline]
+    pub fn is_sync_due(&self) -> bool {
+        self.sync_due
+    }
+
+    pub fn take_sync_due(&mut self) -> bool {
+        std::mem::take(&mut self.sync_due)
+    }
+
+    /// Whether the transaction has failed, or may have by the time that the server reads what is sent next.
+    pub fn may_be_failed(&self) -> bool {
+        self.tx == TxStatus::Failed || self.readies_of_client > 0
     }
 
     /// A message goes to the server.
     #[inline]
     pub fn send(&mut self, owed: Owed, asker: Asker) {
-        self.send_changing(owed, asker, Unnamed::Kept);
+        self.send_noted(owed, asker, Note::default());
     }
 
-    /// A message goes to the server that may change the unnamed statement.
+    /// A message goes to the server that prepared statements have to do with.
     #[inline]
-    pub fn send_changing(&mut self, owed: Owed, asker: Asker, unnamed: Unnamed) {
+    pub fn send_noted(&mut self, owed: Owed, asker: Asker, note: Note) {
         if self.doubtful {
-            if unnamed == Unnamed::Changed {
-                self.outcomes.push_back(Outcome::Skipped);
-            }
+            self.tell(note.changes, Outcome::Skipped);
             return;
         }
         if let CopyIn::Yes { passed_over_sync } = self.copy_in {
@@ -248,9 +319,7 @@ impl Ledger {
             }
         }
         if self.skipping && owed != Owed::Sync {
-            if unnamed == Unnamed::Changed {
-                self.outcomes.push_back(Outcome::Skipped);
-            }
+            self.tell(note.changes, Outcome::Skipped);
             return;
         }
         match owed {
@@ -262,11 +331,18 @@ impl Ledger {
                 self.unsynced = true
             }
         }
-        self.entries.push_back(Entry {
-            owed,
-            asker,
-            unnamed,
-        });
+        self.readies_of_client += usize::from(owed.ends_in_ready() && asker != Asker::Weir);
+        self.entries.push_back(Entry { owed, asker, note });
+    }
+
+    #[inline]
+    fn tell(&mut self, changes: Changes, outcome: Outcome) {
+        if changes == Changes::NONE {
+            return;
+        }
+        for one in changes.each() {
+            self.outcomes.push_back((one, outcome));
+        }
     }
 
     /// Where an answer to what is owed next goes.
@@ -282,6 +358,18 @@ impl Ledger {
         next.map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
+    /// The same for a reply with this tag.
+    #[inline]
+    pub fn fate_of(&self, tag: u8) -> Fate {
+        let fate = self.fate();
+        let first = self.entries.front();
+        let as_parsed = first.is_some_and(|entry| entry.note.telling == Telling::AsParsed);
+        if tag == backend::CLOSE_COMPLETE && as_parsed && fate == Fate::Forward {
+            return Fate::AsParsed;
+        }
+        fate
+    }
+
     /// A reply other than ErrorResponse and ReadyForQuery begins.
     #[inline]
     pub fn reply(&mut self, tag: u8) -> Result<Fate, OutOfStep> {
@@ -289,7 +377,7 @@ impl Ledger {
             return Ok(Fate::Forward);
         }
         self.drop_copy_ends();
-        let fate = self.fate();
+        let fate = self.fate_of(tag);
         let owed = self.entries.front().map(|entry| entry.owed);
         let settles = match tag {
             backend::PARSE_COMPLETE => Self::expect(owed, Owed::Parse, tag)?,
@@ -318,9 +406,9 @@ impl Ledger {
     #[inline]
     fn pop(&mut self, outcome: Outcome) -> Option<Entry> {
         let entry = self.entries.pop_front()?;
-        if entry.unnamed == Unnamed::Changed {
-            self.outcomes.push_back(outcome);
-        }
+        self.readies_of_client -=
+            usize::from(entry.owed.ends_in_ready() && entry.asker != Asker::Weir);
+        self.tell(entry.note.changes, outcome);
         Some(entry)
     }
 
@@ -351,8 +439,10 @@ impl Ledger {
         let within = end.unwrap_or(self.entries.len());
         let mut place = 0;
         let mut passed_over_sync = false;
+        let readies_of_client = &mut self.readies_of_client;
         self.entries.retain(|entry| {
             let swallowed = place > 0 && place < within && entry.owed == Owed::Sync;
+            *readies_of_client -= usize::from(swallowed && entry.asker != Asker::Weir);
             let keep = !swallowed && end != Some(place);
             passed_over_sync |= swallowed;
             place += 1;
@@ -392,26 +482,31 @@ impl Ledger {
         self.copy_in = CopyIn::No;
         match self.entries.front().copied() {
             Some(entry) if entry.owed.ends_in_ready() => match entry.asker.fate() {
-                Fate::Forward => Fate::Forward,
+                Fate::Forward | Fate::AsParsed => Fate::Forward,
                 Fate::Withhold | Fate::Keep => Fate::Withhold,
             },
-            Some(_) => {
+            Some(entry) => {
+                self.failed_use = entry.note.uses;
                 self.pop(Outcome::Failed);
-                self.skip_to_sync();
+                self.skip_to_sync(entry.asker);
                 Fate::Forward
             }
             None => Fate::Forward,
         }
     }
 
-    fn skip_to_sync(&mut self) {
+    fn skip_to_sync(&mut self, failed: Asker) {
+        let mut client_waits = false;
         while let Some(entry) = self.entries.front() {
             if entry.owed == Owed::Sync {
                 return;
             }
+            // Ours failed ahead of the client's Query, and made the server skip it.
+            client_waits |= failed == Asker::Weir && entry.owed.ends_in_ready();
             self.pop(Outcome::Skipped);
         }
         self.skipping = true;
+        self.sync_due = client_waits;
     }
 
     /// A ReadyForQuery.
@@ -426,7 +521,12 @@ impl Ledger {
             });
         }
         self.drop_copy_ends();
-        match self.pop(Outcome::Done) {
+        // A Query does away with the unnamed statement whatever comes of it: `core` knows.
+        let outcome = match self.failed {
+            true => Outcome::Failed,
+            false => Outcome::Done,
+        };
+        match self.pop(outcome) {
             Some(entry) if entry.owed.ends_in_ready() => {
                 self.tx = tx;
                 self.copy_in = CopyIn::No;
@@ -481,6 +581,7 @@ mod tests {
             match fate {
                 Ok(Fate::Forward) => shown.push(tag as char),
                 Ok(Fate::Withhold | Fate::Keep) => {}
+                Ok(Fate::AsParsed) => shown.push('p'),
                 Err(_) => shown.push('!'),
             }
         }

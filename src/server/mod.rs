@@ -15,6 +15,7 @@ mod reset;
 mod secure;
 pub mod settings;
 pub mod simple;
+pub mod statements;
 
 pub use connect::{Connected, Limits, cancel, connect};
 pub use connection::{Connection, Parameters};
@@ -24,6 +25,7 @@ pub use login::Login;
 pub use refusal::Refusal;
 pub use secure::{Channel, Reached, Security};
 pub use settings::Settings;
+pub use statements::Statements;
 
 /// What Weir proves itself with to a database.
 pub use crate::secrets::Login as Credential;

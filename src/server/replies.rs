@@ -127,8 +127,13 @@ impl Replies {
         if is_row(head.tag) {
             self.fate
         } else {
-            ledger.fate()
+            ledger.fate_of(head.tag)
         }
+    }
+
+    /// So many bytes of the current message were dealt with otherwise.
+    pub fn took(&mut self, bytes: usize) {
+        self.left = self.left.saturating_sub(bytes);
     }
 
     /// A message that must be in memory, in whole or in part, to be understood.

@@ -22,12 +22,15 @@ pub(super) async fn clean(
         return Ok(false);
     }
     stop(connection, dialer).await?;
+    connection.ledger.forget_outcomes();
+    connection.statements.begin();
     if connection.ledger.tx() != TxStatus::Idle {
         connection.command("ROLLBACK").await?;
     }
     if connection.marked {
         connection.command("DISCARD ALL").await?;
         connection.marked = false;
+        connection.statements.clear();
         connection.applied = Arc::<Settings>::default();
         let init_query = dialer.init_query();
         if !init_query.is_empty() {

@@ -85,6 +85,19 @@ impl Settings {
         self.0.get(place).map(|(_, value)| value.as_slice())
     }
 
+    /// Those that change what a statement's text means, in a form that tells them apart.
+    pub fn parsing(&self) -> Box<[u8]> {
+        let mut told = Vec::new();
+        let parsing = self.iter().filter(|(name, _)| PARSING.contains(name));
+        for (name, value) in parsing {
+            for part in [name.as_bytes(), value] {
+                told.extend_from_slice(&part.len().to_be_bytes());
+                told.extend_from_slice(part);
+            }
+        }
+        told.into()
+    }
+
     /// Appends the Query that makes a server which has `from` have `self`; nothing if it has already.
     ///
     /// `set_config` and not SET: it takes a value as a startup packet does, a list included, and NULL
@@ -146,6 +159,23 @@ fn put_set_config<'a>(
 /// In the order they are laid down: taking up a session's user lays down the role.
 const ROLES: [&str; 2] = ["role", "session_authorization"];
 
+/// What PostgreSQL reads a text under, and fixes in what it makes of it.
+const PARSING: [&str; 13] = [
+    "array_nulls",
+    "backslash_quote",
+    "client_encoding",
+    "datestyle",
+    "intervalstyle",
+    "lc_monetary",
+    "role",
+    "search_path",
+    "session_authorization",
+    "standard_conforming_strings",
+    "timezone",
+    "transform_null_equals",
+    "xmloption",
+];
+
 fn is_role(name: &str) -> bool {
     ROLES.contains(&name)
 }
@@ -206,6 +236,14 @@ mod tests {
             "SELECT pg_catalog.set_config(E'timezone',NULL,false), \
              pg_catalog.set_config(E'datestyle',E'ISO',false)"
         );
+    }
+
+    #[test]
+    fn what_changes_a_texts_meaning_is_told_apart() {
+        let same = settings(&[("work_mem", "1MB"), ("search_path", "a")]).parsing();
+        assert_eq!(settings(&[("search_path", "a")]).parsing(), same);
+        assert_ne!(settings(&[("search_path", "b")]).parsing(), same);
+        assert!(settings(&[("work_mem", "1MB")]).parsing().is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::prepared::Allowance;
 use crate::metrics;
 use crate::net::buf::BufferStore;
 
@@ -16,6 +17,8 @@ pub struct Limits {
     pub max_unit_bytes: usize,
     /// Replies that released servers have left with slow clients, all sessions of a worker together.
     pub unflushed_limit_bytes: usize,
+    /// Unnamed statements of more than 4 KiB that are kept for the next server, all sessions of a worker together.
+    pub large_statements_limit_bytes: usize,
     pub query_timeout: Option<Duration>,
     pub idle_in_transaction_timeout: Duration,
     pub idle_client_timeout: Duration,
@@ -26,6 +29,8 @@ pub struct Context {
     pub store: BufferStore,
     limits: RefCell<Rc<Limits>>,
     pub clients: Arc<metrics::Clients>,
+    /// For unnamed statements of unusual size.
+    pub large_statements: Allowance,
     unflushed_bytes: Cell<usize>,
     draining: Cell<bool>,
     closing: Cell<bool>,
@@ -34,6 +39,7 @@ pub struct Context {
 impl Context {
     pub fn new(limits: Limits, clients: Arc<metrics::Clients>) -> Rc<Context> {
         Rc::new(Context {
+            large_statements: Allowance::new(limits.large_statements_limit_bytes),
             store: BufferStore::default(),
             limits: RefCell::new(Rc::new(limits)),
             clients,

@@ -3,16 +3,24 @@
 //! Pure: no socket, no clock. It decides what goes to the server and when one is needed, what is answered
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
+mod naming;
+
+use std::sync::Arc;
+
+use self::naming::{Message, Outgoing, Passage, Timing};
 use super::deferred::{self, Deferred};
 use super::pins::{Discard, Pinned, Pins, Reason};
-use super::prepared::{self, Placing, Statement};
+use super::prepared::named::{Change, Name, Named};
+use super::prepared::table::Table;
+use super::prepared::{Allowance, Keeping, Placing, Statement};
 use super::questions::{Answer, Asked, Questions};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
+use crate::protocol::names::{NameAt, told};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
-use crate::server::Settings;
-use crate::server::ledger::{self, Asker, Concluded, Ledger, Owed, Unnamed};
+use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
+use crate::server::{Settings, Statements};
 use crate::sql::{Effects, Report};
 
 /// What to do with a client's bytes.
@@ -22,8 +30,8 @@ pub enum Step {
     Wait,
     /// A server is needed for what stands at the front.
     Borrow,
-    /// So many bytes go to the server.
-    Forward(usize),
+    /// So many bytes are dealt with (the prologue says it otherwise), and so many behind them go to the server.
+    Forward { consumed: usize, forward: usize },
     /// So many bytes are dealt with.
     Consume(usize),
     /// The client says goodbye.
@@ -47,6 +55,11 @@ pub struct Core {
     /// The unit was refused: everything up to its Sync is passed over.
     refusing: bool,
     statement: Statement,
+    named: Named,
+    /// What the next Execute does to named statements, if it succeeds.
+    executing: Option<Change>,
+    /// Names of the client's that the server has been given for a while.
+    strays: Vec<Name>,
     pins: Pinned,
     questions: Questions,
     /// What the server is being asked.
@@ -74,14 +87,17 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(bounds: Bounds) -> Core {
+    pub fn new(bounds: Bounds, table: Arc<Table>, allowance: Allowance) -> Core {
         Core {
             bounds,
             units: Units::default(),
             frame_left: 0,
             text: TextScan::default(),
             refusing: false,
-            statement: Statement::default(),
+            statement: Statement::new(allowance),
+            named: Named::new(table),
+            executing: None,
+            strays: Vec::new(),
             pins: Pinned::default(),
             questions: Questions::default(),
             asked: None,
@@ -101,6 +117,11 @@ impl Core {
 
     pub fn pins(&self) -> Pins {
         self.pins.now()
+    }
+
+    /// The settings that the client's texts are parsed under from here on, in any form that tells them apart.
+    pub fn parse_under(&mut self, settings: Box<[u8]>) {
+        self.named.parse_under(settings);
     }
 
     /// What the client believes while it has no server.
@@ -147,6 +168,11 @@ impl Core {
             // PostgreSQL would have dropped it.
             self.statement.leaving();
             self.statement.settle(ledger::Outcome::Done);
+        }
+        if head.tag == frontend::CLOSE
+            && let Some(at) = NameAt::find(head.tag, frame)
+        {
+            self.named.forget(told(at.of(frame)));
         }
         self.units.consumed(frame.len());
         Ok(Step::Consume(frame.len()))
@@ -213,6 +239,7 @@ impl Core {
         &mut self,
         pending: &[u8],
         ledger: &mut Ledger,
+        statements: &mut Statements,
         prologue: &mut Vec<u8>,
     ) -> Result<Step, Violation> {
         if self.frame_left > 0 {
@@ -220,6 +247,10 @@ impl Core {
         }
         if self.is_settling() {
             return Ok(Step::Wait);
+        }
+        self.note_outcomes(ledger, statements);
+        if self.is_untidy(ledger) {
+            self.tidy(ledger, prologue);
         }
         self.units.measure(pending);
         if let Some(violation) = self.units.violation() {
@@ -233,7 +264,14 @@ impl Core {
         };
         let pending = pending.get(..within).unwrap_or_default();
         let mut forwarded = 0;
-        while self.frame_left == 0 && !ledger.is_full() && !self.statement.is_full() {
+        let mut out = Outgoing {
+            pending,
+            copied: 0,
+            prologue,
+            ledger,
+            statements,
+        };
+        while self.frame_left == 0 && !out.ledger.is_full() && !self.statement.is_full() {
             let rest = pending.get(forwarded..).unwrap_or_default();
             let Some(head) = head(rest).ok().flatten() else {
                 break;
@@ -242,26 +280,33 @@ impl Core {
                 Ok(Some(meaning)) => meaning,
                 // What stands before it goes first.
                 Err(violation) if forwarded == 0 => {
-                    self.hurry(ledger, prologue);
+                    self.hurry(out.ledger, out.prologue);
                     return Err(violation);
                 }
                 Ok(None) | Err(_) => break,
             };
             // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
             // still has to say.
-            let has_last_word = ledger.is_copying_in() || ledger.is_doubtful();
+            let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
             self.terminated |= meaning == Meaning::Terminate && has_last_word;
             if meaning == Meaning::Terminate && !has_last_word {
                 if forwarded == 0 {
-                    self.hurry(ledger, prologue);
+                    self.hurry(out.ledger, out.prologue);
                     return Ok(Step::Terminate);
                 }
                 break;
             }
-            if self.unnamed_foreign && !self.place_unnamed(meaning, forwarded, ledger, prologue) {
+            let report = self.scan(head, meaning, rest);
+            let message = Message {
+                head,
+                meaning,
+                bytes: rest,
+                at: forwarded,
+                effects: report.effects,
+            };
+            if self.is_held_up(message, out.ledger, out.statements) {
                 break;
             }
-            let report = self.scan(head, meaning, rest);
             if report.effects.has(Effects::DATABASE_DDL) && !self.eviction.is_done() {
                 // What stands before it goes first.
                 if forwarded == 0 && self.eviction.is_none() {
@@ -269,17 +314,27 @@ impl Core {
                 }
                 break;
             }
+            if self.unnamed_foreign
+                && !self.place_unnamed(meaning, forwarded, out.ledger, out.prologue)
+            {
+                break;
+            }
             self.eviction = Eviction::None;
-            self.note_sequences(meaning, report.effects, ledger, prologue);
-            forwarded += self.forward(head, meaning, &report, rest, ledger);
+            self.note_sequences(meaning, message.effects, out.ledger, out.prologue);
+            let passage = self.name(message, &mut out);
+            forwarded += self.forward(message, &report, passage, out.ledger);
             self.untouched = false;
         }
+        let consumed = out.copied;
         if forwarded == 0 {
             return Ok(Step::Wait);
         }
         self.units.consumed(forwarded);
         self.hurried = false;
-        Ok(Step::Forward(forwarded))
+        Ok(Step::Forward {
+            consumed,
+            forward: forwarded - consumed,
+        })
     }
 
     /// Databases that must have nobody connected before the client's next message may go on.
@@ -368,28 +423,39 @@ impl Core {
     /// Lets one message pass, as much of it as is there; what it changes is noted.
     fn forward(
         &mut self,
-        head: Head,
-        meaning: Meaning,
+        message: Message<'_>,
         report: &Report,
-        rest: &[u8],
+        passage: Passage,
         ledger: &mut Ledger,
     ) -> usize {
+        let Message {
+            head,
+            meaning,
+            bytes: rest,
+            ..
+        } = message;
+        let Passage {
+            owed,
+            mut note,
+            timing,
+        } = passage;
         let available = head.frame_bytes().min(rest.len());
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
-        let unnamed = self.change_unnamed(meaning, whole.then_some(frame));
-        if meaning == Meaning::ParseNamed {
-            self.pins.add(Reason::NamedStatement);
-        }
+        let unnamed = self.change_unnamed(meaning, report, whole.then_some(frame));
+        note.changes = note.changes.with(unnamed);
         if meaning == Meaning::FunctionCall {
             self.questions.note_anything();
         }
         let asker = self.asker(meaning, report.effects, ledger);
-        if asker == Asker::Client {
-            self.note(report);
+        if asker == Asker::Client && timing == Timing::Now {
+            self.note_effects(report);
         }
-        if let Some(owed) = Owed::by(head.tag) {
-            ledger.send_changing(owed, asker, unnamed);
+        if let Some(owed) = owed {
+            ledger.send_noted(owed, asker, note);
+            if matches!(owed, Owed::Sync | Owed::Query | Owed::FunctionCall) {
+                self.named.end_sequence();
+            }
         }
         self.frame_left = head.frame_bytes() - available;
         available
@@ -413,7 +479,7 @@ impl Core {
     }
 
     /// Takes note of what a text may do that is about to be executed.
-    fn note(&mut self, report: &Report) {
+    fn note_effects(&mut self, report: &Report) {
         let effects = report.effects;
         if effects.is_none() {
             return;
@@ -505,28 +571,39 @@ impl Core {
     }
 
     /// Notes that a message will change the unnamed statement, if it will.
-    fn change_unnamed(&mut self, meaning: Meaning, whole: Option<&[u8]>) -> Unnamed {
+    fn change_unnamed(
+        &mut self,
+        meaning: Meaning,
+        report: &Report,
+        whole: Option<&[u8]>,
+    ) -> Changes {
         match meaning {
             Meaning::ParseUnnamed => {
-                let kept = whole.filter(|frame| frame.len() <= prepared::KEPT_BYTES);
-                match kept {
-                    Some(_) => self.pins.remove(Reason::UnnamedStatement),
-                    None => self.pins.add(Reason::UnnamedStatement),
+                let frame = whole.map(|frame| (frame, report.clone()));
+                match self.statement.parsing(frame) {
+                    Keeping::Kept => self.pins.remove(Reason::UnnamedStatement),
+                    Keeping::LeftOnServer => {
+                        self.pins.add(Reason::UnnamedStatement);
+                        self.note_effects(report);
+                    }
                 }
-                self.statement.parsing(kept);
-                Unnamed::Changed
+                Changes::UNNAMED
             }
             Meaning::Query | Meaning::CloseUnnamed if self.statement.exists() => {
                 self.pins.remove(Reason::UnnamedStatement);
                 self.statement.leaving();
-                Unnamed::Changed
+                Changes::UNNAMED
             }
             Meaning::Query
             | Meaning::CloseUnnamed
             | Meaning::ParseNamed
+            | Meaning::BindUnnamed
+            | Meaning::BindNamed
+            | Meaning::DescribeNamed
+            | Meaning::CloseNamed
             | Meaning::FunctionCall
             | Meaning::Plain
-            | Meaning::Terminate => Unnamed::Kept,
+            | Meaning::Terminate => Changes::NONE,
         }
     }
 
@@ -556,14 +633,17 @@ impl Core {
         }
         let part = pending.get(..count).unwrap_or_default();
         if let Some(report) = self.text.feed(part) {
-            self.note(&report);
+            self.note_effects(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
             let report = self.text.end();
-            self.note(&report);
+            self.note_effects(&report);
         }
-        Step::Forward(count)
+        Step::Forward {
+            consumed: 0,
+            forward: count,
+        }
     }
 
     fn pass_over(&mut self, available: usize) -> Step {
@@ -610,12 +690,16 @@ impl Core {
         Ok(self.pass_over(pending.len()))
     }
 
-    /// Takes note of what the server made of messages that were to change the unnamed statement.
+    /// Takes note of what the server made of messages that were to change prepared statements.
     #[inline]
-    pub fn note_outcomes(&mut self, ledger: &mut Ledger) {
-        while let Some(outcome) = ledger.outcome() {
-            self.unnamed_foreign &= outcome != ledger::Outcome::Done;
-            self.statement.settle(outcome);
+    pub fn note_outcomes(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
+        while let Some((changes, outcome)) = ledger.outcome() {
+            if changes == Changes::NAMED {
+                self.named.settle(outcome, statements);
+            } else {
+                self.unnamed_foreign &= outcome != ledger::Outcome::Done;
+                self.statement.settle(outcome);
+            }
         }
     }
 
@@ -662,6 +746,7 @@ impl Core {
     pub fn may_release(&self, ledger: &Ledger) -> bool {
         ledger.is_idle()
             && self.frame_left == 0
+            && self.strays.is_empty()
             && !self.pins.now().any()
             && !self.wonders()
             && self.eviction.is_none()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::prepared::table::{self, Table};
 use crate::metrics;
 use crate::pool::{self, PoolId};
 use crate::server::dialer::{Account, Customer, Dialer};
@@ -26,6 +27,8 @@ pub struct Entry {
     pub user: Arc<str>,
     pub target_name: Arc<str>,
     pub meters: Arc<metrics::Pool>,
+    /// What clients of this pool have prepared.
+    pub statements: Arc<Table>,
     pinned: AtomicUsize,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
@@ -80,6 +83,7 @@ pub struct Endpoint {
     entries: DashMap<Account, Arc<Entry>>,
     greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
     greeting_terms: GreetingTerms,
+    statement_terms: table::Terms,
     /// A user's own limit, if it has one.
     user_limits: arc_swap::ArcSwap<std::collections::HashMap<String, usize>>,
 }
@@ -90,6 +94,7 @@ impl Endpoint {
         target_name: &str,
         registry: Arc<metrics::Registry>,
         greeting_terms: GreetingTerms,
+        statement_terms: table::Terms,
     ) -> Endpoint {
         Endpoint {
             target,
@@ -98,6 +103,7 @@ impl Endpoint {
             entries: DashMap::new(),
             greetings: DashMap::new(),
             greeting_terms,
+            statement_terms,
             user_limits: arc_swap::ArcSwap::default(),
         }
     }
@@ -136,6 +142,7 @@ impl Endpoint {
                 database: account.database,
                 user: account.user,
                 target_name: Arc::clone(&self.target_name),
+                statements: Arc::new(Table::new(self.statement_terms)),
                 pinned: AtomicUsize::new(0),
                 reads_sequences: AtomicBool::new(false),
             })

@@ -172,9 +172,15 @@ impl Session {
         let mut replies = Buf::default();
         replies.insert(&parts.greeting);
         let now = Instant::now();
-        let mut core = Core::new(Bounds {
+        let bounds = Bounds {
             max_unit_bytes: limits.max_unit_bytes,
-        });
+        };
+        let mut core = Core::new(
+            bounds,
+            Arc::clone(&parts.entry.statements),
+            parts.context.large_statements.clone(),
+        );
+        core.parse_under(parts.settings.parsing());
         if parts.settings.may_be_temporary() {
             core.pin(Reason::Temporary);
         }
@@ -264,7 +270,8 @@ impl Session {
         lease.half_sent |= self.core.is_mid_frame()
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
-        lease.marked |= self.core.pins().any() || self.core.wonders();
+        lease.marked |=
+            self.core.pins().any() || self.core.wonders() || self.core.is_untidy(&lease.ledger);
         lease.unread.extend_from_slice(self.replies.raw());
         if self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();

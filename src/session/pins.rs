@@ -92,6 +92,11 @@ impl Pins {
         self.0 != 0
     }
 
+    #[inline]
+    pub fn has(self, reason: Reason) -> bool {
+        self.0 & reason.bit() != 0
+    }
+
     pub fn add(&mut self, reason: Reason) {
         self.0 |= reason.bit();
     }

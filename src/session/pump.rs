@@ -13,18 +13,25 @@ use super::ending::Ending;
 use super::servers::give_settings;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
+use crate::protocol::frame::{HEADER_BYTES, Head};
 use crate::protocol::reply::{error_field, put_parameter_status};
-use crate::protocol::tag::frontend;
+use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::{Asker, Fate};
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
+use crate::server::statements::find_name;
 
 /// So much is read of what the server answers to a question of ours.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
+
+/// Messages of our own, and of the client's between them, before what is there must be written.
+const MAX_PROLOGUE_BYTES: usize = 64 * 1024;
+/// What an idle session may keep of the memory for them.
+const KEPT_PROLOGUE_BYTES: usize = 512;
 
 /// Whether anything moved, or why the session ends.
 pub(super) type Moved = Result<bool, Ending>;
@@ -173,7 +180,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward(_)) => break,
+                Ok(Step::Wait | Step::Forward { .. }) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -200,7 +207,8 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
-        let unsent = !self.requests.cleared().is_empty();
+        let unsent =
+            !self.requests.cleared().is_empty() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         // A cancel under way must not hit what comes next.
         let held_up =
             (self.cancelling.is_some() && !lease.ledger.owes()) || self.evicting.is_some();
@@ -213,9 +221,12 @@ impl Session {
         {
             self.core.interposed();
         }
+        let Connection {
+            ledger, statements, ..
+        } = &mut ***lease;
         let step =
             self.core
-                .with_server(self.requests.raw(), &mut lease.ledger, &mut self.prologue);
+                .with_server(self.requests.raw(), ledger, statements, &mut self.prologue);
         match step {
             // What was asked before is answered first, as PostgreSQL would.
             Ok(Step::Terminate) | Err(_)
@@ -225,8 +236,9 @@ impl Session {
             }
             Ok(Step::Terminate) => Err(Ending::Left),
             Err(violation) => Err(Ending::Violated(violation)),
-            Ok(Step::Forward(count)) => {
-                self.requests.clear(count);
+            Ok(Step::Forward { consumed, forward }) => {
+                self.requests.discard(consumed);
+                self.requests.clear(forward);
                 self.note_pins();
                 Ok(true)
             }
@@ -256,6 +268,7 @@ impl Session {
         self.requests.sent(count - of_prologue);
         // The sockets of servers in TLS are flushed when all is written.
         if self.prologue.is_empty() && self.requests.cleared().is_empty() {
+            self.prologue.shrink_to(KEPT_PROLOGUE_BYTES);
             lease.flush_due = lease.stream.is_tls();
         }
         true
@@ -303,6 +316,7 @@ impl Session {
                 replies,
                 ledger,
                 parameters,
+                statements,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
@@ -316,7 +330,7 @@ impl Session {
             };
             match reply {
                 Reply::Wait => {
-                    self.core.note_outcomes(&mut lease.ledger);
+                    self.core.note_outcomes(ledger, statements);
                     return Ok(moved);
                 }
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
@@ -340,6 +354,17 @@ impl Session {
                     self.server_fatal |= fatal;
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
+                    }
+                    if let Some(id) = ledger.failed_use() {
+                        let field = |code| error_field(prefix, code).unwrap_or_default();
+                        self.core
+                            .use_failed(id, field(b'C'), field(b'R'), statements);
+                        let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
+                        if let Some((taken, words)) = words {
+                            replies.took(taken);
+                            self.replies.discard(taken);
+                            self.replies.insert(&words);
+                        }
                     }
                 }
                 Reply::Ready {
@@ -366,6 +391,15 @@ impl Session {
                 }
                 self.replies.discard(bytes);
             }
+            Fate::AsParsed => {
+                let messages = self.replies.raw_mut().get_mut(..bytes).unwrap_or_default();
+                for message in messages.chunks_mut(HEADER_BYTES) {
+                    if let Some(tag) = message.first_mut() {
+                        *tag = backend::PARSE_COMPLETE;
+                    }
+                }
+                self.replies.clear(bytes);
+            }
         }
     }
 
@@ -379,6 +413,7 @@ impl Session {
             }
             Conclusion::Discarded => {
                 self.settings.discarded();
+                self.core.parse_under(self.settings.now().parsing());
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::default();
                     // What init_query had set up is gone as well: it is run again on the pool's time.
@@ -390,6 +425,7 @@ impl Session {
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::new(self.settings.reset(&lease.applied));
                 }
+                self.core.parse_under(self.settings.now().parsing());
                 self.note_pins();
             }
             Conclusion::Answered { failed } => self.learn(failed),
@@ -461,6 +497,24 @@ fn lost(end: io::Result<usize>) -> Ending {
         Ok(_) => "The server closed it without a word.".into(),
         Err(error) => format!("The connection broke: {error}."),
     })
+}
+
+/// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
+/// client is to get in their place.
+fn reworded<'a>(
+    raw: &[u8],
+    name: impl FnOnce(u64) -> Option<&'a [u8]>,
+) -> Option<(usize, Vec<u8>)> {
+    let head = Head::parse(raw)?.ok()?;
+    let frame = raw.get(..head.frame_bytes().min(raw.len()))?;
+    let (place, id) = find_name(frame)?;
+    let name = name(id)?;
+    let length = head.frame_bytes() - 1 - place.len() + name.len();
+    let mut words = vec![head.tag];
+    words.extend_from_slice(&u32::try_from(length).ok()?.to_be_bytes());
+    words.extend_from_slice(frame.get(HEADER_BYTES..place.start)?);
+    words.extend_from_slice(name);
+    Some((place.end, words))
 }
 
 /// SQLSTATE and message of an ErrorResponse.

@@ -89,6 +89,11 @@ impl Questions {
         !self.names.is_empty() || self.everything || !self.kinds.is_none()
     }
 
+    /// Kinds of state that may have come, or gone.
+    pub fn kinds(&self) -> Kinds {
+        self.kinds
+    }
+
     /// A text was sent to be executed.
     pub fn note(&mut self, report: &Report) {
         const ANYTHING: Effects = Effects::ROUTINE

@@ -141,7 +141,12 @@ pub enum Meaning {
     Query,
     ParseUnnamed,
     ParseNamed,
+    BindUnnamed,
+    BindNamed,
+    /// Of a statement; that of the unnamed one is plain.
+    DescribeNamed,
     CloseUnnamed,
+    CloseNamed,
     /// Any function at all, by number.
     FunctionCall,
     Terminate,
@@ -167,6 +172,22 @@ pub fn meaning(head: Head, bytes: &[u8]) -> Result<Option<Meaning>, Violation> {
             let (name, _) = split_cstr(rest)?;
             Some(match (kind, name) {
                 (b'S', b"") => Meaning::CloseUnnamed,
+                (b'S', _) => Meaning::CloseNamed,
+                _ => Meaning::Plain,
+            })
+        }),
+        frontend::BIND => split_cstr(body).and_then(|(_portal, rest)| {
+            let (name, _) = split_cstr(rest)?;
+            Some(match name {
+                b"" => Meaning::BindUnnamed,
+                _ => Meaning::BindNamed,
+            })
+        }),
+        frontend::DESCRIBE => body.split_first().and_then(|(&kind, rest)| {
+            let (name, _) = split_cstr(rest)?;
+            Some(match (kind, name) {
+                (b'S', b"") => Meaning::Plain,
+                (b'S', _) => Meaning::DescribeNamed,
                 _ => Meaning::Plain,
             })
         }),
@@ -300,13 +321,17 @@ mod tests {
 
     #[test]
     fn meanings() {
-        let cases: [(Vec<u8>, Meaning); 7] = [
+        let cases: [(Vec<u8>, Meaning); 11] = [
             (frame(b'Q', b"x\0"), Meaning::Query),
             (frame(b'P', b"\0x\0\0\0"), Meaning::ParseUnnamed),
             (frame(b'P', b"a\0x\0\0\0"), Meaning::ParseNamed),
-            (frame(b'B', b"p\0s\0\0\0"), Meaning::Plain),
-            (frame(b'D', b"P\0"), Meaning::Plain),
+            (frame(b'B', b"p\0s\0\0\0"), Meaning::BindNamed),
+            (frame(b'B', b"p\0\0\0\0"), Meaning::BindUnnamed),
+            (frame(b'D', b"Pa\0"), Meaning::Plain),
+            (frame(b'D', b"S\0"), Meaning::Plain),
+            (frame(b'D', b"Sa\0"), Meaning::DescribeNamed),
             (frame(b'C', b"S\0"), Meaning::CloseUnnamed),
+            (frame(b'C', b"Sa\0"), Meaning::CloseNamed),
             (frame(b'X', b""), Meaning::Terminate),
         ];
         for (bytes, expected) in cases {

@@ -65,6 +65,9 @@ impl Session {
         self.asleep.server = false;
         let change = give_settings(&mut lease, self.settings.now(), &mut self.prologue);
         self.replies.append(&std::mem::take(&mut lease.unread));
+        // Whoever had it before has left nothing to wait for.
+        lease.ledger.forget_outcomes();
+        lease.statements.begin();
         let mut before = self.before(&lease);
         if change == Change::Sent && before.unnamed == Owner::Self_ {
             before.unnamed = Owner::Nobody;
@@ -116,6 +119,7 @@ impl Session {
         if self.context.is_closing() {
             return Err(Ending::Draining);
         }
+        let tidied = self.tidy();
         if self.may_ask() && self.ask() {
             return Ok(true);
         }
@@ -138,7 +142,17 @@ impl Session {
                 return Err(Ending::Lifetime(limit));
             }
         }
-        Ok(released)
+        Ok(released || tidied)
+    }
+
+    /// Has the server be as it should before others get it.
+    fn tidy(&mut self) -> bool {
+        let Link::Leased(lease) = &mut self.link else {
+            return false;
+        };
+        self.core.is_untidy(&lease.ledger)
+            && self.requests.cleared().is_empty()
+            && self.core.tidy(&mut lease.ledger, &mut self.prologue)
     }
 
     /// Whether everything that a client sent before it fell silent has been carried out, as far as it can be.
@@ -252,6 +266,7 @@ impl Session {
                 self.core.pin(Reason::Temporary);
             }
             if !Arc::ptr_eq(&before, now) {
+                self.core.parse_under(now.parsing());
                 self.core.settings_changed();
             }
         }

@@ -5,7 +5,9 @@
 use super::*;
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
+use crate::session::prepared::table::Terms;
 
+mod named;
 mod refusing;
 mod streaming;
 
@@ -16,6 +18,8 @@ struct Talk {
     core: Core,
     /// The server in use, if any.
     ledger: Option<Ledger>,
+    /// What that server has prepared; all servers are one as far as this goes, until it is taken away.
+    statements: Statements,
     pending: Vec<u8>,
     /// What the client was told by Weir itself.
     told: Vec<u8>,
@@ -26,12 +30,29 @@ struct Talk {
     log: String,
 }
 
+fn core(table: &Arc<Table>) -> Core {
+    let bounds = Bounds {
+        max_unit_bytes: MAX_UNIT_BYTES,
+    };
+    Core::new(bounds, Arc::clone(table), Allowance::new(1000))
+}
+
+fn table() -> Arc<Table> {
+    Arc::new(Table::new(Terms {
+        max: 100,
+        limit_bytes: 1 << 20,
+    }))
+}
+
 fn talk() -> Talk {
+    talk_with(&table())
+}
+
+fn talk_with(table: &Arc<Table>) -> Talk {
     Talk {
-        core: Core::new(Bounds {
-            max_unit_bytes: MAX_UNIT_BYTES,
-        }),
+        core: core(table),
         ledger: None,
+        statements: Statements::new(3),
         pending: Vec::new(),
         told: Vec::new(),
         answer: Vec::new(),
@@ -82,7 +103,12 @@ impl Talk {
             let mut prologue = Vec::new();
             let step = match &mut self.ledger {
                 None => self.core.without_server(&self.pending, &mut self.told),
-                Some(ledger) => self.core.with_server(&self.pending, ledger, &mut prologue),
+                Some(ledger) => self.core.with_server(
+                    &self.pending,
+                    ledger,
+                    &mut self.statements,
+                    &mut prologue,
+                ),
             };
             self.sent.extend_from_slice(&prologue);
             match step {
@@ -98,7 +124,10 @@ impl Talk {
                     self.core.begin(before, &mut ledger, &mut self.sent);
                     self.ledger = Some(ledger);
                 }
-                Ok(Step::Forward(count)) => self.sent.extend(self.pending.drain(..count)),
+                Ok(Step::Forward { consumed, forward }) => {
+                    self.pending.drain(..consumed);
+                    self.sent.extend(self.pending.drain(..forward));
+                }
                 Ok(Step::Consume(count)) => drop(self.pending.drain(..count)),
                 Ok(Step::Terminate) => return self.end("left"),
                 Err(violation) => return self.end(&format!("{violation:?}")),
@@ -138,8 +167,11 @@ impl Talk {
                 tag => drop(ledger.reply(tag).expect("in step")),
             }
             if let Some(ledger) = &mut self.ledger {
-                self.core.note_outcomes(ledger);
+                self.core.note_outcomes(ledger, &mut self.statements);
             }
+        }
+        if let Some(ledger) = &mut self.ledger {
+            self.core.tidy(ledger, &mut self.sent);
         }
         if let Some(ledger) = self.ledger.as_mut().filter(|ledger| ledger.is_idle())
             && self.core.ask([].into_iter(), ledger, &mut Vec::new())
@@ -420,7 +452,19 @@ fn what_pins_and_what_frees() {
             vec!["temporary_object"],
         ),
         (query("CALL p()"), "a", vec!["advisory_lock"]),
-        (parse("s", "SELECT 1"), "", vec!["named_statement"]),
+        (parse("s", "SELECT 1"), "", vec![]),
+        (parse("", "LISTEN a"), "l", vec![]),
+        (parse("s", "LISTEN a"), "l", vec![]),
+        (
+            [parse("", "LISTEN a"), bind("")].concat(),
+            "l",
+            vec!["listen"],
+        ),
+        (
+            [parse("s", "LISTEN a"), bind("s")].concat(),
+            "l",
+            vec!["listen"],
+        ),
         (parse("", &large), "", vec!["large_unnamed_statement"]),
     ];
     for (message, found, reasons) in cases {
@@ -431,8 +475,14 @@ fn what_pins_and_what_frees() {
         if extended {
             // Ahead of a message that leaves the unnamed statement alone, that is cleared away.
             let named = message.get(5) != Some(&0);
-            talk.client(&sync())
-                .server(if named { "31Z" } else { "1Z" });
+            let bound = message.ends_with(&bind(if named { "s" } else { "" }));
+            let replies = match (named, bound) {
+                (true, true) => "312Z",
+                (true, false) => "31Z",
+                (false, true) => "12Z",
+                (false, false) => "1Z",
+            };
+            talk.client(&sync()).server(replies);
         } else {
             talk.server("CZ");
         }

@@ -9,7 +9,7 @@ fn a_simple_query_gets_its_error_and_the_next_one_another_chance() {
     // Nothing of it had gone.
     let pending = [query("SELECT 1"), query("SELECT 2")].concat();
     talk.pending = pending;
-    talk.core = Core::new(talk.core.bounds);
+    talk.core = core(&table());
     assert_eq!(
         talk.core.without_server(&talk.pending, &mut talk.told),
         Ok(Step::Borrow)

@@ -1,0 +1,535 @@
+//! How messages go to a server that name statements: under the name that all servers know, with what this one lacks
+//! ahead of them.
+//!
+//! PostgreSQL has the last word wherever it would have one: a name that the client does not have goes out as it
+//! is, and where a text or a second Parse refers to one that it has, the server is given it for that long.
+
+use std::sync::Arc;
+
+use super::Core;
+use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
+use crate::protocol::names::{NameAt, put_close, put_parse, told};
+use crate::protocol::tag::frontend;
+use crate::server::Statements;
+use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
+use crate::server::statements::{Act, Outlook, Presence, nobodys_name};
+use crate::session::pins::Reason;
+use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
+use crate::session::prepared::table::{Sharing, Statement};
+use crate::session::questions::Kinds;
+use crate::session::requests::Meaning;
+use crate::sql::{self, Deallocate, Effects, Report};
+
+/// A Parse larger than this keeps its name, and the session its server. Must fit into a buffer.
+const MAX_PARSE_BYTES: usize = 60_000;
+/// So many statements are given to a server because one text may refer to them.
+const MAX_REFERRED: usize = 64;
+/// Body of a Parse behind the name: no text, no parameters. Never fails.
+const EMPTY: &[u8] = b"\0\0\0";
+/// What a text may have to do with named statements.
+const REFERS: Effects = Effects::DEALLOCATE
+    .with(Effects::EXECUTE)
+    .with(Effects::PREPARE)
+    .with(Effects::DISCARD_ALL);
+
+/// The client's next message, as much of it as is there.
+#[derive(Clone, Copy)]
+pub(super) struct Message<'a> {
+    pub head: Head,
+    pub meaning: Meaning,
+    pub bytes: &'a [u8],
+    /// Where it stands in what is pending.
+    pub at: usize,
+    /// Of the text in it.
+    pub effects: Effects,
+}
+
+impl<'a> Message<'a> {
+    fn is_whole(&self) -> bool {
+        self.bytes.len() >= self.head.frame_bytes()
+    }
+
+    fn frame(&self) -> &'a [u8] {
+        let end = self.head.frame_bytes().min(self.bytes.len());
+        self.bytes.get(..end).unwrap_or_default()
+    }
+
+    #[inline]
+    fn name(&self) -> Option<NameAt> {
+        NameAt::find(self.head.tag, self.frame())
+    }
+
+    /// The text of a Query or Parse that is there in full.
+    fn text(&self) -> &'a [u8] {
+        let mut body = self.frame().get(HEADER_BYTES..).unwrap_or_default();
+        if self.head.tag == frontend::PARSE {
+            body = split_cstr(body).map_or(&[][..], |(_, rest)| rest);
+        }
+        split_cstr(body).map_or(body, |(text, _)| text)
+    }
+}
+
+/// A text larger than this is not awaited, however it begins.
+const AWAITED_BYTES: usize = 8192;
+
+impl Message<'_> {
+    /// Whether the text that has begun may turn out to be one that must be known in full before it goes.
+    fn may_come_to_refer(&self) -> bool {
+        if self.is_whole() || self.head.frame_bytes() > AWAITED_BYTES {
+            return false;
+        }
+        let text = self.text().trim_ascii_start();
+        let word = text
+            .iter()
+            .position(|byte| !byte.is_ascii_alphabetic())
+            .map_or(text, |end| text.get(..end).unwrap_or_default());
+        let words: [&[u8]; 4] = [b"deallocate", b"discard", b"execute", b"prepare"];
+        let begins = |whole: &&[u8]| {
+            let part = whole.get(..word.len());
+            part.is_some_and(|part| part.eq_ignore_ascii_case(word))
+        };
+        words.iter().any(begins)
+    }
+}
+
+/// The server, and what is on its way to it.
+pub(super) struct Outgoing<'a> {
+    pub pending: &'a [u8],
+    /// So many bytes of it are in the prologue, as they are or otherwise.
+    pub copied: usize,
+    pub prologue: &'a mut Vec<u8>,
+    pub ledger: &'a mut Ledger,
+    pub statements: &'a mut Statements,
+}
+
+impl Outgoing<'_> {
+    /// For what is to stand ahead of the byte at `at`.
+    #[inline]
+    fn ahead_of(&mut self, at: usize) -> &mut Vec<u8> {
+        let before = self.pending.get(self.copied..at).unwrap_or_default();
+        self.prologue.extend_from_slice(before);
+        self.copied = self.copied.max(at);
+        self.prologue
+    }
+
+    /// The message goes out under another name.
+    #[inline]
+    fn rename(&mut self, message: Message<'_>, at: NameAt, name: &[u8]) {
+        let prologue = self.ahead_of(message.at);
+        let taken = at.put_renamed(message.head, message.bytes, name, prologue);
+        self.copied = message.at + taken;
+    }
+}
+
+/// How a message is sent.
+pub(super) struct Passage {
+    pub owed: Option<Owed>,
+    pub note: Note,
+    pub timing: Timing,
+}
+
+/// When a message's text does what it may do to the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    Now,
+    /// Each time that it is bound.
+    AtBind,
+}
+
+impl Core {
+    /// Whether the session's own objects, or settings that are not known yet, may give a text another meaning than
+    /// it has for others.
+    fn may_parse_differently(&self) -> bool {
+        self.pins.now().has(Reason::Temporary) || self.questions.any()
+    }
+
+    /// Whether names go out as they are: SQL's PREPARE has its own, and they must be able to clash.
+    fn is_literal(&self) -> bool {
+        let pins = self.pins.now();
+        pins.has(Reason::SqlPrepare)
+            || pins.has(Reason::NamedStatement)
+            || self.questions.kinds().has(Kinds::PREPARED)
+    }
+
+    /// Whether a message can't be sent before more is there, or answered.
+    pub(super) fn is_held_up(
+        &self,
+        message: Message<'_>,
+        ledger: &Ledger,
+        statements: &Statements,
+    ) -> bool {
+        if ledger.is_copying_in() || ledger.is_doubtful() {
+            return false;
+        }
+        // What was put there for the client's last sequence is cleared away first.
+        if !self.strays.is_empty() && !ledger.is_unsynced() && ledger.owes() {
+            return true;
+        }
+        let name = message.name().map(|at| told(at.of(message.bytes)));
+        let name = name.unwrap_or_default();
+        let refers = match message.meaning {
+            Meaning::ParseNamed => {
+                let small = message.head.frame_bytes() <= MAX_PARSE_BYTES;
+                if small && !message.is_whole() || matches!(self.named.meaning(name), Name::Open) {
+                    return true;
+                }
+                message.effects.has(REFERS)
+            }
+            Meaning::CloseNamed => return matches!(self.named.meaning(name), Name::Open),
+            Meaning::BindNamed | Meaning::DescribeNamed => match self.named.meaning(name) {
+                Name::Open => return true,
+                Name::Unknown => false,
+                Name::Known(statement) => {
+                    let outlook = statements.outlook(statement.id, self.named.sequence());
+                    if outlook == Outlook::Open {
+                        return true;
+                    }
+                    statement.report.effects.has(REFERS)
+                }
+            },
+            Meaning::Query | Meaning::ParseUnnamed => {
+                if message.may_come_to_refer() {
+                    return true;
+                }
+                message.effects.has(REFERS)
+            }
+            Meaning::BindUnnamed => {
+                let mut bound = self.statement.bound();
+                bound.any(|(_, report)| report.effects.has(REFERS))
+            }
+            Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
+                false
+            }
+        };
+        refers && self.named.is_open()
+    }
+
+    /// Puts ahead of a message what it needs on this server, and its own front if it goes under another name.
+    pub(super) fn name(&mut self, message: Message<'_>, out: &mut Outgoing<'_>) -> Passage {
+        let mut passage = Passage {
+            owed: Owed::by(message.head.tag),
+            note: Note::default(),
+            timing: Timing::Now,
+        };
+        // Inside COPY PostgreSQL has words for it.
+        if out.ledger.is_copying_in() {
+            return passage;
+        }
+        match message.meaning {
+            Meaning::Query => {
+                if message.effects.has(REFERS) && message.is_whole() {
+                    let change = self.refer(message.text(), message.effects, message.at, out);
+                    self.note(change, &mut passage.note, out);
+                }
+            }
+            Meaning::ParseNamed => self.parse(message, &mut passage, out),
+            Meaning::ParseUnnamed => {
+                if message.is_whole() {
+                    // It counts when it is bound.
+                    passage.timing = Timing::AtBind;
+                    if message.effects.has(REFERS) {
+                        self.refer(message.text(), message.effects, message.at, out);
+                    }
+                }
+            }
+            Meaning::CloseNamed => {
+                let name = message.name().map(|at| told(at.of(message.bytes)));
+                if let Some(name) = name
+                    && let Name::Known(_) = self.named.meaning(name)
+                {
+                    let change = Change::Forget(vec![name.into()]);
+                    self.note(Some(change), &mut passage.note, out);
+                }
+            }
+            Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, &mut passage, out),
+            Meaning::BindUnnamed => {
+                let bound = self.statement.bound();
+                let texts: Vec<(Vec<u8>, Report)> = bound
+                    .map(|(text, report)| (text.to_vec(), report.clone()))
+                    .collect();
+                for (text, report) in texts {
+                    self.note_effects(&report);
+                    let effects = report.effects;
+                    if effects.has(REFERS) {
+                        let change = self.refer(&text, effects, message.at, out);
+                        self.executing = change.or(self.executing.take());
+                    }
+                }
+            }
+            Meaning::Plain if message.head.tag == frontend::EXECUTE => {
+                let change = self.executing.take();
+                self.note(change, &mut passage.note, out);
+            }
+            Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
+            }
+        }
+        passage
+    }
+
+    /// The message changes something: its outcome is awaited.
+    fn note(&mut self, change: Option<Change>, note: &mut Note, out: &mut Outgoing<'_>) {
+        if let Some(change) = change {
+            self.named.sent(change, out.statements);
+            note.changes = note.changes.with(Changes::NAMED);
+        }
+    }
+
+    /// A Parse with a name.
+    fn parse(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
+        let Some(at) = message.name() else { return };
+        let name = told(at.of(message.bytes));
+        if let Name::Known(_) = self.named.meaning(name) {
+            // PostgreSQL refuses it, once it has nothing else to say against it.
+            passage.timing = Timing::AtBind;
+            return self.lend(name.into(), EMPTY, message.at, out);
+        }
+        let Some(statement) = self.statement_of(message, out.ledger.is_doubtful()) else {
+            self.pins.add(Reason::NamedStatement);
+            return;
+        };
+        // It counts when it is bound.
+        passage.timing = Timing::AtBind;
+        if message.effects.has(REFERS) {
+            self.refer(message.text(), message.effects, message.at, out);
+        }
+        let outlook = out.statements.outlook(statement.id, self.named.sequence());
+        let act = match outlook {
+            Outlook::Known(Presence::There) if !out.ledger.may_be_failed() => {
+                out.statements.used(statement.id);
+                put_close(out.ahead_of(message.at), &nobodys_name());
+                out.copied = message.at + message.head.frame_bytes();
+                passage.owed = Some(Owed::Close);
+                passage.note.telling = Telling::AsParsed;
+                None
+            }
+            _ => {
+                match outlook {
+                    Outlook::Known(Presence::Absent) => self.make_room(message.at, out),
+                    Outlook::Known(Presence::There | Presence::Stale) | Outlook::Open => {
+                        self.close(statement.id, &statement.server_name, message.at, out);
+                    }
+                }
+                out.rename(message, at, &statement.server_name);
+                Some(Act::Parse)
+            }
+        };
+        let change = Change::Name {
+            name: name.into(),
+            statement,
+            act,
+        };
+        self.note(Some(change), &mut passage.note, out);
+    }
+
+    /// What a Parse makes, if that can be shared by servers.
+    fn statement_of(&self, message: Message<'_>, is_doubtful: bool) -> Option<Arc<Statement>> {
+        let small = message.is_whole() && message.head.frame_bytes() <= MAX_PARSE_BYTES;
+        if !small || self.is_literal() || is_doubtful {
+            return None;
+        }
+        let sharing = if self.may_parse_differently() {
+            Sharing::Own
+        } else {
+            Sharing::Shared
+        };
+        let body = message.frame().get(HEADER_BYTES..)?;
+        let (_name, body) = split_cstr(body)?;
+        self.named.intern(body, sharing)
+    }
+
+    /// A Bind or Describe.
+    #[inline]
+    fn use_it(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
+        let Some(at) = message.name() else { return };
+        let name = told(at.of(message.bytes));
+        let Name::Known(statement) = self.named.meaning(name) else {
+            return;
+        };
+        let statement = Arc::clone(statement);
+        let id = statement.id;
+        match out.statements.outlook(id, self.named.sequence()) {
+            Outlook::Known(Presence::There) => out.statements.used(id),
+            _ if out.ledger.is_doubtful() => {}
+            outlook => {
+                match outlook {
+                    Outlook::Known(Presence::Absent) => self.make_room(message.at, out),
+                    Outlook::Known(Presence::There | Presence::Stale) | Outlook::Open => {
+                        self.close(id, &statement.server_name, message.at, out);
+                    }
+                }
+                let prologue = out.ahead_of(message.at);
+                put_parse(prologue, &statement.server_name, statement.body());
+                self.change(id, Act::Parse, out);
+            }
+        }
+        passage.note.uses = id;
+        if message.meaning == Meaning::BindNamed {
+            let effects = statement.report.effects;
+            self.note_effects(&statement.report);
+            if effects.has(REFERS) {
+                let change = self.refer(statement.text(), effects, message.at, out);
+                self.executing = change.or(self.executing.take());
+            }
+        }
+        out.rename(message, at, &statement.server_name);
+    }
+
+    /// A message of ours goes to the server that changes what it has.
+    fn change(&mut self, id: u64, act: Act, out: &mut Outgoing<'_>) {
+        let owed = match act {
+            Act::Parse => Owed::Parse,
+            Act::Close => Owed::Close,
+        };
+        let note = Note {
+            changes: Changes::NAMED,
+            ..Note::default()
+        };
+        out.ledger.send_noted(owed, Asker::Weir, note);
+        self.named.sent(Change::Server { id, act }, out.statements);
+    }
+
+    fn close(&mut self, id: u64, server_name: &[u8], at: usize, out: &mut Outgoing<'_>) {
+        put_close(out.ahead_of(at), server_name);
+        self.change(id, Act::Close, out);
+    }
+
+    /// The server is about to have one more.
+    fn make_room(&mut self, at: usize, out: &mut Outgoing<'_>) {
+        // Two, so that what was too much for a while becomes less again.
+        for _ in 0..2 {
+            if let Some(victim) = out.statements.victim() {
+                let name = crate::server::statements::server_name(victim);
+                self.close(victim, &name, at, out);
+            }
+        }
+    }
+
+    /// A text refers to named statements, or may: the server is given those for as long as it takes. What
+    /// becomes of them when the text is carried out.
+    fn refer(
+        &mut self,
+        text: &[u8],
+        effects: Effects,
+        at: usize,
+        out: &mut Outgoing<'_>,
+    ) -> Option<Change> {
+        let dropped = dropped(text, effects);
+        let forgets_all = dropped.contains(&Deallocate::All);
+        let is_dropped = |name: &[u8]| {
+            let mut dropped = dropped.iter();
+            dropped.any(|what| matches!(what, Deallocate::Name(known) if known == name))
+        };
+        let runs = effects.has(Effects::EXECUTE.with(Effects::PREPARE));
+        let referred: Vec<(Owned, Option<Arc<Statement>>)> = self
+            .named
+            .live()
+            .filter(|(name, _)| is_dropped(name) || (runs && mentions(text, name)))
+            .map(|(name, statement)| (name.into(), runs.then(|| Arc::clone(statement))))
+            .take(MAX_REFERRED)
+            .collect();
+        let mut forgotten = Vec::new();
+        for (name, statement) in referred {
+            if is_dropped(&name) {
+                forgotten.push(name.clone());
+            }
+            let body = statement
+                .as_ref()
+                .map_or(EMPTY, |statement| statement.body());
+            self.lend(name, body, at, out);
+        }
+        if forgets_all {
+            return Some(Change::ForgetAll);
+        }
+        (!forgotten.is_empty()).then_some(Change::Forget(forgotten))
+    }
+
+    /// Gives the server a statement under the client's own name, for a while.
+    fn lend(&mut self, name: Owned, body: &[u8], at: usize, out: &mut Outgoing<'_>) {
+        if out.ledger.is_doubtful() {
+            return;
+        }
+        let prologue = out.ahead_of(at);
+        put_close(prologue, &name);
+        put_parse(prologue, &name, body);
+        out.ledger.send(Owed::Close, Asker::Weir);
+        out.ledger.send(Owed::Parse, Asker::Weir);
+        if !self.strays.contains(&name) {
+            self.strays.push(name);
+        }
+    }
+
+    /// Whether something of ours is left on the server under a client's name, or the client waits for an answer that
+    /// only we can have the server give.
+    #[inline]
+    pub fn is_untidy(&self, ledger: &Ledger) -> bool {
+        !self.strays.is_empty() || ledger.is_sync_due()
+    }
+
+    /// Sends what makes the server as it should be, if now is the time for it.
+    pub fn tidy(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) -> bool {
+        if ledger.take_sync_due() {
+            put(prologue, frontend::SYNC, |_| {});
+            ledger.send(Owed::Sync, Asker::Client);
+            return true;
+        }
+        if self.strays.is_empty() || !ledger.is_settled() || self.frame_left > 0 {
+            return false;
+        }
+        for name in self.strays.drain(..) {
+            put_close(prologue, &name);
+            ledger.send(Owed::Close, Asker::Weir);
+        }
+        put(prologue, frontend::SYNC, |_| {});
+        ledger.send(Owed::Sync, Asker::Weir);
+        true
+    }
+
+    /// A message failed that used a statement. Whether the server's copy is to blame, by the error's code and
+    /// the routine that raised it.
+    pub fn use_failed(
+        &mut self,
+        id: u64,
+        sqlstate: &[u8],
+        routine: &[u8],
+        statements: &mut Statements,
+    ) {
+        match sqlstate {
+            // "cached plan must not change result type"
+            b"0A000" if routine == b"RevalidateCachedQuery" => {
+                statements.spoil(id);
+                self.named.retire(id);
+            }
+            // Something has deallocated it unseen.
+            b"26000" => statements.spoil(id),
+            _ => {}
+        }
+    }
+
+    /// What the client calls a statement.
+    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
+        self.named.name_of(id)
+    }
+}
+
+/// What a text of statements deallocates, if all goes well.
+fn dropped(text: &[u8], effects: Effects) -> Vec<Deallocate> {
+    if effects.has(Effects::DISCARD_ALL) {
+        return vec![Deallocate::All];
+    }
+    if !effects.has(Effects::DEALLOCATE) {
+        return Vec::new();
+    }
+    match sql::deallocate(text) {
+        Some(what) => vec![what],
+        None => {
+            let statements = text.split(|&byte| byte == b';');
+            statements.filter_map(sql::deallocate).collect()
+        }
+    }
+}
+
+/// Whether a text has a name in it, in whatever case.
+fn mentions(text: &[u8], name: &[u8]) -> bool {
+    let mut parts = text.windows(name.len().max(1));
+    parts.any(|part| part.eq_ignore_ascii_case(name))
+}

@@ -1,0 +1,249 @@
+//! Named statements: what goes to a server in place of what the client says.
+//!
+//! A server's name for a statement is shown as `w`, one that no statement has as `none`.
+
+use super::*;
+use crate::protocol::names::NameAt;
+
+fn describe(name: &str) -> Vec<u8> {
+    frame(b'D', &[b"S", name.as_bytes(), b"\0"].concat())
+}
+
+fn close(name: &str) -> Vec<u8> {
+    frame(b'C', &[b"S", name.as_bytes(), b"\0"].concat())
+}
+
+/// Frames by their tags, those that name a statement with the name.
+fn names(mut bytes: &[u8]) -> String {
+    let mut words = Vec::new();
+    while let Some(Ok(head)) = Head::parse(bytes) {
+        let (frame, rest) = bytes.split_at(head.frame_bytes());
+        let name = NameAt::find(head.tag, frame).map(|at| at.of(frame));
+        words.push(match name {
+            None | Some(b"") => (head.tag as char).to_string(),
+            Some(name) if name.ends_with(b"_none") => format!("{}:none", head.tag as char),
+            Some(name) if name.starts_with(b"weir_") => format!("{}:w", head.tag as char),
+            Some(name) => format!("{}:{}", head.tag as char, String::from_utf8_lossy(name)),
+        });
+        bytes = rest;
+    }
+    assert!(bytes.is_empty(), "whole frames");
+    words.join(" ")
+}
+
+impl Talk {
+    /// What went to the server since this was last asked.
+    fn went(&mut self) -> String {
+        self.log.clear();
+        names(&std::mem::take(&mut self.sent))
+    }
+
+    /// What the pump does not keep: another server, which has nothing prepared.
+    fn elsewhere(&mut self) -> &mut Self {
+        assert!(self.ledger.is_none(), "a server is in use: {}", self.log);
+        self.statements = Statements::new(3);
+        self
+    }
+}
+
+/// A client that has parsed `a` and `b`.
+fn prepared() -> Talk {
+    let mut talk = talk();
+    talk.client(&[parse("a", "SELECT 1"), parse("b", "SELECT 2"), sync()].concat());
+    talk.server("311Z");
+    assert!(talk.ledger.is_none() && talk.reasons().is_empty());
+    talk.went();
+    talk
+}
+
+#[test]
+fn what_goes_to_a_server_that_has_them() {
+    // The unnamed statement of a stranger is closed first.
+    let cases: [(Vec<u8>, &str); 10] = [
+        ([bind("a"), execute(), sync()].concat(), "C B:w E S"),
+        ([describe("b"), sync()].concat(), "C D:w S"),
+        ([close("a"), bind("a"), sync()].concat(), "C C:a B:a S"),
+        ([bind("c"), describe("c"), sync()].concat(), "C B:c D:c S"),
+        ([parse("c", "SELECT 1"), sync()].concat(), "C C:none S"),
+        (
+            [parse("c", "SELECT 1"), bind("c"), execute(), sync()].concat(),
+            "C C:none B:w E S",
+        ),
+        ([parse("a", "SELECT 3"), sync()].concat(), "C C:a P:a P:a S"),
+        ([query("DEALLOCATE a")].concat(), "C:a P:a Q"),
+        ([query("DEALLOCATE \"c\"")].concat(), "Q"),
+        ([query("EXECUTE b")].concat(), "C:b P:b Q"),
+    ];
+    for (client, server) in cases {
+        let mut talk = prepared();
+        talk.client(&client);
+        assert_eq!(talk.went(), server, "{}", names(&client));
+    }
+}
+
+#[test]
+fn what_goes_to_a_server_that_lacks_them() {
+    let cases: [(Vec<u8>, &str); 4] = [
+        ([bind("a"), execute(), sync()].concat(), "C P:w B:w E S"),
+        (
+            [describe("a"), bind("a"), bind("b"), sync()].concat(),
+            "C P:w D:w B:w P:w B:w S",
+        ),
+        ([parse("c", "SELECT 1"), sync()].concat(), "C P:w S"),
+        ([close("a"), sync()].concat(), "C C:a S"),
+    ];
+    for (client, server) in cases {
+        let mut talk = prepared();
+        talk.elsewhere().client(&client);
+        assert_eq!(talk.went(), server, "{}", names(&client));
+    }
+}
+
+/// What the server made of it, and what a Bind of the name means then.
+#[test]
+fn names_follow_the_outcomes() {
+    let parse_c = [parse("c", "SELECT 3"), sync()].concat();
+    let cases: [(Vec<u8>, &str, &str, &str); 8] = [
+        (parse_c.clone(), "31Z", "c", "C B:w S"),
+        (parse_c.clone(), "3EZ", "c", "C B:c S"),
+        ([bind("none"), parse_c].concat(), "3EZ", "c", "C B:c S"),
+        ([close("a"), sync()].concat(), "33Z", "a", "C B:a S"),
+        (
+            [bind("none"), close("a"), sync()].concat(),
+            "3EZ",
+            "a",
+            "C B:w S",
+        ),
+        (query("DEALLOCATE a"), "31CZ 3Z", "a", "C B:a S"),
+        (query("DEALLOCATE a"), "31EZ 3Z", "a", "C B:w S"),
+        (query("DEALLOCATE ALL"), "CZ", "a", "B:a S"),
+    ];
+    for (client, replies, name, bound) in cases {
+        let mut talk = prepared();
+        talk.client(&client);
+        for replies in replies.split(' ') {
+            talk.server(replies);
+        }
+        assert!(talk.ledger.is_none(), "{} is over", names(&client));
+        talk.went();
+        talk.client(&[bind(name), sync()].concat());
+        let went = talk.went();
+        let went = if bound.starts_with('C') {
+            &*went
+        } else {
+            went.trim_start_matches("C ")
+        };
+        assert_eq!(went, bound, "{} {replies}", names(&client));
+    }
+}
+
+#[test]
+fn a_later_sequence_waits_for_what_an_earlier_one_changes() {
+    let mut talk = talk();
+    let uses = [bind("a"), execute(), sync()].concat();
+    talk.client(&[parse("a", "SELECT 1"), sync(), uses].concat());
+    assert_eq!(talk.went(), "C P:w S");
+    talk.server("31");
+    assert_eq!(talk.went(), "B:w E S");
+    talk.server("Z2CZ");
+    assert!(talk.ledger.is_none());
+}
+
+#[test]
+fn in_a_failed_transaction_a_parse_is_postgresqls_to_refuse() {
+    let mut talk = prepared();
+    talk.client(&query("BEGIN; SELECT 1/0")).server("CEf");
+    talk.went();
+    talk.client(&[parse("c", "SELECT 1"), sync()].concat());
+    assert_eq!(talk.went(), "C C:w P:w S");
+    talk.server("3Ef");
+    // It was closed for that, and is parsed again when it is used.
+    talk.client(&query("ROLLBACK")).server("CZ");
+    talk.went();
+    talk.client(&[bind("a"), sync()].concat());
+    assert_eq!(talk.went(), "C P:w B:w S");
+}
+
+#[test]
+fn what_was_used_longest_ago_makes_room() {
+    let mut talk = prepared();
+    talk.client(&[bind("a"), parse("c", "SELECT 3"), sync()].concat());
+    assert_eq!(talk.went(), "C B:w P:w S");
+    talk.server("321Z");
+    talk.client(&[parse("d", "SELECT 4"), sync()].concat());
+    assert_eq!(talk.went(), "C C:w P:w S");
+    talk.server("331Z");
+    // `b` is gone, `a` is not.
+    talk.client(&[bind("a"), sync()].concat());
+    assert_eq!(talk.went(), "C B:w S");
+    talk.server("32Z");
+    talk.client(&[bind("b"), sync()].concat());
+    assert_eq!(talk.went(), "C C:w P:w B:w S");
+}
+
+#[test]
+fn no_room_in_the_table_pins() {
+    let table = Arc::new(Table::new(Terms {
+        max: 1,
+        limit_bytes: 1 << 20,
+    }));
+    let mut talk = talk_with(&table);
+    talk.client(&[parse("a", "SELECT 1"), parse("b", "SELECT 2"), sync()].concat());
+    assert_eq!(talk.went(), "C P:w P:b S");
+    assert_eq!(talk.reasons(), ["named_statement"]);
+    talk.server("311Z");
+    talk.client(&[bind("a"), bind("b"), sync()].concat());
+    assert_eq!(talk.went(), "B:w B:b S");
+}
+
+#[test]
+fn a_broken_copy_is_parsed_anew() {
+    let mut talk = prepared();
+    let id = talk
+        .core
+        .named
+        .live()
+        .find(|(name, _)| *name == b"a")
+        .unwrap()
+        .1
+        .id;
+    assert_eq!(talk.core.name_of(id), Some(&b"a"[..]));
+    let routine = b"RevalidateCachedQuery";
+    talk.core
+        .use_failed(id, b"0A000", routine, &mut talk.statements);
+    talk.client(&[bind("a"), sync()].concat());
+    assert_eq!(talk.went(), "C C:w P:w B:w S");
+    talk.server("3312Z");
+    // Whoever parses it from here on has another.
+    talk.client(&[parse("c", "SELECT 1"), sync()].concat());
+    assert!(talk.went().ends_with("P:w S"));
+}
+
+#[test]
+fn cuts_change_nothing() {
+    let conversation = [
+        parse("a", "SELECT 1"),
+        describe("a"),
+        bind("a"),
+        execute(),
+        sync(),
+        bind("a"),
+        close("a"),
+        sync(),
+        query("DEALLOCATE b"),
+    ]
+    .concat();
+    let mut whole = prepared();
+    whole.client(&conversation);
+    for cut in 0..conversation.len() {
+        let mut talk = prepared();
+        talk.client(&conversation[..cut])
+            .client(&conversation[cut..]);
+        let _ = talk.went();
+    }
+    let mut slowly = prepared();
+    slowly.client(&[close("a"), sync()].concat()).server("33Z");
+    slowly.went();
+    slowly.client_slowly(&conversation[..conversation.len() - query("DEALLOCATE b").len()]);
+    assert_eq!(slowly.went(), "C C:none D:w B:w E S");
+}
