@@ -10,6 +10,7 @@ use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
 use super::settings::Settings;
+use super::simple::{self, AskError};
 use super::statements::Statements;
 use crate::net::Stream;
 use crate::protocol::CancelKey;
@@ -163,6 +164,15 @@ impl Connection {
             None => Ok(()),
             Some(error) => Err(CommandError::Refused(error)),
         }
+    }
+
+    /// Asks for rows of one name each, and waits for them. Not cancel-safe; after an error the connection has to be
+    /// closed.
+    pub async fn names(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, AskError> {
+        self.unnamed_of = None;
+        let answer = simple::query(&mut self.stream, sql).await?;
+        let first = |row: simple::Row| row.into_iter().next().flatten();
+        Ok(answer.rows.into_iter().filter_map(first).collect())
     }
 
     /// Sends a message that is no statement. Not cancel-safe.

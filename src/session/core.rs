@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use self::naming::{Message, Outgoing, Passage, Timing};
 use super::deferred::{self, Deferred};
+use super::hidden;
 use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::named::{Change, Name, Named};
 use super::prepared::table::Table;
 use super::prepared::{Allowance, Keeping, Placing, Statement};
-use super::questions::{Answer, Asked, Questions};
+use super::questions::{self, Answer, Asked, Questions};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::names::{NameAt, told};
@@ -21,7 +22,7 @@ use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
 use crate::server::{Settings, Statements};
-use crate::sql::{Effects, Report};
+use crate::sql::{self, Effects, Hidden, Report};
 
 /// What to do with a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +67,9 @@ pub struct Core {
     asked: Option<Inquiry>,
     /// The session has had another role: its settings may be ones that it may not set by itself.
     had_role: bool,
+    /// Names that lead to state which no text shows.
+    hidden: Arc<Hidden>,
+    hidden_due: bool,
     /// The settings have changed, and a server is to try whether they can be given to another.
     rehearsal_due: bool,
     /// The effects of the Query on its way that only undoes.
@@ -102,6 +106,8 @@ impl Core {
             questions: Questions::default(),
             asked: None,
             had_role: false,
+            hidden: Arc::default(),
+            hidden_due: false,
             rehearsal_due: false,
             undoing: Effects::NONE,
             untouched: false,
@@ -302,7 +308,7 @@ impl Core {
                 meaning,
                 bytes: rest,
                 at: forwarded,
-                effects: report.effects,
+                report: &report,
             };
             if self.is_held_up(message, out.ledger, out.statements) {
                 break;
@@ -310,7 +316,8 @@ impl Core {
             if report.effects.has(Effects::DATABASE_DDL) && !self.eviction.is_done() {
                 // What stands before it goes first.
                 if forwarded == 0 && self.eviction.is_none() {
-                    self.eviction = Eviction::Wanted(report.acts.unwrap_or_default().databases);
+                    let acts = report.acts.clone();
+                    self.eviction = Eviction::Wanted(acts.unwrap_or_default().databases);
                 }
                 break;
             }
@@ -320,7 +327,7 @@ impl Core {
                 break;
             }
             self.eviction = Eviction::None;
-            self.note_sequences(meaning, message.effects, out.ledger, out.prologue);
+            self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
             let passage = self.name(message, &mut out);
             forwarded += self.forward(message, &report, passage, out.ledger);
             self.untouched = false;
@@ -500,7 +507,7 @@ impl Core {
     /// Whether there is something that the server must be asked before it may be released.
     #[inline]
     pub fn wonders(&self) -> bool {
-        self.questions.any() || self.asked.is_some() || self.rehearsal_due
+        self.questions.any() || self.asked.is_some() || self.rehearsal_due || self.hidden_due
     }
 
     /// Whether what the server answers may have to be acted on before the client's next command: something was
@@ -516,7 +523,17 @@ impl Core {
         ledger: &mut Ledger,
         prologue: &mut Vec<u8>,
     ) -> bool {
-        if self.asked.is_some() || !self.questions.any() {
+        if self.asked.is_some() {
+            return false;
+        }
+        if std::mem::take(&mut self.hidden_due) {
+            put(prologue, frontend::QUERY, |body| {
+                put_cstr(body, hidden::QUERY.as_bytes());
+            });
+            self.inquire(Inquiry::Hidden, ledger);
+            return true;
+        }
+        if !self.questions.any() {
             return false;
         }
         let asked = self.questions.put(customs, prologue);
@@ -546,23 +563,32 @@ impl Core {
     }
 
     /// The server has answered what it was asked: the messages, unless it refused.
-    pub fn answered(&mut self, messages: Option<&[u8]>) -> Option<(Asked, Answer)> {
-        match (self.asked.take()?, messages.map(Answer::read)) {
-            (Inquiry::State(asked), Some(Some(answer))) => {
-                self.pins.shown(asked.kinds, answer.kinds);
-                Some((asked, answer))
+    pub fn answered(&mut self, messages: Option<&[u8]>) -> Answered {
+        match (self.asked.take(), messages) {
+            (Some(Inquiry::State(asked)), messages) => match messages.and_then(Answer::read) {
+                Some(answer) => {
+                    self.pins.shown(asked.kinds, answer.kinds);
+                    return Answered::State(asked, answer);
+                }
+                // What can't be known can't be let go.
+                None => self.pins.add(Reason::Unsure),
+            },
+            (Some(Inquiry::Rehearsal), None) => self.pins.add(Reason::Setting),
+            (Some(Inquiry::Hidden), Some(messages)) => {
+                return questions::names(messages).map_or(Answered::Nothing, Answered::Hidden);
             }
-            // What can't be known can't be let go.
-            (Inquiry::State(_), _) => {
-                self.pins.add(Reason::Unsure);
-                None
-            }
-            (Inquiry::Rehearsal, Some(_)) => None,
-            (Inquiry::Rehearsal, None) => {
-                self.pins.add(Reason::Setting);
-                None
-            }
+            (Some(Inquiry::Rehearsal | Inquiry::Hidden) | None, _) => {}
         }
+        Answered::Nothing
+    }
+
+    /// The names that lead to hidden state are to be asked for anew.
+    pub fn wonder_what_is_hidden(&mut self) {
+        self.hidden_due = true;
+    }
+
+    pub fn know_hidden(&mut self, hidden: Arc<Hidden>) {
+        self.hidden = hidden;
     }
 
     /// The session's settings have changed. It may have ones that it may not set by itself.
@@ -619,7 +645,12 @@ impl Core {
         let end = head.frame_bytes().min(rest.len());
         let body = rest.get(HEADER_BYTES..end).unwrap_or_default();
         if end == head.frame_bytes() {
-            return TextScan::whole(head.tag, body);
+            let text = TextScan::whole(head.tag, body);
+            let mut report = sql::report(text);
+            if self.hidden.is_named_in(text) {
+                report.effects = report.effects.with(Effects::ROUTINE);
+            }
+            return report;
         }
         self.text.begin(head.tag);
         self.text.feed(body).unwrap_or_default()
@@ -639,6 +670,10 @@ impl Core {
         if self.frame_left == 0 {
             let report = self.text.end();
             self.note_effects(&report);
+            if !self.hidden.is_empty() {
+                // Names are not looked for in pieces.
+                self.questions.note_anything();
+            }
         }
         Step::Forward {
             consumed: 0,
@@ -832,6 +867,17 @@ enum Inquiry {
     State(Asked),
     /// Whether the settings can be given to another server.
     Rehearsal,
+    /// Which names lead to state that no text shows.
+    Hidden,
+}
+
+/// What follows from an answer for others than the core.
+#[derive(Debug)]
+pub enum Answered {
+    Nothing,
+    State(Asked, Answer),
+    /// Names that lead to state which no text shows.
+    Hidden(Vec<Vec<u8>>),
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::hidden::Finds;
 use super::prepared::table::{self, Table};
 use crate::metrics;
 use crate::pool::{self, PoolId};
@@ -29,6 +30,7 @@ pub struct Entry {
     pub meters: Arc<metrics::Pool>,
     /// What clients of this pool have prepared.
     pub statements: Arc<Table>,
+    pub(super) finds: Finds,
     pinned: AtomicUsize,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
@@ -143,6 +145,7 @@ impl Endpoint {
                 user: account.user,
                 target_name: Arc::clone(&self.target_name),
                 statements: Arc::new(Table::new(self.statement_terms)),
+                finds: Finds::default(),
                 pinned: AtomicUsize::new(0),
                 reads_sequences: AtomicBool::new(false),
             })

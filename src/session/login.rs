@@ -8,11 +8,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use super::context::Context;
 use super::ending::NoServer;
 use super::endpoint::{Desk, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
+use super::hidden;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -149,6 +151,16 @@ async fn ask(
             return Err(fatal(SqlState::CONNECTION_FAILURE, &message));
         }
     };
+    if entry.finds.take_due(Instant::now()) {
+        match lease.names(hidden::QUERY).await {
+            Ok(names) => entry.finds.set(names),
+            Err(error) => {
+                tracing::warn!(%error, database = %entry.database, "functions and triggers could not be looked through");
+                lease.close();
+                return Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome));
+            }
+        }
+    }
     if lease.is_clean() {
         lease.release();
     }

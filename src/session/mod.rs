@@ -11,6 +11,7 @@ pub mod deferred;
 pub mod ending;
 pub mod endpoint;
 pub mod handle;
+pub mod hidden;
 pub mod login;
 pub mod pins;
 pub mod prepared;
@@ -122,6 +123,8 @@ pub struct Session {
     own_error: Vec<u8>,
     /// What the server has said so far of what it was asked.
     answer: Vec<u8>,
+    /// Which names of hidden state the core knows.
+    hidden_version: u64,
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
@@ -204,6 +207,7 @@ impl Session {
             server_fatal: false,
             own_error: Vec::new(),
             answer: Vec::new(),
+            hidden_version: 0,
             rechecked: now,
             cancelling: None,
             evicting: None,

@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
+use std::time::Instant;
 
 use super::core::{Conclusion, Step};
 use super::ending::Ending;
@@ -433,10 +434,12 @@ impl Session {
         if own {
             self.tell_news();
         } else {
-            self.entry
-                .meters
-                .query_seconds
-                .record(self.phase_since.elapsed());
+            let now = Instant::now();
+            let took = now.saturating_duration_since(self.phase_since);
+            self.entry.meters.query_seconds.record(took);
+            if self.entry.finds.take_due(now) {
+                self.core.wonder_what_is_hidden();
+            }
         }
         Ok(())
     }

@@ -323,6 +323,20 @@ impl Answer {
     }
 }
 
+/// Reads rows of one name each.
+pub fn names(mut messages: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut names = Vec::new();
+    while let Some(head) = Head::parse(messages) {
+        let (frame, rest) = messages.split_at_checked(head.ok()?.frame_bytes())?;
+        if frame.first() == Some(&backend::DATA_ROW) {
+            let values = data_row(frame.get(HEADER_BYTES..)?)?;
+            names.push(values.first().copied()??.to_vec());
+        }
+        messages = rest;
+    }
+    Some(names)
+}
+
 fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
     let digit = |byte: u8| (byte as char).to_digit(16).map(|digit| digit as u8);
     let pair = |pair: &[u8]| match pair {

@@ -5,7 +5,7 @@
 
 use crate::protocol::frame::{BadLength, HEADER_BYTES, Head, split_cstr};
 use crate::protocol::tag::frontend;
-use crate::sql::{Report, Scanner, report};
+use crate::sql::{Report, Scanner};
 
 /// PostgreSQL's bound for messages that carry nothing to speak of (PQ_SMALL_MESSAGE_LIMIT).
 const SMALL_BYTES: usize = 10_000;
@@ -211,13 +211,12 @@ pub struct TextScan {
 
 impl TextScan {
     /// The text of a whole message in memory.
-    pub fn whole(tag: u8, body: &[u8]) -> Report {
+    pub fn whole(tag: u8, body: &[u8]) -> &[u8] {
         let mut body = body;
         if tag == frontend::PARSE {
             body = split_cstr(body).map_or(&[][..], |(_, rest)| rest);
         }
-        let text = split_cstr(body).map_or(body, |(text, _)| text);
-        report(text)
+        split_cstr(body).map_or(body, |(text, _)| text)
     }
 
     /// A message with a text begins.
@@ -353,10 +352,9 @@ mod tests {
             let found = first.or_else(|| scan.feed(&body[cut..]));
             assert_eq!(found.unwrap().effects, Effects::SETTING, "cut at {cut}");
         }
-        assert_eq!(
-            TextScan::whole(b'Q', b"LISTEN a\0").effects,
-            Effects::LISTEN
-        );
-        assert_eq!(TextScan::whole(b'Q', b"LISTEN a").effects, Effects::LISTEN);
+        let named = b"s\0LISTEN a\0\0\0";
+        assert_eq!(TextScan::whole(b'Q', b"LISTEN a\0"), b"LISTEN a");
+        assert_eq!(TextScan::whole(b'Q', b"LISTEN a"), b"LISTEN a");
+        assert_eq!(TextScan::whole(b'P', named), b"LISTEN a");
     }
 }

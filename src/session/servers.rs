@@ -9,7 +9,7 @@ use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
 use super::context::Unflushed;
-use super::core::{Before, Owner, Sequences};
+use super::core::{Answered, Before, Owner, Sequences};
 use super::ending::{Ending, NoServer};
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
@@ -68,6 +68,9 @@ impl Session {
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
         lease.statements.begin();
+        if let Some(hidden) = self.entry.finds.news(&mut self.hidden_version) {
+            self.core.know_hidden(hidden);
+        }
         let mut before = self.before(&lease);
         if change == Change::Sent && before.unnamed == Owner::Self_ {
             before.unnamed = Owner::Nobody;
@@ -249,7 +252,9 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
-        if let Some((asked, answer)) = learnt {
+        if let Answered::Hidden(names) = learnt {
+            self.entry.finds.set(names);
+        } else if let Answered::State(asked, answer) = learnt {
             let before = Arc::clone(self.settings.now());
             match self
                 .settings

@@ -8,6 +8,7 @@ mod database;
 pub mod deallocate;
 pub mod effect;
 mod harmless;
+pub mod hidden;
 pub mod lexer;
 mod name;
 pub mod report;
@@ -18,6 +19,7 @@ mod undoing;
 
 pub use deallocate::{Deallocate, deallocate};
 pub use effect::Effects;
+pub use hidden::Hidden;
 pub use report::{Act, Acts, Report};
 pub use scanner::{Scanner, effects, report};
 pub use transaction::{Boundary, boundary, may_be_boundary};

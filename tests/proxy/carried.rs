@@ -325,6 +325,46 @@ fn a_pin_is_looked_after_unprompted() {
     assert_eq!(proxy.pooled("pinned"), 0, "{:?}", postgres.address);
 }
 
+/// What a function, a trigger, a view or a default does unseen is seen: they are looked for in the catalogue.
+#[test]
+fn state_hidden_in_functions_is_found() {
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    postgres.sql_in(
+        &database,
+        "CREATE FUNCTION sets_tenant(t text) RETURNS void LANGUAGE plpgsql AS \
+           $$BEGIN PERFORM set_config('work_mem', t, false); END$$; \
+         CREATE FUNCTION locks() RETURNS trigger LANGUAGE plpgsql AS \
+           $$BEGIN PERFORM pg_advisory_lock(77); RETURN NEW; END$$; \
+         CREATE TABLE watched (a int); \
+         CREATE TRIGGER w BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION locks(); \
+         CREATE VIEW tenant_view AS SELECT sets_tenant('7MB')::text; \
+         GRANT ALL ON watched, tenant_view TO app",
+    );
+    let proxy = Proxy::before(postgres, &database, 1)
+        .set("WEIR__POOL__CONNECTION_BORROW_TIMEOUT", "10s")
+        .start();
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    one.run("SELECT sets_tenant('6MB')");
+    assert_eq!(other.value("SHOW work_mem"), "4MB");
+    assert_eq!(one.value("SHOW work_mem"), "6MB");
+    one.run("SELECT * FROM tenant_view");
+    assert_eq!(other.value("SHOW work_mem"), "4MB");
+    assert_eq!(one.value("SHOW work_mem"), "7MB");
+    let named = [parse("s", "SELECT sets_tenant('8MB')"), sync()].concat();
+    assert_eq!(one.exchange(&named).errors(), []);
+    assert_eq!(other.value("SHOW work_mem"), "4MB");
+    let runs = [bind("", "s", &[]), execute("", 0), sync()].concat();
+    assert_eq!(one.exchange(&runs).errors(), []);
+    assert_eq!(other.value("SHOW work_mem"), "4MB");
+    assert_eq!(one.value("SHOW work_mem"), "8MB");
+    no_pins(&proxy);
+    one.run("INSERT INTO watched VALUES (1)");
+    eventually("pinned", || proxy.pooled("pinned"), |pinned| *pinned == 1);
+    one.run("SELECT pg_advisory_unlock(77)");
+    assert_eq!(other.value("SELECT 1"), "1");
+}
+
 /// Many clients, many combinations, few servers: each finds all of its settings in every transaction.
 #[test]
 fn many_combinations_over_few_servers() {

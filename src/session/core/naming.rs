@@ -41,7 +41,7 @@ pub(super) struct Message<'a> {
     /// Where it stands in what is pending.
     pub at: usize,
     /// Of the text in it.
-    pub effects: Effects,
+    pub report: &'a Report,
 }
 
 impl<'a> Message<'a> {
@@ -173,7 +173,7 @@ impl Core {
                 if small && !message.is_whole() || matches!(self.named.meaning(name), Name::Open) {
                     return true;
                 }
-                message.effects.has(REFERS)
+                message.report.effects.has(REFERS)
             }
             Meaning::CloseNamed => return matches!(self.named.meaning(name), Name::Open),
             Meaning::BindNamed | Meaning::DescribeNamed => match self.named.meaning(name) {
@@ -191,7 +191,7 @@ impl Core {
                 if message.may_come_to_refer() {
                     return true;
                 }
-                message.effects.has(REFERS)
+                message.report.effects.has(REFERS)
             }
             Meaning::BindUnnamed => {
                 let mut bound = self.statement.bound();
@@ -217,8 +217,9 @@ impl Core {
         }
         match message.meaning {
             Meaning::Query => {
-                if message.effects.has(REFERS) && message.is_whole() {
-                    let change = self.refer(message.text(), message.effects, message.at, out);
+                if message.report.effects.has(REFERS) && message.is_whole() {
+                    let change =
+                        self.refer(message.text(), message.report.effects, message.at, out);
                     self.note(change, &mut passage.note, out);
                 }
             }
@@ -227,8 +228,8 @@ impl Core {
                 if message.is_whole() {
                     // It counts when it is bound.
                     passage.timing = Timing::AtBind;
-                    if message.effects.has(REFERS) {
-                        self.refer(message.text(), message.effects, message.at, out);
+                    if message.report.effects.has(REFERS) {
+                        self.refer(message.text(), message.report.effects, message.at, out);
                     }
                 }
             }
@@ -289,8 +290,8 @@ impl Core {
         };
         // It counts when it is bound.
         passage.timing = Timing::AtBind;
-        if message.effects.has(REFERS) {
-            self.refer(message.text(), message.effects, message.at, out);
+        if message.report.effects.has(REFERS) {
+            self.refer(message.text(), message.report.effects, message.at, out);
         }
         let outlook = out.statements.outlook(statement.id, self.named.sequence());
         let act = match outlook {
@@ -334,7 +335,7 @@ impl Core {
         };
         let body = message.frame().get(HEADER_BYTES..)?;
         let (_name, body) = split_cstr(body)?;
-        self.named.intern(body, sharing)
+        self.named.intern(body, message.report, sharing)
     }
 
     /// A Bind or Describe.

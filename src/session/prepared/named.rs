@@ -10,6 +10,7 @@ use super::table::{Sharing, Statement, Table};
 use crate::server::Statements;
 use crate::server::ledger::Outcome;
 use crate::server::statements::Act;
+use crate::sql::Report;
 
 /// Names that one client may have. It has to keep its connection for more.
 const MAX_NAMES: usize = 16 * 1024;
@@ -129,11 +130,11 @@ impl Named {
     }
 
     /// The statement that a Parse with this body makes; `None` if there is no room for it.
-    pub fn intern(&self, body: &[u8], sharing: Sharing) -> Option<Arc<Statement>> {
+    pub fn intern(&self, body: &[u8], report: &Report, sharing: Sharing) -> Option<Arc<Statement>> {
         if self.names.len() >= MAX_NAMES {
             return None;
         }
-        self.table.intern(&self.settings, body, sharing)
+        self.table.intern(&self.settings, body, report, sharing)
     }
 
     /// Live names, and what stands behind them.
