@@ -356,10 +356,13 @@ impl Session {
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
                     }
-                    if let Some(id) = ledger.failed_use() {
+                    let used = ledger.failed_use();
+                    if let Some(id) = used {
                         let field = |code| error_field(prefix, code).unwrap_or_default();
                         self.core
                             .use_failed(id, field(b'C'), field(b'R'), statements);
+                    }
+                    if used.is_some() || ledger.is_doubtful() {
                         let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
                         if let Some((taken, words)) = words {
                             replies.took(taken);

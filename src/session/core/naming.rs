@@ -234,12 +234,17 @@ impl Core {
                 }
             }
             Meaning::CloseNamed => {
-                let name = message.name().map(|at| told(at.of(message.bytes)));
-                if let Some(name) = name
-                    && let Name::Known(_) = self.named.meaning(name)
+                if let Some(at) = message.name()
+                    && let name = told(at.of(message.bytes))
+                    && let Name::Known(statement) = self.named.meaning(name)
                 {
-                    let change = Change::Forget(vec![name.into()]);
-                    self.note(Some(change), &mut passage.note, out);
+                    if out.ledger.is_doubtful() {
+                        // Nobody will tell whether it was carried out; the connection is nobody else's any more.
+                        out.rename(message, at, &statement.server_name);
+                    } else {
+                        let change = Change::Forget(vec![name.into()]);
+                        self.note(Some(change), &mut passage.note, out);
+                    }
                 }
             }
             Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, &mut passage, out),
@@ -279,10 +284,13 @@ impl Core {
     fn parse(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
         let Some(at) = message.name() else { return };
         let name = told(at.of(message.bytes));
-        if let Name::Known(_) = self.named.meaning(name) {
+        if let Name::Known(statement) = self.named.meaning(name) {
             // PostgreSQL refuses it, once it has nothing else to say against it.
+            let statement = Arc::clone(statement);
             passage.timing = Timing::AtBind;
-            return self.lend(name.into(), EMPTY, message.at, out);
+            passage.note.uses = statement.id;
+            self.give(&statement, message.at, out);
+            return out.rename(message, at, &statement.server_name);
         }
         let Some(statement) = self.statement_of(message, out.ledger.is_doubtful()) else {
             self.pins.add(Reason::NamedStatement);
@@ -347,23 +355,8 @@ impl Core {
             return;
         };
         let statement = Arc::clone(statement);
-        let id = statement.id;
-        match out.statements.outlook(id, self.named.sequence()) {
-            Outlook::Known(Presence::There) => out.statements.used(id),
-            _ if out.ledger.is_doubtful() => {}
-            outlook => {
-                match outlook {
-                    Outlook::Known(Presence::Absent) => self.make_room(message.at, out),
-                    Outlook::Known(Presence::There | Presence::Stale) | Outlook::Open => {
-                        self.close(id, &statement.server_name, message.at, out);
-                    }
-                }
-                let prologue = out.ahead_of(message.at);
-                put_parse(prologue, &statement.server_name, statement.body());
-                self.change(id, Act::Parse, out);
-            }
-        }
-        passage.note.uses = id;
+        self.give(&statement, message.at, out);
+        passage.note.uses = statement.id;
         if message.meaning == Meaning::BindNamed {
             let effects = statement.report.effects;
             self.note_effects(&statement.report);
@@ -373,6 +366,23 @@ impl Core {
             }
         }
         out.rename(message, at, &statement.server_name);
+    }
+
+    /// The server is to have it from here on.
+    #[inline]
+    fn give(&mut self, statement: &Statement, at: usize, out: &mut Outgoing<'_>) {
+        let id = statement.id;
+        match out.statements.outlook(id, self.named.sequence()) {
+            Outlook::Known(Presence::There) => return out.statements.used(id),
+            // Answers could not be withheld.
+            _ if out.ledger.is_doubtful() => return,
+            Outlook::Known(Presence::Absent) => self.make_room(at, out),
+            Outlook::Known(Presence::Stale) | Outlook::Open => {
+                self.close(id, &statement.server_name, at, out);
+            }
+        }
+        put_parse(out.ahead_of(at), &statement.server_name, statement.body());
+        self.change(id, Act::Parse, out);
     }
 
     /// A message of ours goes to the server that changes what it has.

@@ -69,7 +69,7 @@ fn what_goes_to_a_server_that_has_them() {
             [parse("c", "SELECT 1"), bind("c"), execute(), sync()].concat(),
             "C C:none B:w E S",
         ),
-        ([parse("a", "SELECT 3"), sync()].concat(), "C C:a P:a P:a S"),
+        ([parse("a", "SELECT 3"), sync()].concat(), "C P:w S"),
         ([query("DEALLOCATE a")].concat(), "C:a P:a Q"),
         ([query("DEALLOCATE \"c\"")].concat(), "Q"),
         ([query("EXECUTE b")].concat(), "C:b P:b Q"),
