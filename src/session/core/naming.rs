@@ -54,6 +54,11 @@ impl<'a> Message<'a> {
         self.bytes.get(..end).unwrap_or_default()
     }
 
+    /// Whether the rest of it will come and is needed.
+    fn is_awaited(&self) -> bool {
+        self.head.frame_bytes() <= MAX_PARSE_BYTES && !self.is_whole()
+    }
+
     #[inline]
     fn name(&self) -> Option<NameAt> {
         NameAt::find(self.head.tag, self.frame())
@@ -165,12 +170,18 @@ impl Core {
         if !self.strays.is_empty() && !ledger.is_unsynced() && ledger.owes() {
             return true;
         }
+        if self.named.is_settled() {
+            return match message.meaning {
+                Meaning::ParseNamed => message.is_awaited(),
+                Meaning::Query | Meaning::ParseUnnamed => message.may_come_to_refer(),
+                _ => false,
+            };
+        }
         let name = message.name().map(|at| told(at.of(message.bytes)));
         let name = name.unwrap_or_default();
         let refers = match message.meaning {
             Meaning::ParseNamed => {
-                let small = message.head.frame_bytes() <= MAX_PARSE_BYTES;
-                if small && !message.is_whole() || matches!(self.named.meaning(name), Name::Open) {
+                if message.is_awaited() || matches!(self.named.meaning(name), Name::Open) {
                     return true;
                 }
                 message.report.effects.has(REFERS)
