@@ -196,17 +196,17 @@ impl Statements {
     }
 
     /// The one to be closed before another is parsed: the one that was not used for the longest time.
-    pub fn victim(&self) -> Option<u64> {
+    pub fn victim(&self, sequence: u64) -> Option<u64> {
         if self.known.len() < self.limit {
             return None;
         }
         let staying = self.known.iter();
         let staying = staying.filter(|known| known.will_have != Presence::Absent);
-        if staying.count() < self.limit {
+        if staying.clone().count() < self.limit {
             return None;
         }
-        let idle = self.known.iter().filter(|known| known.open == 0);
-        idle.min_by_key(|known| known.used).map(|known| known.id)
+        let known = staying.filter(|known| known.open == 0 || known.sequence == sequence);
+        known.min_by_key(|known| known.used).map(|known| known.id)
     }
 
     /// It is of no more use as it is.
@@ -294,13 +294,16 @@ mod tests {
     #[test]
     fn the_one_longest_unused_makes_room() {
         let mut statements = run("+1!");
-        assert_eq!(statements.victim(), None);
-        let id = 2;
-        statements.sent(id, Act::Parse, 1);
-        assert_eq!(statements.victim(), Some(1), "the other one is on its way");
-        statements.settle(id, Act::Parse, Outcome::Done);
+        assert_eq!(statements.victim(2), None);
+        statements.sent(2, Act::Parse, 1);
+        assert_eq!(statements.victim(2), Some(1), "the other one is on its way");
         statements.used(1);
-        assert_eq!(statements.victim(), Some(2));
+        assert_eq!(statements.victim(2), Some(1));
+        assert_eq!(statements.victim(1), Some(2), "what comes behind finds it");
+        statements.settle(2, Act::Parse, Outcome::Done);
+        assert_eq!(statements.victim(2), Some(2));
+        statements.sent(2, Act::Close, 2);
+        assert_eq!(statements.victim(2), None);
     }
 
     #[test]

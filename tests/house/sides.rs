@@ -7,6 +7,7 @@ use std::thread;
 
 use super::client::Next;
 use super::postgres::USER;
+use super::proxy::Setup;
 use super::wire::{self, terminate};
 use super::{Client, Frame, Login, Postgres, Proxy};
 
@@ -66,11 +67,16 @@ pub fn ask(sql: &str) -> Step {
 impl Sides {
     /// A database of their own with a table `t (a int, b text)`, and a Weir with `cap` connections to it.
     pub fn new(cap: usize) -> Sides {
+        Sides::with(cap, |setup| setup)
+    }
+
+    /// The same with a Weir that is set up otherwise.
+    pub fn with(cap: usize, change: impl FnOnce(Setup) -> Setup) -> Sides {
         let postgres = Postgres::shared();
         let database = postgres.database();
         postgres.sql_in(&database, "CREATE TABLE t (a int, b text)");
         postgres.sql_in(&database, &format!("ALTER TABLE t OWNER TO {USER}"));
-        let proxy = Proxy::before(postgres, &database, cap).start();
+        let proxy = change(Proxy::before(postgres, &database, cap)).start();
         Sides {
             direct: postgres.login(&database),
             through: proxy.login(),
@@ -78,6 +84,16 @@ impl Sides {
             database,
             proxy,
         }
+    }
+
+    /// The pins that there have been, as the metrics have them.
+    pub fn pins(&self) -> String {
+        let metrics = self.proxy.metrics();
+        let pins = metrics.lines();
+        let pins: Vec<&str> = pins
+            .filter(|line| line.starts_with("weir_pool_pins_total{") && !line.ends_with(" 0"))
+            .collect();
+        pins.join("\n")
     }
 
     /// Both sides prepared alike, then the same conversation with both.

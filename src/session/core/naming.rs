@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::Core;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
 use crate::protocol::names::{NameAt, put_close, put_parse, told};
+use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
@@ -303,7 +304,7 @@ impl Core {
             self.give(&statement, message.at, out);
             return out.rename(message, at, &statement.server_name);
         }
-        let Some(statement) = self.statement_of(message, out.ledger.is_doubtful()) else {
+        let Some(statement) = self.statement_of(message, out.ledger) else {
             self.pins.add(Reason::NamedStatement);
             return;
         };
@@ -342,12 +343,14 @@ impl Core {
     }
 
     /// What a Parse makes, if that can be shared by servers.
-    fn statement_of(&self, message: Message<'_>, is_doubtful: bool) -> Option<Arc<Statement>> {
+    fn statement_of(&self, message: Message<'_>, ledger: &Ledger) -> Option<Arc<Statement>> {
         let small = message.is_whole() && message.head.frame_bytes() <= MAX_PARSE_BYTES;
-        if !small || self.is_literal() || is_doubtful {
+        if !small || self.is_literal() || ledger.is_doubtful() {
             return None;
         }
-        let sharing = if self.may_parse_differently() {
+        // In a failed transaction PostgreSQL refuses it: no server is to lose it over that.
+        let fails = ledger.tx() == TxStatus::Failed;
+        let sharing = if fails || self.may_parse_differently() {
             Sharing::Own
         } else {
             Sharing::Shared
@@ -419,7 +422,7 @@ impl Core {
     fn make_room(&mut self, at: usize, out: &mut Outgoing<'_>) {
         // Two, so that what was too much for a while becomes less again.
         for _ in 0..2 {
-            if let Some(victim) = out.statements.victim() {
+            if let Some(victim) = out.statements.victim(self.named.sequence()) {
                 let name = crate::server::statements::server_name(victim);
                 self.close(victim, &name, at, out);
             }

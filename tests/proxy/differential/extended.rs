@@ -1,6 +1,7 @@
 //! Pipelines of the extended protocol.
 
 use super::each_agrees;
+use crate::house::Frame;
 use crate::house::sides::{Sides, Step, ask};
 use crate::house::wire::*;
 
@@ -353,4 +354,365 @@ fn row_limits() {
         .concat(),
         [parse("", "SELECT 1; SELECT 2"), sync()].concat(),
     ]);
+}
+
+/// Nothing in these pins: each unit may get another server.
+#[test]
+fn names_follow_their_client() {
+    let uses = |name: &str| [bind("", name, &[]), execute("", 0), sync()].concat();
+    let made = |name: &str, sql: &str| [parse(name, sql), sync()].concat();
+    let conversations: Vec<Vec<u8>> = vec![
+        // Over several Syncs, in one write.
+        [made("a", "SELECT 1"), uses("a"), uses("a"), uses("a")].concat(),
+        [
+            made("a", "SELECT 1"),
+            made("b", "SELECT 1"),
+            uses("a"),
+            uses("b"),
+        ]
+        .concat(),
+        // Closed and made anew, in one sequence and in several.
+        [
+            made("a", "SELECT 1"),
+            close(b'S', "a"),
+            parse("a", "SELECT 2"),
+            bind("", "a", &[]),
+            execute("", 0),
+            close(b'S', "a"),
+            bind("", "a", &[]),
+            sync(),
+            made("a", "SELECT 3"),
+            uses("a"),
+        ]
+        .concat(),
+        [
+            made("a", "SELECT 1"),
+            close(b'S', "a"),
+            sync(),
+            uses("a"),
+            made("a", "SELECT 2"),
+            uses("a"),
+        ]
+        .concat(),
+        // An error in the middle: what is behind it never happened.
+        [
+            made("a", "SELECT 1"),
+            unnamed("SELECT 1/0", &[]),
+            close(b'S', "a"),
+            parse("b", "SELECT 2"),
+            sync(),
+            uses("a"),
+            uses("b"),
+        ]
+        .concat(),
+        [
+            made("a", "SELEC"),
+            made("a", "SELECT * FROM nowhere"),
+            uses("a"),
+            made("a", "SELECT 4"),
+            made("a", "SELEC"),
+            uses("a"),
+        ]
+        .concat(),
+        // In a transaction that has failed.
+        [
+            made("a", "SELECT 1"),
+            made("r", "ROLLBACK"),
+            query("BEGIN"),
+            query("SELECT 1/0"),
+            made("b", "SELECT 2"),
+            uses("a"),
+            describe(b'S', "a"),
+            sync(),
+            made("c", "ROLLBACK"),
+            uses("r"),
+            uses("a"),
+            uses("b"),
+            uses("c"),
+        ]
+        .concat(),
+        [
+            made("a", "SELECT 1"),
+            query("BEGIN"),
+            made("b", "SELECT 1"),
+            query("SELECT 1/0"),
+            close(b'S', "b"),
+            sync(),
+            query("ROLLBACK"),
+            uses("b"),
+            made("b", "SELECT 5"),
+            uses("b"),
+        ]
+        .concat(),
+        // Words that name the statement.
+        [
+            made("a statement", "SELECT $1::int"),
+            uses("a statement"),
+            bind("p", "a statement", &[Some("1"), Some("2")]),
+            sync(),
+            made("a statement", "SELECT 2"),
+        ]
+        .concat(),
+        // As long as PostgreSQL tells names apart, and longer.
+        [
+            made(&"n".repeat(70), "SELECT 1"),
+            uses(&"n".repeat(63)),
+            uses(&"n".repeat(62)),
+            close(b'S', &"n".repeat(65)),
+            sync(),
+            uses(&"n".repeat(63)),
+        ]
+        .concat(),
+        [
+            made("weir_00000000_1", "SELECT 1"),
+            uses("weir_00000000_1"),
+            uses("weir_00000000_2"),
+        ]
+        .concat(),
+        // Described, with and without parameters and rows.
+        [
+            parse("a", "SELECT $1::int AS one, $2::text AS two"),
+            describe(b'S', "a"),
+            sync(),
+            describe(b'S', "a"),
+            bind("p", "a", &[Some("1"), Some("x")]),
+            describe(b'P', "p"),
+            execute("p", 0),
+            sync(),
+            made("b", "INSERT INTO t VALUES ($1, 'b')"),
+            describe(b'S', "b"),
+            describe(b'S', "c"),
+            sync(),
+        ]
+        .concat(),
+        [
+            made("a", ""),
+            uses("a"),
+            made("b", "SELECT 1; SELECT 2"),
+            uses("b"),
+        ]
+        .concat(),
+        // A portal outlives its statement.
+        [
+            query("BEGIN"),
+            parse("a", "SELECT generate_series(1, 5)"),
+            bind("p", "a", &[]),
+            execute("p", 2),
+            sync(),
+            close(b'S', "a"),
+            execute("p", 2),
+            sync(),
+            query("COMMIT"),
+            uses("a"),
+        ]
+        .concat(),
+    ];
+    each_agrees(&conversations);
+    // Pieces, so that the server is released in between.
+    let sides = Sides::new(2);
+    for conversation in &conversations {
+        sides.agree(super::TABLE, &units(conversation));
+    }
+    assert_eq!(sides.pins(), "", "nothing of all that pins");
+}
+
+/// Cut behind every Sync and Query: each answer is awaited.
+fn units(conversation: &[u8]) -> Vec<Step> {
+    let mut rest = conversation.to_vec();
+    let (mut steps, mut unit) = (Vec::new(), Vec::new());
+    while let Some(frame) = Frame::cut(&mut rest) {
+        unit.extend(message(frame.tag, &frame.body));
+        if matches!(frame.tag, b'S' | b'Q') {
+            steps.push(Step::then_ready(std::mem::take(&mut unit), 1));
+        }
+    }
+    steps
+}
+
+#[test]
+fn deallocate_means_the_clients_own_names() {
+    let uses = |name: &str| [bind("", name, &[]), execute("", 0), sync()].concat();
+    let made = |name: &str, sql: &str| [parse(name, sql), sync()].concat();
+    let run = |sql: &str| [unnamed(sql, &[]), sync()].concat();
+    let prepared = [made("a", "SELECT 1"), made("B c", "SELECT 2")].concat();
+    let mut conversations = Vec::new();
+    for sql in [
+        "DEALLOCATE a",
+        "deallocate prepare A;",
+        "DEALLOCATE \"B c\"",
+        "DEALLOCATE nothing",
+        "DEALLOCATE ALL",
+        "DEALLOCATE PREPARE ALL",
+        "DISCARD ALL",
+        "DISCARD PLANS",
+        "DEALLOCATE a; SELECT 1",
+        "SELECT 1; DEALLOCATE ALL",
+        "EXECUTE a",
+        "EXECUTE \"B c\"",
+        "EXECUTE a; EXECUTE nothing",
+        "EXPLAIN (COSTS OFF) EXECUTE a",
+        "PREPARE a AS SELECT 9",
+    ] {
+        for way in [query(sql), run(sql)] {
+            conversations.push(
+                [
+                    &prepared[..],
+                    &way,
+                    &uses("a"),
+                    &uses("B c"),
+                    &made("a", "SELECT 3"),
+                    &uses("a"),
+                ]
+                .concat(),
+            );
+        }
+    }
+    conversations.extend([
+        [
+            &prepared[..],
+            &query("BEGIN"),
+            &query("SELECT 1/0"),
+            &query("DEALLOCATE a"),
+            &query("ROLLBACK"),
+            &uses("a"),
+        ]
+        .concat(),
+        [
+            &prepared[..],
+            &query("BEGIN"),
+            &query("DEALLOCATE a"),
+            &query("ROLLBACK"),
+            &uses("a"),
+        ]
+        .concat(),
+        // A statement that deallocates, run later and twice.
+        [
+            &prepared[..],
+            &made("d", "DEALLOCATE a"),
+            &uses("a"),
+            &uses("d"),
+            &uses("a"),
+            &uses("d"),
+        ]
+        .concat(),
+        [
+            &prepared[..],
+            &made("d", "DEALLOCATE ALL"),
+            &uses("d"),
+            &uses("a"),
+            &uses("d"),
+        ]
+        .concat(),
+    ]);
+    let sides = Sides::new(2);
+    for conversation in &conversations {
+        sides.agree(super::TABLE, &units(conversation));
+    }
+    // A text that was skipped has deallocated nothing.
+    conversations.push(
+        [
+            &prepared[..],
+            &unnamed("SELECT 1/0", &[]),
+            &query("DEALLOCATE a"),
+            &unnamed("DEALLOCATE ALL", &[]),
+            &sync(),
+            &uses("a"),
+        ]
+        .concat(),
+    );
+    each_agrees(&conversations);
+}
+
+/// Two statements for each connection: what makes room is parsed again when it is used.
+#[test]
+fn what_was_evicted_comes_back() {
+    let sides = Sides::with(1, |setup| {
+        setup.set("WEIR__POOL__MAX_STATEMENTS_PER_CONNECTION", "2")
+    });
+    let names = ["a", "b", "c", "d"];
+    let all = |each: &dyn Fn(&str) -> Vec<u8>| names.map(each).concat();
+    let made = all(&|name| parse(name, &format!("SELECT '{name}'")));
+    let used = all(&|name| [bind(name, name, &[]), execute(name, 0)].concat());
+    let bound = all(&|name| bind(name, name, &[]));
+    let executed = all(&|name| execute(name, 0));
+    let conversations = [
+        [&made[..], &sync(), &used, &sync(), &used, &sync()].concat(),
+        [&made[..], &used, &sync(), &bound, &executed, &sync()].concat(),
+        [
+            &made[..],
+            &sync(),
+            &query("BEGIN"),
+            &bound,
+            &sync(),
+            &executed,
+            &sync(),
+            &query("COMMIT"),
+            &bound,
+            &unnamed("SELECT 1/0", &[]),
+            &bound,
+            &sync(),
+            &used,
+            &sync(),
+        ]
+        .concat(),
+    ];
+    for conversation in &conversations {
+        sides.agree_to_the_end("", conversation);
+        sides.agree("", &units(conversation));
+    }
+    let mut client = sides.through.connect();
+    let unit = [parse("a", "SELECT 'a'"), bind("", "a", &[]), sync()].concat();
+    assert_eq!(client.exchange(&unit).errors(), []);
+    let count = client.value("SELECT count(*) FROM pg_prepared_statements");
+    assert_eq!(count, "2");
+}
+
+/// The same name for different statements, and different names for the same one, over one connection.
+#[test]
+fn clients_share_a_connection_and_no_names() {
+    let sides = Sides::new(1);
+    let mut clients: Vec<_> = (0..3).map(|_| sides.through.connect()).collect();
+    let texts = ["SELECT 'one'", "SELECT 'other'", "SELECT 'one'"];
+    for (client, text) in clients.iter_mut().zip(texts) {
+        let parsed = client.exchange(&[parse("s", text), sync()].concat());
+        assert_eq!(parsed.tags(), "1Z");
+    }
+    for _ in 0..3 {
+        for (client, value) in clients.iter_mut().zip(["one", "other", "one"]) {
+            let used = client.exchange(&[bind("", "s", &[]), execute("", 0), sync()].concat());
+            assert_eq!(used.column(), [value]);
+        }
+    }
+    let [one, other, third] = &mut clients[..] else {
+        unreachable!("three clients");
+    };
+    assert_eq!(one.ask("DEALLOCATE ALL").errors(), []);
+    let uses = [bind("", "s", &[]), execute("", 0), sync()].concat();
+    assert_eq!(one.exchange(&uses).code(), "26000");
+    assert_eq!(other.exchange(&uses).column(), ["other"]);
+    assert_eq!(third.exchange(&uses).column(), ["one"]);
+    assert_eq!(sides.pins(), "");
+}
+
+/// What a statement does to its session, it does when it is run: on whatever connection that is.
+#[test]
+fn a_statement_that_sets_something_pins_where_it_is_run() {
+    let sides = Sides::new(2);
+    for name in ["", "s"] {
+        let mut one = sides.through.connect();
+        let mut other = sides.through.connect();
+        let set = "SET application_name = 'set by statement'";
+        assert_eq!(
+            one.exchange(&[parse(name, set), sync()].concat()).errors(),
+            []
+        );
+        // Has the connection meanwhile.
+        assert_eq!(other.value("SELECT 1"), "1");
+        let run = [bind("", name, &[]), execute("", 0), sync()].concat();
+        assert_eq!(one.exchange(&run).errors(), []);
+        for _ in 0..3 {
+            assert_eq!(one.value("SHOW application_name"), "set by statement");
+            assert_ne!(other.value("SHOW application_name"), "set by statement");
+        }
+    }
 }

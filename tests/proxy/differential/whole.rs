@@ -144,6 +144,34 @@ fn split_at_every_byte() {
     ]
     .concat();
     cut_everywhere(&sides, &copies, 2);
+    let prepared = [
+        parse("a", "SELECT $1::int"),
+        sync(),
+        bind("", "a", &[Some("5")]),
+        execute("", 0),
+        parse("a", "SELECT 2"),
+        sync(),
+        describe(b'S', "a"),
+        close(b'S', "a"),
+        bind("", "a", &[]),
+        sync(),
+    ]
+    .concat();
+    cut_everywhere(&sides, &prepared, 3);
+    let deallocated = [
+        parse("b", "SELECT 1"),
+        sync(),
+        query("DEALLOCATE b"),
+        bind("", "b", &[]),
+        sync(),
+        parse("b", "SELECT 2"),
+        sync(),
+        query("DISCARD ALL"),
+        describe(b'S', "b"),
+        sync(),
+    ]
+    .concat();
+    cut_everywhere(&sides, &deallocated, 6);
     if proving() {
         let flushed = [
             unnamed("SELECT 1", &[]),

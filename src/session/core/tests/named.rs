@@ -155,13 +155,22 @@ fn in_a_failed_transaction_a_parse_is_postgresqls_to_refuse() {
     talk.client(&query("BEGIN; SELECT 1/0")).server("CEf");
     talk.went();
     talk.client(&[parse("c", "SELECT 1"), sync()].concat());
-    assert_eq!(talk.went(), "C C:w P:w S");
+    assert_eq!(talk.went(), "C P:w S");
     talk.server("3Ef");
-    // It was closed for that, and is parsed again when it is used.
+    // Nobody has lost the statement over that.
     talk.client(&query("ROLLBACK")).server("CZ");
     talk.went();
+    talk.client(&[bind("a"), bind("c"), sync()].concat());
+    assert_eq!(talk.went(), "C B:w B:c S");
+}
+
+#[test]
+fn in_one_that_may_have_failed_by_then_too() {
+    let mut talk = prepared();
     talk.client(&[bind("a"), sync()].concat());
-    assert_eq!(talk.went(), "C P:w B:w S");
+    talk.went();
+    talk.client(&[parse("c", "SELECT 1"), sync()].concat());
+    assert_eq!(talk.went(), "C:w P:w S");
 }
 
 #[test]
