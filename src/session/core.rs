@@ -633,6 +633,7 @@ impl Core {
                     Keeping::Kept => self.pins.remove(Reason::UnnamedStatement),
                     Keeping::LeftOnServer => {
                         self.pins.add(Reason::UnnamedStatement);
+                        self.culprit.blame_frame(whole, report.effects);
                         self.note_effects(report);
                     }
                 }
@@ -687,14 +688,12 @@ impl Core {
         }
         let part = pending.get(..count).unwrap_or_default();
         if let Some(report) = self.text.feed(part) {
-            self.culprit.turns_out(report.effects);
-            self.note_effects(&report);
+            self.passed(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
             let report = self.text.end();
-            self.culprit.turns_out(report.effects);
-            self.note_effects(&report);
+            self.passed(&report);
             if !self.hidden.is_empty() {
                 // Names are not looked for in pieces.
                 self.questions.note_anything();
@@ -704,6 +703,17 @@ impl Core {
             consumed: 0,
             forward: count,
         }
+    }
+
+    /// A text has ended that went through in pieces.
+    fn passed(&mut self, report: &Report) {
+        // Names that lead to hidden state are not looked for in pieces.
+        let suspicious = match self.hidden.is_empty() {
+            true => Effects::NONE,
+            false => Effects::ROUTINE,
+        };
+        self.culprit.turns_out(report.effects.with(suspicious));
+        self.note_effects(report);
     }
 
     fn pass_over(&mut self, available: usize) -> Step {

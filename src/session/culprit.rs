@@ -31,6 +31,15 @@ impl Culprit {
         }
     }
 
+    /// A whole message with a text was sent, if it was one.
+    pub fn blame_frame(&mut self, whole: Option<&[u8]>, effects: Effects) {
+        if let Some(frame) = whole
+            && !effects.staying().is_none()
+        {
+            self.blame(frame);
+        }
+    }
+
     /// The first piece of a message was sent.
     pub fn begins(&mut self, frame: &[u8]) {
         self.passing = Some(told(frame));

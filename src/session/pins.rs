@@ -342,6 +342,15 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_explains_every_reason() {
+        let readme = include_str!("../../README.md");
+        for reason in Reason::ALL {
+            let row = format!("\n| `{}` |", reason.as_str());
+            assert!(readme.contains(&row), "README.md has no row for {row}");
+        }
+    }
+
+    #[test]
     fn what_is_sent_behind_a_discard_outlives_it() {
         let mut pinned = Pinned::default();
         pinned.add(Reason::Listen);

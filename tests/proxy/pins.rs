@@ -142,6 +142,34 @@ fn a_statement_that_streams_is_to_blame_too() {
     assert_eq!(page["pins"][0]["digest"], "LISTEN a; SELECT…", "{page}");
 }
 
+#[test]
+fn a_statement_prepared_long_before_is_to_blame_when_it_is_executed() {
+    let proxy = setup(1).start();
+    let mut client = proxy.client();
+    let make = parse("make", "CREATE TEMP TABLE mine AS SELECT 'secret' AS a");
+    client.exchange(&[make, sync()].concat());
+    client.run("SET work_mem = '5MB'");
+    assert_eq!(pins(&proxy)["total"], 0);
+    let go = [bind("", "make", &[]), execute("", 0), sync()].concat();
+    assert_eq!(client.exchange(&go).error(), None);
+    let page = pinned(&proxy, 1);
+    assert_eq!(page["pins"][0]["reason"], "temporary_object", "{page}");
+    assert_eq!(
+        page["pins"][0]["digest"],
+        "CREATE TEMP TABLE mine AS SELECT ? AS a"
+    );
+}
+
+#[test]
+fn what_a_routine_does_unseen_is_explained_too() {
+    let proxy = setup(1).start();
+    let mut client = proxy.client();
+    client.run("DO $$BEGIN PERFORM pg_advisory_lock(4711); END$$");
+    let page = pinned(&proxy, 1);
+    assert_eq!(page["pins"][0]["reason"], "advisory_lock", "{page}");
+    assert_eq!(page["pins"][0]["digest"], "DO ?", "{page}");
+}
+
 fn notices(client: &mut Client, sql: &str) -> Vec<(String, usize)> {
     let answer = client.ask(sql);
     let frames = answer.frames.iter().enumerate();
