@@ -17,6 +17,8 @@ use crate::net::acceptor::Acceptor;
 use crate::secrets::Vault;
 use crate::session::context::Limits;
 use crate::session::endpoint::Endpoint;
+use crate::session::pinboard::Pinboard;
+use crate::session::pins::Reason;
 
 /// A listener's role and its way to the database.
 pub struct Way {
@@ -27,6 +29,7 @@ pub struct Way {
 pub struct Shared {
     pub config: ArcSwap<Config>,
     pub registry: Arc<metrics::Registry>,
+    pub pinboard: Arc<Pinboard>,
     pub vault: Arc<Vault>,
     pub acceptor: Arc<Acceptor>,
     /// What clients are admitted by; a new one after a reload.
@@ -60,6 +63,7 @@ impl Shared {
         vault: Arc<Vault>,
         acceptor: Arc<Acceptor>,
         registry: Arc<metrics::Registry>,
+        pinboard: Arc<Pinboard>,
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
@@ -68,6 +72,7 @@ impl Shared {
             gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
             config: ArcSwap::from_pointee(config),
             registry,
+            pinboard,
             vault,
             acceptor,
             ways,
@@ -130,6 +135,14 @@ pub fn limits(config: &Config) -> Limits {
         idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
         idle_client_timeout: config.session.idle_client_timeout,
         client_lifetime: config.session.client_lifetime,
+        pin_notice: config.session.pin_notice,
+        pin_limit: config.pool.pin_limit,
+        unpinning: config
+            .session
+            .session_pinning_filters
+            .iter()
+            .map(|filter| Reason::from(*filter))
+            .collect(),
     }
 }
 

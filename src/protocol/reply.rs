@@ -54,6 +54,37 @@ impl ErrorReply {
     }
 }
 
+/// A NoticeResponse in the making.
+#[derive(Clone, Copy, Debug)]
+pub struct Notice<'a> {
+    pub severity: &'static str,
+    pub sqlstate: &'static str,
+    pub message: &'a str,
+    pub detail: Option<&'a str>,
+    pub hint: Option<&'a str>,
+}
+
+impl Notice<'_> {
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put(out, backend::NOTICE_RESPONSE, |body| {
+            for (code, text) in [
+                (b'S', Some(self.severity)),
+                (b'V', Some(self.severity)),
+                (b'C', Some(self.sqlstate)),
+                (b'M', Some(self.message)),
+                (b'D', self.detail),
+                (b'H', self.hint),
+            ] {
+                if let Some(text) = text {
+                    body.push(code);
+                    put_cstr(body, text.as_bytes());
+                }
+            }
+            body.push(0);
+        });
+    }
+}
+
 /// Transaction status, the byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TxStatus {

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pins::Pins;
 use super::prepared::Allowance;
+use crate::config::PinNotice;
 use crate::metrics;
 use crate::net::buf::BufferStore;
 
@@ -23,6 +25,11 @@ pub struct Limits {
     pub idle_in_transaction_timeout: Duration,
     pub idle_client_timeout: Duration,
     pub client_lifetime: Option<Duration>,
+    pub pin_notice: PinNotice,
+    /// Pinned sessions of one pool.
+    pub pin_limit: Option<usize>,
+    /// Reasons that don't pin.
+    pub unpinning: Pins,
 }
 
 pub struct Context {

@@ -8,6 +8,7 @@ mod naming;
 use std::sync::Arc;
 
 use self::naming::{Message, Outgoing, Passage, Timing};
+use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
 use super::hidden;
 use super::pins::{Discard, Pinned, Pins, Reason};
@@ -62,6 +63,7 @@ pub struct Core {
     /// Names of the client's that the server has been given for a while.
     strays: Vec<Name>,
     pins: Pinned,
+    culprit: Culprit,
     questions: Questions,
     /// What the server is being asked.
     asked: Option<Inquiry>,
@@ -103,6 +105,7 @@ impl Core {
             executing: None,
             strays: Vec::new(),
             pins: Pinned::default(),
+            culprit: Culprit::default(),
             questions: Questions::default(),
             asked: None,
             had_role: false,
@@ -128,6 +131,16 @@ impl Core {
     /// The settings that the client's texts are parsed under from here on, in any form that tells them apart.
     pub fn parse_under(&mut self, settings: Box<[u8]>) {
         self.named.parse_under(settings);
+    }
+
+    /// From here on these reasons don't pin.
+    pub fn ignore(&mut self, reasons: Pins) {
+        self.pins.ignore(reasons);
+    }
+
+    /// The digest of the last statement that may have left something behind.
+    pub fn culprit(&self) -> Option<&str> {
+        self.culprit.digest()
     }
 
     /// What the client believes while it has no server.
@@ -449,10 +462,12 @@ impl Core {
         let available = head.frame_bytes().min(rest.len());
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
+        let pinned = self.pins.now();
         let unnamed = self.change_unnamed(meaning, report, whole.then_some(frame));
         note.changes = note.changes.with(unnamed);
         if meaning == Meaning::FunctionCall {
             self.questions.note_anything();
+            self.questions.pass_over(self.pins.ignored().kinds());
         }
         let asker = self.asker(meaning, report.effects, ledger);
         if asker == Asker::Client && timing == Timing::Now {
@@ -463,6 +478,13 @@ impl Core {
             if matches!(owed, Owed::Sync | Owed::Query | Owed::FunctionCall) {
                 self.named.end_sequence();
             }
+        }
+        let by_number = meaning == Meaning::FunctionCall;
+        let leaves = timing == Timing::Now && !report.effects.staying().is_none();
+        if by_number || leaves || self.pins.now() != pinned {
+            self.culprit.blame(frame);
+        } else if !whole && self.text.is_under_way() {
+            self.culprit.begins(frame);
         }
         self.frame_left = head.frame_bytes() - available;
         available
@@ -493,6 +515,7 @@ impl Core {
         }
         self.pins.add_effects(effects);
         self.questions.note(report);
+        self.questions.pass_over(self.pins.ignored().kinds());
         self.had_role |= effects.has(Effects::ROLE.with(Effects::ROUTINE));
         if effects.has(Effects::FREES) {
             self.recheck();
@@ -610,6 +633,7 @@ impl Core {
                     Keeping::Kept => self.pins.remove(Reason::UnnamedStatement),
                     Keeping::LeftOnServer => {
                         self.pins.add(Reason::UnnamedStatement);
+                        self.culprit.blame_frame(whole, report.effects);
                         self.note_effects(report);
                     }
                 }
@@ -664,12 +688,12 @@ impl Core {
         }
         let part = pending.get(..count).unwrap_or_default();
         if let Some(report) = self.text.feed(part) {
-            self.note_effects(&report);
+            self.passed(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
             let report = self.text.end();
-            self.note_effects(&report);
+            self.passed(&report);
             if !self.hidden.is_empty() {
                 // Names are not looked for in pieces.
                 self.questions.note_anything();
@@ -679,6 +703,17 @@ impl Core {
             consumed: 0,
             forward: count,
         }
+    }
+
+    /// A text has ended that went through in pieces.
+    fn passed(&mut self, report: &Report) {
+        // Names that lead to hidden state are not looked for in pieces.
+        let suspicious = match self.hidden.is_empty() {
+            true => Effects::NONE,
+            false => Effects::ROUTINE,
+        };
+        self.culprit.turns_out(report.effects.with(suspicious));
+        self.note_effects(report);
     }
 
     fn pass_over(&mut self, available: usize) -> Step {

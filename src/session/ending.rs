@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pinboard::Pin;
 use super::requests::Violation;
 use crate::error::{Blame, ToClient};
 use crate::pool::BorrowError;
@@ -37,8 +38,19 @@ pub enum Ending {
     IdleClient(Duration),
     #[error("the client has reached its lifetime of {0:?}")]
     Lifetime(Duration),
+    /// It would be pinned, and its pool has as many pinned sessions as it may have.
+    #[error("pool.pin_limit is reached")]
+    PinLimit(Box<PinLimit>),
     #[error("Weir is shutting down")]
     Draining,
+}
+
+/// A pin that may not be.
+#[derive(Debug)]
+pub struct PinLimit {
+    /// Sessions of the pool that are pinned; as many as may be.
+    pub pinned: usize,
+    pub pin: Pin,
 }
 
 impl Ending {
@@ -56,6 +68,7 @@ impl ToClient for Ending {
             | Ending::Violated(_)
             | Ending::IdleInTransaction(_)
             | Ending::IdleClient(_)
+            | Ending::PinLimit(_)
             | Ending::Lifetime(_) => Blame::Client,
             Ending::ServerFatal | Ending::ServerLost(_) | Ending::SettingsRefused(_) => {
                 Blame::Server
@@ -73,6 +86,7 @@ impl ToClient for Ending {
             Ending::SettingsRefused(_) => SqlState::INVALID_PARAMETER_VALUE,
             Ending::IdleInTransaction(_) => SqlState::IDLE_IN_TRANSACTION,
             Ending::IdleClient(_) => SqlState::IDLE_SESSION,
+            Ending::PinLimit(_) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Ending::Lifetime(_) | Ending::Draining => SqlState::ADMIN_SHUTDOWN,
         }
     }
@@ -94,6 +108,10 @@ impl ToClient for Ending {
             }
             Ending::IdleClient(_) => "terminating connection due to idle-session timeout".into(),
             Ending::Lifetime(_) => "terminating connection due to client lifetime".into(),
+            Ending::PinLimit(_) => {
+                "terminating connection: too many sessions are pinned to a database connection"
+                    .into()
+            }
             Ending::Draining => "terminating connection due to administrator command".into(),
         }
     }
@@ -106,6 +124,7 @@ impl ToClient for Ending {
             ),
             Ending::IdleClient(limit) => format!("The client was silent for {limit:?}."),
             Ending::Lifetime(limit) => format!("The client was connected for {limit:?}."),
+            Ending::PinLimit(limit) => limit.to_string(),
             Ending::Draining => "This Weir is shutting down.".into(),
             Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
                 return None;
@@ -115,6 +134,10 @@ impl ToClient for Ending {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Ending::PinLimit(limit) => {
+                let avoid = limit.pin.reason.hint();
+                return Some(format!("{avoid} Or raise pool.pin_limit."));
+            }
             Ending::ServerLost(_) => {
                 "Reconnect. If a COMMIT was under way, find out whether it took effect before you repeat it."
             }
@@ -128,6 +151,23 @@ impl ToClient for Ending {
             }
         };
         Some(hint.into())
+    }
+}
+
+impl std::fmt::Display for PinLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PinLimit { pinned, pin } = self;
+        let Pin { user, database, .. } = pin;
+        write!(
+            f,
+            "Of the pool of {user} in {database}, {pinned} sessions are pinned, as many as pool.pin_limit allows; \
+             this one would be for {}",
+            pin.reason.as_str()
+        )?;
+        match &pin.digest {
+            Some(digest) => write!(f, ", after: {digest}"),
+            None => write!(f, ", after its login."),
+        }
     }
 }
 

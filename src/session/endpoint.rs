@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 
 use super::hidden::Finds;
+use super::pinboard::Pinboard;
 use super::prepared::table::{self, Table};
 use crate::metrics;
 use crate::pool::{self, PoolId};
@@ -31,14 +32,24 @@ pub struct Entry {
     /// What clients of this pool have prepared.
     pub statements: Arc<Table>,
     pub(super) finds: Finds,
+    /// All pins of the process.
+    pub pinboard: Arc<Pinboard>,
     pinned: AtomicUsize,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
 }
 
 impl Entry {
-    pub(super) fn pinned(&self) {
-        self.pinned.fetch_add(1, Ordering::Relaxed);
+    /// A session is about to be pinned. `Err`: so many are already, and no more may be.
+    pub(super) fn take_pin_seat(&self, limit: Option<usize>) -> Result<(), usize> {
+        let one_more = |pinned: usize| {
+            limit
+                .is_none_or(|limit| pinned < limit)
+                .then_some(pinned + 1)
+        };
+        self.pinned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .map(drop)
     }
 
     pub(super) fn unpinned(&self) {
@@ -82,6 +93,7 @@ pub struct Endpoint {
     pub target: Arc<pool::Target<Dialer>>,
     pub target_name: Arc<str>,
     registry: Arc<metrics::Registry>,
+    pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
     greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
     greeting_terms: GreetingTerms,
@@ -95,6 +107,7 @@ impl Endpoint {
         target: Arc<pool::Target<Dialer>>,
         target_name: &str,
         registry: Arc<metrics::Registry>,
+        pinboard: Arc<Pinboard>,
         greeting_terms: GreetingTerms,
         statement_terms: table::Terms,
     ) -> Endpoint {
@@ -102,6 +115,7 @@ impl Endpoint {
             target,
             target_name: target_name.into(),
             registry,
+            pinboard,
             entries: DashMap::new(),
             greetings: DashMap::new(),
             greeting_terms,
@@ -146,6 +160,7 @@ impl Endpoint {
                 target_name: Arc::clone(&self.target_name),
                 statements: Arc::new(Table::new(self.statement_terms)),
                 finds: Finds::default(),
+                pinboard: Arc::clone(&self.pinboard),
                 pinned: AtomicUsize::new(0),
                 reads_sequences: AtomicBool::new(false),
             })

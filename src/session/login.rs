@@ -4,6 +4,7 @@
 //! while, so that later ones need none. Knows nothing of how the client proved who it is.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::server::{ConnectError, Fault, Parameters, Refusal, Settings};
 /// A client that has proved who it is, and what it asked for.
 pub struct Newcomer {
     pub client: Stream,
+    pub address: Option<SocketAddr>,
     pub unread: Vec<u8>,
     pub user: String,
     pub database: String,
@@ -63,6 +65,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
     match outcome {
         Ok((entry, place, settings, told)) => Ok(Box::new(Session::new(Parts {
             client: newcomer.client,
+            address: newcomer.address,
             unread: newcomer.unread,
             desk: Rc::clone(&hall.desk),
             endpoint: Arc::clone(&hall.endpoint),

@@ -7,12 +7,15 @@
 mod clock;
 pub mod context;
 pub mod core;
+pub mod culprit;
 pub mod deferred;
 pub mod ending;
 pub mod endpoint;
 pub mod handle;
 pub mod hidden;
 pub mod login;
+pub mod pinboard;
+mod pinning;
 pub mod pins;
 pub mod prepared;
 mod pump;
@@ -22,6 +25,7 @@ mod servers;
 pub mod settings;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -35,7 +39,8 @@ use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desk, Endpoint, Entry};
 use self::handle::{CancelDone, Place};
-use self::pins::{Pins, Reason};
+use self::pinning::Pinning;
+use self::pins::Reason;
 use self::settings::Carried;
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -96,6 +101,7 @@ struct Cancelling {
 /// A client that has logged in.
 pub struct Session {
     client: Stream,
+    address: Option<SocketAddr>,
     presence: Presence,
     core: Core,
     link: Link,
@@ -130,8 +136,8 @@ pub struct Session {
     cancelling: Option<Cancelling>,
     /// Connections are being closed that the client's next message would find in its way.
     evicting: Option<Pin<Box<dyn Future<Output = ()>>>>,
-    /// The pins that have been counted and logged.
-    counted_pins: Pins,
+    /// What has been made known of its pins.
+    pinning: Pinning,
     phase: Phase,
     phase_since: Instant,
     /// Goes off at or before the time that the next limit is reached.
@@ -145,6 +151,8 @@ pub struct Session {
 /// What a session is made of, once the client is known.
 pub struct Parts {
     pub client: Stream,
+    /// Where it comes from.
+    pub address: Option<SocketAddr>,
     /// Bytes that the client sent behind its last login message.
     pub unread: Vec<u8>,
     pub desk: Rc<Desk>,
@@ -184,11 +192,13 @@ impl Session {
             parts.context.large_statements.clone(),
         );
         core.parse_under(parts.settings.parsing());
+        core.ignore(limits.unpinning);
         if parts.settings.may_be_temporary() {
             core.pin(Reason::Temporary);
         }
         Session {
             client: parts.client,
+            address: parts.address,
             presence: Presence::Here,
             core,
             link: Link::Free,
@@ -211,7 +221,7 @@ impl Session {
             rechecked: now,
             cancelling: None,
             evicting: None,
-            counted_pins: Pins::default(),
+            pinning: Pinning::default(),
             phase: Phase::Idle,
             phase_since: now,
             timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
@@ -242,9 +252,7 @@ impl Session {
             whole = lease.replies.at_boundary();
             self.hand_in(lease);
         }
-        if self.counted_pins.any() {
-            self.entry.unpinned();
-        }
+        self.pins_end();
         self.unflushed.set(&self.context, 0);
         let mut farewell = self.replies.cleared().to_vec();
         if whole && ending.is_told() {

@@ -3,6 +3,7 @@
 //! Pure. Knows the reasons and when all of them end; what gives rise to them, `sql` and `scan` find.
 
 use super::questions::Kinds;
+use crate::config::PinFilter;
 use crate::sql::Effects;
 
 /// One reason. The order is that of the words in metrics and logs.
@@ -49,12 +50,51 @@ impl Reason {
         }
     }
 
+    /// What a client can do about it.
+    pub const fn hint(self) -> &'static str {
+        match self {
+            Reason::Setting => {
+                "Set what must last at login or with ALTER ROLE ... SET, or name the setting in the text; \
+                 DISCARD ALL or RESET ALL frees the session."
+            }
+            Reason::SqlPrepare => {
+                "Prepare statements through the protocol, as drivers do; DEALLOCATE frees the session."
+            }
+            Reason::HeldCursor => {
+                "Fetch from cursors within their transaction; CLOSE frees the session."
+            }
+            Reason::Listen => {
+                "Listen over a connection to the database itself; UNLISTEN frees the session."
+            }
+            Reason::Load => {
+                "Have libraries loaded by session_preload_libraries; nothing frees this session but its end."
+            }
+            Reason::Temporary => {
+                "Use ON COMMIT DROP or an ordinary table; DROP or DISCARD TEMP frees the session."
+            }
+            Reason::AdvisoryLock => {
+                "Use pg_advisory_xact_lock; pg_advisory_unlock frees the session."
+            }
+            Reason::Unsure => {
+                "The database did not say what the statement left behind; DISCARD ALL frees the session."
+            }
+            Reason::NamedStatement => {
+                "Use fewer and shorter named statements, and no PREPARE in SQL beside them (or raise pool.max_statements); \
+                 DISCARD ALL frees the session."
+            }
+            Reason::UnnamedStatement => {
+                "Send long statements as simple queries, or raise session.large_statements_limit_bytes; \
+                 the next statement frees the session."
+            }
+        }
+    }
+
     const fn bit(self) -> u16 {
         1 << self as u16
     }
 
     /// What a text pins the session for at once: state that no catalogue shows. All else is asked for.
-    fn from(effects: Effects) -> impl Iterator<Item = Reason> {
+    fn of(effects: Effects) -> impl Iterator<Item = Reason> {
         const BY_EFFECT: [(Effects, Reason); 2] = [
             (Effects::LOAD.with(Effects::SEED), Reason::Load),
             (Effects::UNSEEN_SETTING, Reason::Setting),
@@ -82,6 +122,27 @@ impl Reason {
     }
 }
 
+impl From<PinFilter> for Reason {
+    fn from(filter: PinFilter) -> Reason {
+        match filter {
+            PinFilter::Setting => Reason::Setting,
+            PinFilter::SqlPrepare => Reason::SqlPrepare,
+            PinFilter::HeldCursor => Reason::HeldCursor,
+            PinFilter::Listen => Reason::Listen,
+            PinFilter::Temporary => Reason::Temporary,
+            PinFilter::AdvisoryLock => Reason::AdvisoryLock,
+        }
+    }
+}
+
+impl FromIterator<Reason> for Pins {
+    fn from_iter<I: IntoIterator<Item = Reason>>(reasons: I) -> Pins {
+        let mut pins = Pins::default();
+        reasons.into_iter().for_each(|reason| pins.add(reason));
+        pins
+    }
+}
+
 /// The reasons that hold for one session at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pins(u16);
@@ -106,7 +167,7 @@ impl Pins {
         if effects.staying().is_none() {
             return;
         }
-        for reason in Reason::from(effects) {
+        for reason in Reason::of(effects) {
             self.add(reason);
         }
     }
@@ -128,6 +189,11 @@ impl Pins {
         held.fold(Kinds::NONE, |kinds, reason| kinds.with(reason.kind()))
     }
 
+    #[inline]
+    fn without(self, other: Pins) -> Pins {
+        Pins(self.0 & !other.0)
+    }
+
     /// Those of `self` that `before` had not.
     pub fn since(self, before: Pins) -> impl Iterator<Item = Reason> {
         Reason::ALL
@@ -140,6 +206,8 @@ impl Pins {
 #[derive(Debug, Default)]
 pub struct Pinned {
     now: Pins,
+    /// What an operator has said is not to pin.
+    ignored: Pins,
     /// Those that came up since the last DISCARD ALL was sent.
     since_discard: Pins,
     discards_under_way: u32,
@@ -151,15 +219,29 @@ impl Pinned {
         self.now
     }
 
+    /// From here on these don't pin.
+    pub fn ignore(&mut self, reasons: Pins) {
+        self.ignored = reasons;
+    }
+
+    pub fn ignored(&self) -> Pins {
+        self.ignored
+    }
+
     pub fn add(&mut self, reason: Reason) {
-        self.now.add(reason);
-        self.since_discard.add(reason);
+        if !self.ignored.has(reason) {
+            self.now.add(reason);
+            self.since_discard.add(reason);
+        }
     }
 
     #[inline]
     pub fn add_effects(&mut self, effects: Effects) {
-        self.now.add_effects(effects);
-        self.since_discard.add_effects(effects);
+        let mut pins = Pins::default();
+        pins.add_effects(effects);
+        let pins = pins.without(self.ignored);
+        self.now.0 |= pins.0;
+        self.since_discard.0 |= pins.0;
     }
 
     pub fn remove(&mut self, reason: Reason) {
@@ -235,6 +317,37 @@ mod tests {
         pinned.shown(Kinds::TEMPORARY, Kinds::NONE);
         let left: Vec<_> = pinned.now().since(Pins::default()).collect();
         assert_eq!(left, [Reason::Setting, Reason::Listen]);
+    }
+
+    #[test]
+    fn what_is_ignored_does_not_pin() {
+        let mut pinned = Pinned::default();
+        pinned.ignore([Reason::Listen, Reason::Setting].into_iter().collect());
+        pinned.add(Reason::Setting);
+        pinned.add_effects(Effects::UNSEEN_SETTING);
+        pinned.shown(Kinds::ALL, Kinds::LISTEN);
+        assert!(!pinned.now().any());
+        pinned.add_effects(Effects::UNSEEN_SETTING.with(Effects::LOAD));
+        pinned.shown(Kinds::ALL, Kinds::LISTEN.with(Kinds::TEMPORARY));
+        let left: Vec<_> = pinned.now().since(Pins::default()).collect();
+        assert_eq!(left, [Reason::Load, Reason::Temporary]);
+    }
+
+    #[test]
+    fn filters_have_the_words_of_their_reasons() {
+        use crate::config::Word;
+        for (word, filter) in PinFilter::WORDS {
+            assert_eq!(Reason::from(*filter).as_str(), *word);
+        }
+    }
+
+    #[test]
+    fn the_readme_explains_every_reason() {
+        let readme = include_str!("../../README.md");
+        for reason in Reason::ALL {
+            let row = format!("\n| `{}` |", reason.as_str());
+            assert!(readme.contains(&row), "README.md has no row for {row}");
+        }
     }
 
     #[test]

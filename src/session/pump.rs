@@ -11,11 +11,12 @@ use std::time::Instant;
 
 use super::core::{Conclusion, Step};
 use super::ending::Ending;
+use super::pinning::Lifted;
 use super::servers::give_settings;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
 use crate::protocol::frame::{HEADER_BYTES, Head};
-use crate::protocol::reply::{error_field, put_parameter_status};
+use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::{Asker, Fate};
@@ -213,7 +214,9 @@ impl Session {
         // A cancel under way must not hit what comes next.
         let held_up =
             (self.cancelling.is_some() && !lease.ledger.owes()) || self.evicting.is_some();
-        if unsent || held_up || self.server_fatal {
+        // One that has to go gets to the end of its transaction and no further.
+        let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
+        if unsent || held_up || over || self.server_fatal {
             return Ok(false);
         }
         if !Arc::ptr_eq(&lease.applied, self.settings.now())
@@ -240,7 +243,7 @@ impl Session {
             Ok(Step::Forward { consumed, forward }) => {
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
-                self.note_pins();
+                self.note_pins(Lifted::Gone);
                 Ok(true)
             }
             Ok(Step::Wait | Step::Borrow | Step::Consume(_)) => Ok(false),
@@ -375,6 +378,9 @@ impl Session {
                     bytes, concluded, ..
                 } => {
                     let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
+                    if !own {
+                        self.tell_pins();
+                    }
                     self.pass(bytes, if own { Fate::Withhold } else { Fate::Forward });
                     self.conclude(concluded)?;
                 }
@@ -423,14 +429,14 @@ impl Session {
                     // What init_query had set up is gone as well: it is run again on the pool's time.
                     lease.marked |= !self.desk.target().manage.init_query().is_empty();
                 }
-                self.note_pins();
+                self.note_pins(Lifted::Discarded);
             }
             Conclusion::SettingsReset => {
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::new(self.settings.reset(&lease.applied));
                 }
                 self.core.parse_under(self.settings.now().parsing());
-                self.note_pins();
+                self.note_pins(Lifted::Discarded);
             }
             Conclusion::Answered { failed } => self.learn(failed),
         }

@@ -42,6 +42,10 @@ impl Kinds {
         self.0 & other.0 != 0
     }
 
+    pub const fn without(self, other: Kinds) -> Kinds {
+        Kinds(self.0 & !other.0)
+    }
+
     pub const fn is_none(self) -> bool {
         self.0 == 0
     }
@@ -137,6 +141,12 @@ impl Questions {
     /// Whether state of these kinds is there.
     pub fn look_for(&mut self, kinds: Kinds) {
         self.kinds = self.kinds.with(kinds);
+    }
+
+    /// Nobody wants to know whether state of these kinds is there.
+    #[inline]
+    pub fn pass_over(&mut self, kinds: Kinds) {
+        self.kinds = self.kinds.without(kinds);
     }
 
     fn name(&mut self, name: &[u8], act: Act) {

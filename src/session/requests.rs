@@ -225,6 +225,11 @@ impl TextScan {
         self.scanner = Some(Box::default());
     }
 
+    /// Whether a text is passing by that has not ended.
+    pub fn is_under_way(&self) -> bool {
+        self.scanner.is_some()
+    }
+
     /// More of its body; what it may do once the text has ended.
     pub fn feed(&mut self, mut body: &[u8]) -> Option<Report> {
         let scanner = self.scanner.as_mut()?;

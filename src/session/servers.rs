@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::context::Unflushed;
 use super::core::{Answered, Before, Owner, Sequences};
 use super::ending::{Ending, NoServer};
+use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::settings::Learnt;
@@ -134,6 +135,9 @@ impl Session {
         };
         if self.presence != Presence::Here && self.is_worked_off() {
             return Err(Ending::Vanished);
+        }
+        if quiet && matches!(self.link, Link::Leased(_)) {
+            self.check_pin_limit()?;
         }
         if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
             if self.context.is_draining() {
@@ -275,7 +279,7 @@ impl Session {
                 self.core.settings_changed();
             }
         }
-        self.note_pins();
+        self.note_pins(Lifted::Gone);
     }
 
     pub(super) fn release(&mut self) -> bool {
@@ -306,29 +310,6 @@ impl Session {
             }
         }
         true
-    }
-
-    pub(super) fn note_pins(&mut self) {
-        let pins = self.core.pins();
-        if pins == self.counted_pins {
-            return;
-        }
-        for reason in pins.since(self.counted_pins) {
-            self.entry.meters.pinned(reason.as_str());
-            tracing::info!(
-                reason = reason.as_str(),
-                pid = self.place.handle.key.pid,
-                database = %self.entry.database,
-                user = %self.entry.user,
-                "session pinned"
-            );
-        }
-        match (self.counted_pins.any(), pins.any()) {
-            (false, true) => self.entry.pinned(),
-            (true, false) => self.entry.unpinned(),
-            _ => {}
-        }
-        self.counted_pins = pins;
     }
 }
 

@@ -6,6 +6,7 @@
 mod call;
 mod database;
 pub mod deallocate;
+pub mod digest;
 pub mod effect;
 mod harmless;
 pub mod hidden;
@@ -18,6 +19,7 @@ pub mod transaction;
 mod undoing;
 
 pub use deallocate::{Deallocate, deallocate};
+pub use digest::digest;
 pub use effect::Effects;
 pub use hidden::Hidden;
 pub use report::{Act, Acts, Report};

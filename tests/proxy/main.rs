@@ -15,5 +15,6 @@ mod foundations;
 mod hostile;
 mod isolation;
 mod operations;
+mod pins;
 mod pool;
 mod vanish;

@@ -266,6 +266,7 @@ impl Core {
                     .map(|(text, report)| (text.to_vec(), report.clone()))
                     .collect();
                 for (text, report) in texts {
+                    self.culprit.blame_text(&text, report.effects);
                     self.note_effects(&report);
                     let effects = report.effects;
                     if effects.has(REFERS) {
@@ -306,6 +307,7 @@ impl Core {
         }
         let Some(statement) = self.statement_of(message, out.ledger) else {
             self.pins.add(Reason::NamedStatement);
+            self.culprit.blame(message.frame());
             return;
         };
         // It counts when it is bound.
@@ -373,6 +375,7 @@ impl Core {
         passage.note.uses = statement.id;
         if message.meaning == Meaning::BindNamed {
             let effects = statement.report.effects;
+            self.culprit.blame_text(statement.text(), effects);
             self.note_effects(&statement.report);
             if effects.has(REFERS) {
                 let change = self.refer(statement.text(), effects, message.at, out);
