@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::ListenMode;
 use crate::metrics;
 use crate::net::buf::BufferStore;
 
@@ -16,6 +17,9 @@ pub struct Limits {
     pub max_unit_bytes: usize,
     /// Replies that released servers have left with slow clients, all sessions of a worker together.
     pub unflushed_limit_bytes: usize,
+    pub listen: ListenMode,
+    /// Notifications that wait for one client.
+    pub listen_queue_bytes: usize,
     pub query_timeout: Option<Duration>,
     pub idle_in_transaction_timeout: Duration,
     pub idle_client_timeout: Duration,

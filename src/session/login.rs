@@ -13,6 +13,7 @@ use super::context::Context;
 use super::ending::NoServer;
 use super::endpoint::{Desk, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
+use super::listen::Hubs;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -42,6 +43,7 @@ pub struct Hall {
     pub sessions: Rc<Sessions>,
     pub endpoint: Arc<Endpoint>,
     pub desk: Rc<Desk>,
+    pub hubs: Rc<Hubs>,
 }
 
 /// The client is not let in: what it is to be sent, and who is to blame.
@@ -63,6 +65,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             client: newcomer.client,
             unread: newcomer.unread,
             desk: Rc::clone(&hall.desk),
+            hubs: Rc::clone(&hall.hubs),
             entry,
             context: Rc::clone(&hall.context),
             place,

@@ -110,6 +110,11 @@ impl Pins {
         self.0 &= !reason.bit();
     }
 
+    pub fn without(mut self, reason: Reason) -> Pins {
+        self.remove(reason);
+        self
+    }
+
     /// Whether there is something that DISCARD ALL does not undo: a library, a connection of dblink.
     pub fn outlives_discard(self) -> bool {
         self.0 & Reason::Load.bit() != 0

@@ -16,7 +16,7 @@ use crate::net::buf::BUFFER_BYTES;
 use crate::protocol::reply::{error_field, put_parameter_status};
 use crate::protocol::tag::frontend;
 use crate::server::Connection;
-use crate::server::ledger::{Asker, Fate};
+use crate::server::ledger::Fate;
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
 
@@ -73,6 +73,10 @@ impl Session {
             && self.prologue.is_empty()
             && !self.flush_due
             && self.cancelling.is_none()
+            && !self
+                .listening
+                .as_ref()
+                .is_some_and(|listening| listening.has_news())
     }
 
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
@@ -83,6 +87,7 @@ impl Session {
         moved |= self.poll_server_write(cx);
         moved |= self.poll_server_read(cx)?;
         moved |= self.advance_replies()?;
+        moved |= self.poll_news()?;
         moved |= self.poll_client_write(cx)?;
         moved |= self.settle()?;
         Ok(moved)
@@ -172,7 +177,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward(_)) => break,
+                Ok(Step::Wait | Step::Forward(_) | Step::ComeHome) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -201,7 +206,9 @@ impl Session {
         };
         let unsent = !self.requests.cleared().is_empty();
         // A cancel under way must not hit what comes next.
-        let held_up = self.cancelling.is_some() && !lease.ledger.owes();
+        let moving = self.listening.as_ref();
+        let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
+            || moving.is_some_and(|listening| listening.holds_requests());
         if unsent || held_up || self.server_fatal {
             return Ok(false);
         }
@@ -226,6 +233,11 @@ impl Session {
             Ok(Step::Forward(count)) => {
                 self.requests.clear(count);
                 self.note_pins();
+                Ok(true)
+            }
+            Ok(Step::ComeHome) if lease.ledger.owes() => Ok(false),
+            Ok(Step::ComeHome) => {
+                self.bring_home();
                 Ok(true)
             }
             Ok(Step::Wait | Step::Borrow | Step::Consume(_)) => Ok(false),
@@ -297,6 +309,10 @@ impl Session {
             let Link::Leased(lease) = &mut self.link else {
                 return Ok(moved);
             };
+            let moving = self.listening.as_ref();
+            if moving.is_some_and(|listening| listening.stalls()) {
+                return Ok(moved);
+            }
             let Connection {
                 replies,
                 ledger,
@@ -330,6 +346,7 @@ impl Session {
                     }
                     self.pass(bytes, fate);
                 }
+                Reply::Notification { bytes } => self.hear(bytes),
                 Reply::Error {
                     fate,
                     fatal,
@@ -341,9 +358,12 @@ impl Session {
                     }
                 }
                 Reply::Ready {
-                    bytes, concluded, ..
+                    bytes,
+                    concluded,
+                    tx,
                 } => {
-                    let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
+                    self.channels_at_ready(&concluded, tx)?;
+                    let own = concluded.asker.is_own();
                     self.pass(bytes, if own { Fate::Withhold } else { Fate::Forward });
                     self.conclude(concluded)?;
                 }
@@ -368,7 +388,7 @@ impl Session {
     }
 
     fn conclude(&mut self, concluded: crate::server::ledger::Concluded) -> Result<(), Ending> {
-        let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
+        let own = concluded.asker.is_own();
         match self.core.concluded(concluded) {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
@@ -391,6 +411,7 @@ impl Session {
                 self.note_pins();
             }
             Conclusion::Answered { failed } => self.learn(failed),
+            Conclusion::Moved { failed } => self.moved(failed)?,
         }
         if own {
             self.tell_news();

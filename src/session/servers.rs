@@ -12,6 +12,7 @@ use super::core::{Before, Owner, Sequences};
 use super::ending::{Ending, NoServer};
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
+use super::questions::Kinds;
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
@@ -115,6 +116,13 @@ impl Session {
         if self.may_ask() && self.ask() {
             return Ok(true);
         }
+        if self.listening.is_some()
+            && !self.core.wonders()
+            && self.is_server_quiet()
+            && self.advance_channels()
+        {
+            return Ok(true);
+        }
         let released = self.may_release() && self.release();
         let quiet = match &self.link {
             Link::Free => self.core.is_quiet(),
@@ -157,6 +165,7 @@ impl Session {
             return false;
         };
         self.core.may_release(&lease.ledger)
+            && !self.channels_hold_server()
             && self.requests.cleared().is_empty()
             && self.prologue.is_empty()
             && self.replies.raw().is_empty()
@@ -166,12 +175,13 @@ impl Session {
             && !lease.flush_due
     }
 
-    /// Whether the server is between two transactions, and all that it said is understood.
     fn may_ask(&self) -> bool {
         let pins = self.core.pins().any();
-        if !self.core.wonders() && !pins {
-            return false;
-        }
+        (self.core.wonders() || pins) && self.is_server_quiet()
+    }
+
+    /// Whether the server is between two transactions, and all that it said is understood.
+    fn is_server_quiet(&self) -> bool {
         let Link::Leased(lease) = &self.link else {
             return false;
         };
@@ -210,7 +220,11 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
-        if let Some((asked, answer)) = learnt {
+        let mut channels = None;
+        if let Some((asked, mut answer)) = learnt {
+            if asked.kinds.has(Kinds::LISTEN) {
+                channels = Some(std::mem::take(&mut answer.channels));
+            }
             let before = Arc::clone(self.settings.now());
             match self
                 .settings
@@ -232,6 +246,9 @@ impl Session {
                 self.core
                     .rehearse(&query, &mut lease.ledger, &mut self.prologue);
             }
+        }
+        if let Some(channels) = channels {
+            self.found_channels(channels);
         }
         self.note_pins();
     }

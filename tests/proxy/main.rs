@@ -13,6 +13,7 @@ mod differential;
 mod foundations;
 mod hostile;
 mod isolation;
+mod listen;
 mod operations;
 mod pool;
 mod vanish;
