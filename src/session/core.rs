@@ -401,6 +401,7 @@ impl Core {
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
         let unnamed = self.change_unnamed(meaning, whole.then_some(frame));
+        self.talk.note(meaning, frame, report.effects);
         if meaning == Meaning::ParseNamed {
             self.pins.add(Reason::NamedStatement);
         }
@@ -440,7 +441,6 @@ impl Core {
         if effects.is_none() {
             return;
         }
-        self.talk.note(effects);
         self.pins.add_effects(effects);
         self.questions.note(report);
         self.had_role |= effects.has(Effects::ROLE.with(Effects::ROUTINE));
@@ -571,11 +571,13 @@ impl Core {
         }
         let part = pending.get(..count).unwrap_or_default();
         if let Some(report) = self.text.feed(part) {
+            self.talk.note_more(report.effects);
             self.note(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
             let report = self.text.end();
+            self.talk.note_more(report.effects);
             self.note(&report);
         }
         Step::Forward(count)

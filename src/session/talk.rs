@@ -4,7 +4,7 @@
 //! except where only PostgreSQL could know: in functions and triggers of the user's.
 
 use super::requests::{Meaning, TextScan, head, meaning};
-use crate::protocol::frame::HEADER_BYTES;
+use crate::protocol::frame::{HEADER_BYTES, split_cstr};
 use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::sql::Effects;
@@ -24,17 +24,68 @@ const HIDDEN: Effects = Effects::DISCARD_ALL
 /// The catalogue's list of them.
 const LIST: &[u8] = b"pg_listening_channels";
 
-/// What earlier texts of a session say of later messages.
+/// Names kept of prepared statements that have to do with channels; a session that has more is taken to have no others.
+const MAX_NAMES: usize = 64;
+
+/// The prepared statements that have to do with channels.
 #[derive(Debug, Default)]
 pub struct Talk {
-    /// A statement may have been prepared that has to do with channels.
-    prepared: bool,
+    /// The unnamed one is such a statement.
+    unnamed: bool,
+    named: Vec<Vec<u8>>,
+    /// A named one may be that is not among `named`.
+    unknown: bool,
 }
 
 impl Talk {
-    /// A text was sent, to be executed now or later.
-    pub fn note(&mut self, effects: Effects) {
-        self.prepared |= effects.has(PLAIN.with(HIDDEN));
+    /// A message was sent, with as much of it as is there, and what its text may do.
+    #[inline]
+    pub fn note(&mut self, meaning: Meaning, frame: &[u8], effects: Effects) {
+        let speaks = effects.has(PLAIN.with(HIDDEN));
+        match meaning {
+            Meaning::ParseUnnamed => self.unnamed = speaks,
+            Meaning::ParseNamed if speaks || !self.named.is_empty() => {
+                self.note_named(frame, speaks);
+            }
+            Meaning::ParseNamed
+            | Meaning::Query
+            | Meaning::CloseUnnamed
+            | Meaning::FunctionCall
+            | Meaning::Plain
+            | Meaning::Terminate => {}
+        }
+    }
+
+    fn note_named(&mut self, frame: &[u8], speaks: bool) {
+        let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        let Some((name, _)) = split_cstr(body) else {
+            self.unknown |= speaks;
+            return;
+        };
+        self.named.retain(|known| known != name);
+        if speaks && self.named.len() < MAX_NAMES {
+            self.named.push(name.to_vec());
+        } else {
+            self.unknown |= speaks;
+        }
+    }
+
+    /// More of a text was sent whose beginning went before: of which statement, is not kept.
+    pub fn note_more(&mut self, effects: Effects) {
+        if effects.has(PLAIN.with(HIDDEN)) {
+            self.unnamed = true;
+            self.unknown = true;
+        }
+    }
+
+    /// Whether a Bind is of such a statement. `unnamed`: whether the unnamed one is.
+    fn is_bound(&self, body: &[u8], unnamed: bool) -> bool {
+        let statement = split_cstr(body).and_then(|(_, rest)| split_cstr(rest));
+        match statement {
+            Some(([], _)) => unnamed,
+            Some((name, _)) => self.unknown || self.named.iter().any(|known| known == name),
+            None => true,
+        }
     }
 
     /// Whether the unit that `pending` begins with, up to its Query or Sync, has to do with channels.
@@ -45,6 +96,7 @@ impl Talk {
             TxStatus::InTransaction => PLAIN,
             TxStatus::Failed => return false,
         };
+        let mut unnamed = self.unnamed;
         while let Ok(Some(head)) = head(pending) {
             let Ok(Some(meaning)) = meaning(head, pending) else {
                 return false;
@@ -56,12 +108,13 @@ impl Talk {
                     TextScan::whole(head.tag, body).effects.has(wanted) || names_list(body)
                 }
                 Meaning::FunctionCall => tx == TxStatus::Idle,
-                Meaning::Plain => head.tag == frontend::BIND && self.prepared,
+                Meaning::Plain => head.tag == frontend::BIND && self.is_bound(body, unnamed),
                 Meaning::CloseUnnamed | Meaning::Terminate => false,
             };
             if speaks {
                 return true;
             }
+            unnamed &= meaning != Meaning::ParseUnnamed;
             if matches!(
                 head.tag,
                 frontend::QUERY | frontend::FUNCTION_CALL | frontend::SYNC
@@ -129,8 +182,30 @@ mod tests {
                 "{text} {tx:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_prepared_is_remembered() {
+        let bind = |statement: &str| {
+            let mut out = Vec::new();
+            put(&mut out, b'B', |body| {
+                body.push(0);
+                put_cstr(body, statement.as_bytes());
+                body.extend_from_slice(&[0; 6]);
+            });
+            out
+        };
         let mut talk = Talk::default();
-        talk.note(Effects::NOTIFY);
-        assert!(talk.is_in(&extended(""), TxStatus::Idle));
+        let is_in = |talk: &Talk, pending: &[u8]| talk.is_in(pending, TxStatus::Idle);
+        talk.note(Meaning::ParseUnnamed, b"", Effects::NOTIFY);
+        assert!(is_in(&talk, &bind("")) && !is_in(&talk, &bind("s")));
+        assert!(!is_in(&talk, &extended("SELECT 1")), "another by then");
+        talk.note(Meaning::ParseUnnamed, b"", Effects::NONE);
+        talk.note(Meaning::ParseNamed, b"P\0\0\0\x08s\0..", Effects::LISTEN);
+        assert!(!is_in(&talk, &bind("")) && is_in(&talk, &bind("s")) && !is_in(&talk, &bind("t")));
+        talk.note(Meaning::ParseNamed, b"P\0\0\0\x08s\0..", Effects::NONE);
+        assert!(!is_in(&talk, &bind("s")));
+        talk.note_more(Effects::NOTIFY);
+        assert!(is_in(&talk, &bind("s")) && is_in(&talk, &bind("")));
     }
 }

@@ -30,6 +30,10 @@ use crate::session::handle::Handle;
 /// How long a hub waits for a connection; its sessions keep theirs meanwhile, and afterwards.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// A connection that only listens is not idle. (The setting is not there before PostgreSQL 14.)
+const MAY_BE_SILENT: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+    WHERE name OPERATOR(pg_catalog.=) 'idle_session_timeout'";
+
 /// All hubs of a worker at one desk.
 pub struct Hubs {
     desk: Rc<Desk>,
@@ -211,6 +215,7 @@ async fn borrow(desk: &Rc<Desk>, hub: &Hub) -> Option<Lease> {
         .apply(&Arc::new(Settings::new([encoding])))
         .await
         .ok()?;
+    lease.command(MAY_BE_SILENT).await.ok()?;
     Some(lease)
 }
 

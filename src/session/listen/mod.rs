@@ -281,23 +281,37 @@ impl Session {
         };
         let is_due = listening.moving.stalls() || (listening.moving.is_away() && self.is_between());
         let told = is_due && self.tell_all();
-        let Some(listening) = &mut self.listening else {
+        let Some(listening) = &self.listening else {
             return Ok(told);
         };
-        let lost = listening.subscription.as_ref().and_then(Subscription::lost);
-        match lost {
+        let Some(subscription) = &listening.subscription else {
+            return Ok(told);
+        };
+        match subscription.lost() {
             Some(lost) if listening.moving.depends_on_hub() => {
-                let all_told = listening
-                    .subscription
-                    .as_ref()
-                    .is_none_or(Subscription::is_empty);
                 // What was heard before it was lost is told, as far as the client takes it.
-                if all_told || matches!(lost, Lost::Overflow { .. }) || !is_due {
+                let all_told = subscription.is_empty() || matches!(lost, Lost::Overflow { .. });
+                if all_told && self.may_be_told_of_loss(&lost) {
                     return Err(self.not_listening(lost));
                 }
                 Ok(told)
             }
             Some(_) | None => Ok(told),
+        }
+    }
+
+    /// A transaction under way may end first, or the client could not know whether it took effect. One who does not
+    /// read, or waits in a transaction, has only what it asked for answered.
+    fn may_be_told_of_loss(&self, lost: &Lost) -> bool {
+        let moving = self.listening.as_ref().map(|listening| &listening.moving);
+        let stalls = moving.is_some_and(Moving::stalls);
+        let answered = match &self.link {
+            Link::Free | Link::Waiting(_) => true,
+            Link::Leased(lease) => !lease.ledger.owes(),
+        };
+        match lost {
+            Lost::Overflow { .. } => stalls || answered,
+            Lost::Connection(_) | Lost::Unavailable => stalls || self.is_between(),
         }
     }
 
