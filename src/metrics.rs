@@ -45,6 +45,10 @@ metrics! {
     PINS_REFUSED = Counter "weir_pool_pins_refused_total", "Sessions closed because their pool had as many pinned ones as pool.pin_limit allows, by reason.";
     PIN_SECONDS = Histogram "weir_pool_pin_seconds", "How long pins lasted that have ended, by reason.";
     RESETS = Counter "weir_pool_resets_total", "Connections cleaned of what a client left.";
+    LISTENING = Gauge "weir_pool_listening_connections", "Connections that listen (LISTEN) for clients, among those lent.";
+    LISTEN_MOVES = Counter "weir_pool_listen_moves_total", "Clients whose channels moved to the connection that listens for them.";
+    NOTIFICATIONS = Counter "weir_pool_notifications_total", "Notifications passed to clients by the connection that listens for them.";
+    LISTEN_OVERFLOWS = Counter "weir_pool_listen_overflows_total", "Clients closed because they did not read their notifications.";
     RECEIVED = Counter "weir_pool_received_bytes_total", "Bytes received from clients.";
     SENT = Counter "weir_pool_sent_bytes_total", "Bytes sent to clients.";
 
@@ -141,6 +145,11 @@ pub struct Pool {
     pub transactions: Counter,
     pub opened: Counter,
     pub resets: Counter,
+    /// Connections that listen for clients now.
+    pub listening: Gauge,
+    pub listen_moves: Counter,
+    pub notifications: Counter,
+    pub listen_overflows: Counter,
     /// Bytes from clients.
     pub received: Counter,
     /// Bytes to clients.
@@ -165,6 +174,10 @@ impl Pool {
             transactions: counter(TRANSACTIONS),
             opened: counter(OPENED),
             resets: counter(RESETS),
+            listening: registry.gauge(LISTENING, &labels),
+            listen_moves: counter(LISTEN_MOVES),
+            notifications: counter(NOTIFICATIONS),
+            listen_overflows: counter(LISTEN_OVERFLOWS),
             received: counter(RECEIVED),
             sent: counter(SENT),
             open_failed: labelled(OPEN_FAILED),

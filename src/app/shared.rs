@@ -131,6 +131,8 @@ pub fn limits(config: &Config) -> Limits {
         max_unit_bytes: config.session.max_unit_bytes,
         unflushed_limit_bytes: config.session.unflushed_limit_bytes,
         large_statements_limit_bytes: config.session.large_statements_limit_bytes,
+        listen: config.session.listen,
+        listen_queue_bytes: config.session.listen_queue_bytes,
         query_timeout: config.pool.query_timeout,
         idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
         idle_client_timeout: config.session.idle_client_timeout,

@@ -154,6 +154,10 @@ section! {
         unflushed_limit_bytes: usize = Is("64MiB"), Size(64 * KIB, 16 * GIB), [];
         /// Unnamed statements of more than 4 KiB kept for their clients' next connection, over all clients of a worker; beyond, such a client stays with its connection.
         large_statements_limit_bytes: usize = Is("64MiB"), Size(0, 16 * GIB), [];
+        /// LISTEN: `shared`, by one connection that listens for all clients of a pool; or `pin`, each by a connection of its own.
+        listen: ListenMode = Is("shared"), OneOf::<ListenMode>::new(), [];
+        /// Notifications held for one client that does not read them; beyond, it is closed (57P01).
+        listen_queue_bytes: usize = Is("4MiB"), Size(64 * KIB, GIB), [];
         /// Logins remembered, so that the next one like it needs no connection.
         max_startup_cache: usize = Is("1024"), Number(0, 1_000_000), [];
         /// How long a login is remembered.
@@ -309,6 +313,19 @@ impl Word for PinFilter {
         ("temporary_object", Self::Temporary),
         ("advisory_lock", Self::AdvisoryLock),
     ];
+}
+
+/// How a client that listens is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenMode {
+    /// By one connection for all.
+    Shared,
+    /// By a connection of its own, that it is pinned to.
+    Pin,
+}
+
+impl Word for ListenMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("shared", Self::Shared), ("pin", Self::Pin)];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

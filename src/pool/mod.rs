@@ -104,6 +104,11 @@ impl<M: Manage> Target<M> {
         self.slots().set_limit(pool, limit);
     }
 
+    /// A pool's own limit; `usize::MAX` if it has none.
+    pub fn limit(&self, pool: PoolId) -> usize {
+        self.slots().limit(pool)
+    }
+
     pub fn counts(&self, pool: PoolId) -> Counts {
         self.slots().counts(pool)
     }

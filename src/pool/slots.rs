@@ -217,6 +217,10 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         self.pools[pool.0].limit = limit.unwrap_or(usize::MAX);
     }
 
+    pub fn limit(&self, pool: PoolId) -> usize {
+        self.pools[pool.0].limit
+    }
+
     pub fn set_cap(&mut self, cap: usize) {
         self.cap = cap;
     }

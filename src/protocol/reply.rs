@@ -162,6 +162,27 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value))
 }
 
+/// What a NotificationResponse says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// The process that notified.
+    pub pid: i32,
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+/// Reads a NotificationResponse body.
+pub fn notification(body: &[u8]) -> Option<Notification<'_>> {
+    let (pid, rest) = body.split_first_chunk::<4>()?;
+    let (channel, rest) = split_cstr(rest)?;
+    let (payload, _) = split_cstr(rest)?;
+    Some(Notification {
+        pid: i32::from_be_bytes(*pid),
+        channel,
+        payload,
+    })
+}
+
 /// The values of a DataRow body; `None` inside is NULL.
 pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
@@ -207,6 +228,18 @@ mod tests {
         assert_eq!(error_field(body, b'H'), Some(&b"good"[..]));
         assert_eq!(error_field(body, b'D'), None);
         assert_eq!(error_field(&body[..10], b'C'), None);
+    }
+
+    #[test]
+    fn notifications() {
+        let read = notification(b"\0\0\x01\0news\0\0").unwrap();
+        let expected = Notification {
+            pid: 256,
+            channel: b"news",
+            payload: b"",
+        };
+        assert_eq!(read, expected);
+        assert_eq!(notification(b"\0\0\x01\0news\0"), None);
     }
 
     #[test]

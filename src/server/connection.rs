@@ -99,7 +99,7 @@ impl From<Garbled> for CommandError {
     }
 }
 
-const READ_BYTES: usize = 8 * 1024;
+pub(super) const READ_BYTES: usize = 8 * 1024;
 
 impl Connection {
     pub fn new(
@@ -218,7 +218,10 @@ impl Connection {
             let rest = raw.get(*start..).unwrap_or_default();
             match self.replies.next(rest, &mut self.ledger)? {
                 Reply::Wait => return Ok(()),
-                Reply::Pass { bytes, .. } | Reply::Ready { bytes, .. } => *start += bytes,
+                // Between two leases a notification is nobody's.
+                Reply::Pass { bytes, .. }
+                | Reply::Ready { bytes, .. }
+                | Reply::Notification { bytes } => *start += bytes,
                 Reply::Parameter {
                     bytes, name, value, ..
                 } => {

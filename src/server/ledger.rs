@@ -53,6 +53,8 @@ pub enum Asker {
     Weir,
     /// Weir itself, and the answer is read.
     Probe,
+    /// Weir itself, in moving the session's channels.
+    Mover,
     /// The client, in a Query that is nothing but DISCARD ALL.
     Discarding,
     /// The client, in a Query outside a transaction that only undoes what its session has done.
@@ -71,10 +73,15 @@ pub enum Fate {
 }
 
 impl Asker {
+    /// Whether it is Weir itself.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Asker::Weir | Asker::Probe | Asker::Mover)
+    }
+
     const fn fate(self) -> Fate {
         match self {
             Asker::Client | Asker::Discarding | Asker::Undoing => Fate::Forward,
-            Asker::Weir => Fate::Withhold,
+            Asker::Weir | Asker::Mover => Fate::Withhold,
             Asker::Probe => Fate::Keep,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::pins::Pins;
 use super::prepared::Allowance;
-use crate::config::PinNotice;
+use crate::config::{ListenMode, PinNotice};
 use crate::metrics;
 use crate::net::buf::BufferStore;
 
@@ -21,6 +21,9 @@ pub struct Limits {
     pub unflushed_limit_bytes: usize,
     /// Unnamed statements of more than 4 KiB that are kept for the next server, all sessions of a worker together.
     pub large_statements_limit_bytes: usize,
+    pub listen: ListenMode,
+    /// Notifications that wait for one client.
+    pub listen_queue_bytes: usize,
     pub query_timeout: Option<Duration>,
     pub idle_in_transaction_timeout: Duration,
     pub idle_client_timeout: Duration,

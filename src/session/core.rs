@@ -15,8 +15,9 @@ use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::named::{Change, Name, Named};
 use super::prepared::table::Table;
 use super::prepared::{Allowance, Keeping, Placing, Statement};
-use super::questions::{self, Answer, Asked, Questions};
+use super::questions::{self, Answer, Asked, Kinds, Questions};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
+use super::talk::Talk;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::names::{NameAt, told};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
@@ -38,6 +39,18 @@ pub enum Step {
     Consume(usize),
     /// The client says goodbye.
     Terminate,
+    /// What stands at the front has to do with the session's channels, which are elsewhere: they come to the
+    /// server first, once it owes nothing.
+    ComeHome,
+}
+
+/// Whether the session's channels are elsewhere than on its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    No,
+    Yes,
+    /// They are, and what stands at the front may pass all the same: it has been seen to.
+    Seen,
 }
 
 /// The limits of one conversation.
@@ -90,6 +103,10 @@ pub struct Core {
     /// The client's goodbye went to the server.
     terminated: bool,
     deferred: Deferred,
+    /// Channels need not stay with the server.
+    shares_channels: bool,
+    outside: Outside,
+    talk: Talk,
 }
 
 impl Core {
@@ -121,7 +138,19 @@ impl Core {
             hurried: false,
             terminated: false,
             deferred: Deferred::default(),
+            shares_channels: false,
+            outside: Outside::No,
+            talk: Talk::default(),
         }
+    }
+
+    /// The session listens elsewhere where it can.
+    pub fn share_channels(&mut self) {
+        self.shares_channels = true;
+    }
+
+    pub fn set_outside(&mut self, outside: Outside) {
+        self.outside = outside;
     }
 
     pub fn pins(&self) -> Pins {
@@ -234,6 +263,16 @@ impl Core {
         self.pins.add(reason);
     }
 
+    /// The reason holds no longer.
+    pub fn unpin(&mut self, reason: Reason) {
+        self.pins.remove(reason);
+    }
+
+    /// Has the server asked, at the next occasion, for state of these kinds.
+    pub fn look_for(&mut self, kinds: Kinds) {
+        self.questions.look_for(kinds);
+    }
+
     /// Whose unnamed statement the server has now.
     pub fn unnamed_owner(&self) -> Owner {
         match (self.unnamed_foreign, self.statement.exists()) {
@@ -292,6 +331,12 @@ impl Core {
         };
         while self.frame_left == 0 && !out.ledger.is_full() && !self.statement.is_full() {
             let rest = pending.get(forwarded..).unwrap_or_default();
+            if self.must_come_home(rest, forwarded, out.ledger) {
+                match forwarded {
+                    0 => return Ok(Step::ComeHome),
+                    _ => break,
+                }
+            }
             let Some(head) = head(rest).ok().flatten() else {
                 break;
             };
@@ -351,6 +396,9 @@ impl Core {
         }
         self.units.consumed(forwarded);
         self.hurried = false;
+        if self.outside == Outside::Seen {
+            self.outside = Outside::Yes;
+        }
         Ok(Step::Forward {
             consumed,
             forward: forwarded - consumed,
@@ -372,6 +420,17 @@ impl Core {
         self.eviction = Eviction::Done;
     }
 
+    /// Whether the unit that begins here has to do with channels that are elsewhere.
+    #[inline]
+    fn must_come_home(&self, rest: &[u8], forwarded: usize, ledger: &Ledger) -> bool {
+        match self.outside {
+            Outside::No => return false,
+            Outside::Seen if forwarded == 0 => return false,
+            Outside::Yes | Outside::Seen => {}
+        }
+        !ledger.is_unsynced() && !ledger.is_copying_in() && self.talk.is_in(rest, ledger.tx())
+    }
+
     /// The end is near, and with no Sync outstanding the server may keep its last answers to itself.
     fn hurry(&mut self, ledger: &Ledger, prologue: &mut Vec<u8>) {
         if ledger.owes() && ledger.readies_owed() == 0 && !self.hurried {
@@ -383,10 +442,11 @@ impl Core {
     /// Whether bytes may go to the server before their unit is complete: only if it is ours anyway, or
     /// the unit is too large to keep.
     fn may_stream(&self, pending: &[u8], ledger: &Ledger) -> bool {
-        ledger.tx() != TxStatus::Idle
+        // While channels are elsewhere, all of a unit must be seen before any of it goes.
+        let ours = ledger.tx() != TxStatus::Idle || self.pins.now().any();
+        (ours && self.outside == Outside::No)
             || ledger.is_unsynced()
             || ledger.is_copying_in()
-            || self.pins.now().any()
             || pending.len() >= self.bounds.max_unit_bytes
     }
 
@@ -465,6 +525,7 @@ impl Core {
         let pinned = self.pins.now();
         let unnamed = self.change_unnamed(meaning, report, whole.then_some(frame));
         note.changes = note.changes.with(unnamed);
+        self.talk.note(meaning, frame, report.effects);
         if meaning == Meaning::FunctionCall {
             self.questions.note_anything();
             self.questions.pass_over(self.pins.ignored().kinds());
@@ -590,7 +651,13 @@ impl Core {
         match (self.asked.take(), messages) {
             (Some(Inquiry::State(asked)), messages) => match messages.and_then(Answer::read) {
                 Some(answer) => {
-                    self.pins.shown(asked.kinds, answer.kinds);
+                    // What becomes of a pin for channels that are there, their move decides.
+                    let open = match self.shares_channels {
+                        true => answer.kinds.only(Kinds::LISTEN),
+                        false => Kinds::NONE,
+                    };
+                    self.pins
+                        .shown(asked.kinds.without(open), answer.kinds.without(open));
                     return Answered::State(asked, answer);
                 }
                 // What can't be known can't be let go.
@@ -688,11 +755,13 @@ impl Core {
         }
         let part = pending.get(..count).unwrap_or_default();
         if let Some(report) = self.text.feed(part) {
+            self.talk.note_more(report.effects);
             self.passed(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
             let report = self.text.end();
+            self.talk.note_more(report.effects);
             self.passed(&report);
             if !self.hidden.is_empty() {
                 // Names are not looked for in pieces.
@@ -791,6 +860,7 @@ impl Core {
             }
             (Asker::Undoing, failed) => self.undone(failed),
             (Asker::Probe, failed) => Conclusion::Answered { failed },
+            (Asker::Mover, failed) => Conclusion::Moved { failed },
             (Asker::Weir, false) | (Asker::Client, _) => Conclusion::Ordinary,
         }
     }
@@ -890,6 +960,10 @@ pub enum Conclusion {
     SettingsReset,
     /// The server has answered what it was asked.
     Answered {
+        failed: bool,
+    },
+    /// It has answered a Query that moves channels.
+    Moved {
         failed: bool,
     },
     /// A command of our own has failed.

@@ -43,6 +43,12 @@ pub enum Ending {
     PinLimit(Box<PinLimit>),
     #[error("Weir is shutting down")]
     Draining,
+    /// The connection that listened for it is gone.
+    #[error("the listening connection was lost: {0}")]
+    ListenerLost(String),
+    /// It did not read its notifications.
+    #[error("more than {limit_bytes} bytes of notifications waited for the client")]
+    TooSlow { limit_bytes: usize },
 }
 
 /// A pin that may not be.
@@ -69,10 +75,12 @@ impl ToClient for Ending {
             | Ending::IdleInTransaction(_)
             | Ending::IdleClient(_)
             | Ending::PinLimit(_)
-            | Ending::Lifetime(_) => Blame::Client,
-            Ending::ServerFatal | Ending::ServerLost(_) | Ending::SettingsRefused(_) => {
-                Blame::Server
-            }
+            | Ending::Lifetime(_)
+            | Ending::TooSlow { .. } => Blame::Client,
+            Ending::ListenerLost(_)
+            | Ending::ServerFatal
+            | Ending::ServerLost(_)
+            | Ending::SettingsRefused(_) => Blame::Server,
             Ending::Draining => Blame::Proxy,
         }
     }
@@ -87,7 +95,10 @@ impl ToClient for Ending {
             Ending::IdleInTransaction(_) => SqlState::IDLE_IN_TRANSACTION,
             Ending::IdleClient(_) => SqlState::IDLE_SESSION,
             Ending::PinLimit(_) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
-            Ending::Lifetime(_) | Ending::Draining => SqlState::ADMIN_SHUTDOWN,
+            Ending::Lifetime(_)
+            | Ending::Draining
+            | Ending::ListenerLost(_)
+            | Ending::TooSlow { .. } => SqlState::ADMIN_SHUTDOWN,
         }
     }
 
@@ -113,6 +124,12 @@ impl ToClient for Ending {
                     .into()
             }
             Ending::Draining => "terminating connection due to administrator command".into(),
+            Ending::ListenerLost(_) => {
+                "terminating connection because notifications may have been missed".into()
+            }
+            Ending::TooSlow { .. } => {
+                "terminating connection because notifications were not read".into()
+            }
         }
     }
 
@@ -126,6 +143,12 @@ impl ToClient for Ending {
             Ending::Lifetime(limit) => format!("The client was connected for {limit:?}."),
             Ending::PinLimit(limit) => limit.to_string(),
             Ending::Draining => "This Weir is shutting down.".into(),
+            Ending::ListenerLost(cause) => {
+                format!("The connection that listened for this session was lost: {cause}.")
+            }
+            Ending::TooSlow { limit_bytes } => format!(
+                "More than {limit_bytes} bytes of notifications waited for the client to read them."
+            ),
             Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
                 return None;
             }
@@ -146,6 +169,12 @@ impl ToClient for Ending {
             }
             Ending::IdleClient(_) => "Reconnect when needed; or raise session.idle_client_timeout.",
             Ending::SettingsRefused(_) | Ending::Lifetime(_) | Ending::Draining => "Reconnect.",
+            Ending::ListenerLost(_) => {
+                "Reconnect, LISTEN again, and look for what may have happened meanwhile."
+            }
+            Ending::TooSlow { .. } => {
+                "Reconnect, LISTEN again, and read notifications as they come; or raise session.listen_queue_bytes."
+            }
             Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
                 return None;
             }

@@ -35,6 +35,9 @@ pub struct Entry {
     /// All pins of the process.
     pub pinboard: Arc<Pinboard>,
     pinned: AtomicUsize,
+    /// Connections of this pool that listen for sessions, and those of the whole target.
+    listeners: AtomicUsize,
+    target_listeners: Arc<AtomicUsize>,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
 }
@@ -71,6 +74,36 @@ impl Entry {
     }
 }
 
+/// Leave for one connection to listen for others; given up when dropped.
+pub(super) struct ListenerSeat(Arc<Entry>);
+
+impl ListenerSeat {
+    /// At least half of what the pool may have, and of what the target may have, is left to ordinary work.
+    pub fn take(entry: &Arc<Entry>, cap: usize, limit: usize) -> Option<ListenerSeat> {
+        let take = |count: &AtomicUsize, most: usize| {
+            let next = |taken| (taken < most).then_some(taken + 1);
+            count
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+                .is_ok()
+        };
+        if !take(&entry.target_listeners, cap / 2) {
+            return None;
+        }
+        if !take(&entry.listeners, cap.min(limit) / 2) {
+            entry.target_listeners.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(ListenerSeat(Arc::clone(entry)))
+    }
+}
+
+impl Drop for ListenerSeat {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
+        self.0.target_listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a client that logs in is told, or refused with; and until when that holds.
 #[derive(Clone)]
 pub(super) struct Greeting {
@@ -96,6 +129,7 @@ pub struct Endpoint {
     pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
     greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
+    listeners: Arc<AtomicUsize>,
     greeting_terms: GreetingTerms,
     statement_terms: table::Terms,
     /// A user's own limit, if it has one.
@@ -118,6 +152,7 @@ impl Endpoint {
             pinboard,
             entries: DashMap::new(),
             greetings: DashMap::new(),
+            listeners: Arc::default(),
             greeting_terms,
             statement_terms,
             user_limits: arc_swap::ArcSwap::default(),
@@ -162,6 +197,8 @@ impl Endpoint {
                 finds: Finds::default(),
                 pinboard: Arc::clone(&self.pinboard),
                 pinned: AtomicUsize::new(0),
+                listeners: AtomicUsize::new(0),
+                target_listeners: Arc::clone(&self.listeners),
                 reads_sequences: AtomicBool::new(false),
             })
         });

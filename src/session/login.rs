@@ -16,6 +16,7 @@ use super::ending::NoServer;
 use super::endpoint::{Desk, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
 use super::hidden;
+use super::listen::Hubs;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -46,6 +47,7 @@ pub struct Hall {
     pub sessions: Rc<Sessions>,
     pub endpoint: Arc<Endpoint>,
     pub desk: Rc<Desk>,
+    pub hubs: Rc<Hubs>,
 }
 
 /// The client is not let in: what it is to be sent, and who is to blame.
@@ -69,6 +71,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             unread: newcomer.unread,
             desk: Rc::clone(&hall.desk),
             endpoint: Arc::clone(&hall.endpoint),
+            hubs: Rc::clone(&hall.hubs),
             entry,
             context: Rc::clone(&hall.context),
             place,

@@ -1,7 +1,8 @@
 //! One client's conversation: a pure core in a thin shell of IO.
 //!
-//! `core`, `requests`, `deferred`, `prepared` and `pins` decide and know no socket; `pump`, `servers` and `clock`
-//! move bytes, servers and time, and do not decide; `login` greets, `handle` is how a session is reached from outside. This file holds what a
+//! `core`, `requests`, `deferred`, `prepared`, `talk` and `pins` decide and know no socket; `pump`, `servers` and `clock`
+//! move bytes, servers and time, and do not decide; `login` greets, `handle` is how a session is reached from outside, `listen`
+//! carries its channels. This file holds what a
 //! session consists of, and how it ends. The task that runs it owns all of it: there is no other.
 
 mod clock;
@@ -13,6 +14,7 @@ pub mod ending;
 pub mod endpoint;
 pub mod handle;
 pub mod hidden;
+pub mod listen;
 pub mod login;
 pub mod pinboard;
 mod pinning;
@@ -23,6 +25,7 @@ pub mod questions;
 pub mod requests;
 mod servers;
 pub mod settings;
+mod talk;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -39,9 +42,11 @@ use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desk, Endpoint, Entry};
 use self::handle::{CancelDone, Place};
+use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
 use self::pins::Reason;
 use self::settings::Carried;
+use crate::config::ListenMode;
 use crate::error::ToClient;
 use crate::net::Stream;
 use crate::net::buf::Buf;
@@ -107,6 +112,9 @@ pub struct Session {
     link: Link,
     desk: Rc<Desk>,
     endpoint: Arc<Endpoint>,
+    hubs: Rc<Hubs>,
+    /// Once it listens to anything.
+    listening: Option<Box<Listening>>,
     entry: Arc<Entry>,
     context: Rc<Context>,
     limits: Rc<Limits>,
@@ -157,6 +165,7 @@ pub struct Parts {
     pub unread: Vec<u8>,
     pub desk: Rc<Desk>,
     pub endpoint: Arc<Endpoint>,
+    pub hubs: Rc<Hubs>,
     pub entry: Arc<Entry>,
     pub context: Rc<Context>,
     pub place: Place,
@@ -196,6 +205,9 @@ impl Session {
         if parts.settings.may_be_temporary() {
             core.pin(Reason::Temporary);
         }
+        if limits.listen == ListenMode::Shared {
+            core.share_channels();
+        }
         Session {
             client: parts.client,
             address: parts.address,
@@ -204,6 +216,8 @@ impl Session {
             link: Link::Free,
             desk: parts.desk,
             endpoint: parts.endpoint,
+            hubs: parts.hubs,
+            listening: None,
             entry: parts.entry,
             context: parts.context,
             place: parts.place,
@@ -274,6 +288,13 @@ impl Session {
         let _ = tokio::time::timeout(FAREWELL, telling).await;
     }
 
+    /// Whether the server has to stay for what it listens to, pinned or not.
+    fn channels_hold_server(&self) -> bool {
+        self.listening
+            .as_ref()
+            .is_some_and(|listening| listening.holds_server())
+    }
+
     /// Returns a connection that the session still held, with all that is known of its state.
     fn hand_in(&mut self, mut lease: Lease) {
         // Whatever it has is a stranger's to all who come.
@@ -282,8 +303,10 @@ impl Session {
         lease.half_sent |= self.core.is_mid_frame()
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
-        lease.marked |=
-            self.core.pins().any() || self.core.wonders() || self.core.is_untidy(&lease.ledger);
+        lease.marked |= self.core.pins().any()
+            || self.core.wonders()
+            || self.core.is_untidy(&lease.ledger)
+            || self.channels_hold_server();
         lease.unread.extend_from_slice(self.replies.raw());
         if self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();

@@ -189,6 +189,11 @@ impl Pins {
         held.fold(Kinds::NONE, |kinds, reason| kinds.with(reason.kind()))
     }
 
+    /// Whether there is another one.
+    pub fn any_but(self, reason: Reason) -> bool {
+        self.without(Pins(reason.bit())).any()
+    }
+
     #[inline]
     fn without(self, other: Pins) -> Pins {
         Pins(self.0 & !other.0)

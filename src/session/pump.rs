@@ -19,7 +19,7 @@ use crate::protocol::frame::{HEADER_BYTES, Head};
 use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
-use crate::server::ledger::{Asker, Fate};
+use crate::server::ledger::Fate;
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
 use crate::server::statements::find_name;
@@ -82,6 +82,10 @@ impl Session {
             && self.prologue.is_empty()
             && !self.flush_due
             && self.cancelling.is_none()
+            && !self
+                .listening
+                .as_ref()
+                .is_some_and(|listening| listening.has_news())
     }
 
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
@@ -93,6 +97,7 @@ impl Session {
         moved |= self.poll_server_write(cx);
         moved |= self.poll_server_read(cx)?;
         moved |= self.advance_replies()?;
+        moved |= self.poll_news()?;
         moved |= self.poll_client_write(cx)?;
         moved |= self.settle()?;
         Ok(moved)
@@ -182,7 +187,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward { .. }) => break,
+                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -212,8 +217,10 @@ impl Session {
         let unsent =
             !self.requests.cleared().is_empty() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         // A cancel under way must not hit what comes next.
-        let held_up =
-            (self.cancelling.is_some() && !lease.ledger.owes()) || self.evicting.is_some();
+        let moving = self.listening.as_ref();
+        let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
+            || self.evicting.is_some()
+            || moving.is_some_and(|listening| listening.holds_requests());
         // One that has to go gets to the end of its transaction and no further.
         let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
         if unsent || held_up || over || self.server_fatal {
@@ -244,6 +251,11 @@ impl Session {
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
                 self.note_pins(Lifted::Gone);
+                Ok(true)
+            }
+            Ok(Step::ComeHome) if lease.ledger.owes() => Ok(false),
+            Ok(Step::ComeHome) => {
+                self.bring_home();
                 Ok(true)
             }
             Ok(Step::Wait | Step::Borrow | Step::Consume(_)) => Ok(false),
@@ -316,6 +328,10 @@ impl Session {
             let Link::Leased(lease) = &mut self.link else {
                 return Ok(moved);
             };
+            let moving = self.listening.as_ref();
+            if moving.is_some_and(|listening| listening.stalls()) {
+                return Ok(moved);
+            }
             let Connection {
                 replies,
                 ledger,
@@ -350,6 +366,7 @@ impl Session {
                     }
                     self.pass(bytes, fate);
                 }
+                Reply::Notification { bytes } => self.hear(bytes),
                 Reply::Error {
                     fate,
                     fatal,
@@ -375,9 +392,12 @@ impl Session {
                     }
                 }
                 Reply::Ready {
-                    bytes, concluded, ..
+                    bytes,
+                    concluded,
+                    tx,
                 } => {
-                    let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
+                    self.channels_at_ready(&concluded, tx)?;
+                    let own = concluded.asker.is_own();
                     if !own {
                         self.tell_pins();
                     }
@@ -414,7 +434,7 @@ impl Session {
     }
 
     fn conclude(&mut self, concluded: crate::server::ledger::Concluded) -> Result<(), Ending> {
-        let own = matches!(concluded.asker, Asker::Weir | Asker::Probe);
+        let own = concluded.asker.is_own();
         match self.core.concluded(concluded) {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
@@ -439,6 +459,7 @@ impl Session {
                 self.note_pins(Lifted::Discarded);
             }
             Conclusion::Answered { failed } => self.learn(failed),
+            Conclusion::Moved { failed } => self.moved(failed)?,
         }
         if own {
             self.tell_news();

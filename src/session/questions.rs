@@ -38,12 +38,16 @@ impl Kinds {
         Kinds(self.0 | other.0)
     }
 
-    pub const fn has(self, other: Kinds) -> bool {
-        self.0 & other.0 != 0
+    pub const fn only(self, other: Kinds) -> Kinds {
+        Kinds(self.0 & other.0)
     }
 
     pub const fn without(self, other: Kinds) -> Kinds {
         Kinds(self.0 & !other.0)
+    }
+
+    pub const fn has(self, other: Kinds) -> bool {
+        self.0 & other.0 != 0
     }
 
     pub const fn is_none(self) -> bool {
@@ -84,6 +88,8 @@ pub struct Answer {
     /// All that the session has set, but for custom ones and the role.
     pub set: Vec<(String, Vec<u8>)>,
     pub kinds: Kinds,
+    /// Those that the server listens to.
+    pub channels: Vec<Vec<u8>>,
 }
 
 impl Questions {
@@ -234,7 +240,8 @@ const STATE: [(Kinds, &str); 5] = [
     ),
     (
         Kinds::LISTEN,
-        "SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels())",
+        // In the client's encoding, as notifications will name them.
+        "SELECT 'l', '', n FROM pg_catalog.pg_listening_channels() AS x(n)",
     ),
     (
         Kinds::PREPARED,
@@ -321,7 +328,10 @@ impl Answer {
             b"t" => self.look(Kinds::TEMPORARY),
             b"c" => self.look(Kinds::HELD_CURSOR),
             b"a" => self.look(Kinds::ADVISORY_LOCK),
-            b"l" => self.look(Kinds::LISTEN),
+            b"l" => {
+                self.look(Kinds::LISTEN);
+                self.channels.push((*value)?.to_vec());
+            }
             b"p" => self.look(Kinds::PREPARED),
             _ => return None,
         }
@@ -405,11 +415,12 @@ mod tests {
     #[test]
     fn answers_are_read() {
         let mut messages = Vec::new();
-        let rows: [[Option<&[u8]>; 3]; 4] = [
+        let rows: [[Option<&[u8]>; 3]; 5] = [
             [Some(b"v"), Some(b"TimeZone"), Some(b"555443")],
             [Some(b"v"), Some(b"a.b"), None],
             [Some(b"r"), Some(b"work_mem"), Some(b"")],
             [Some(b"t"), Some(b""), Some(b"")],
+            [Some(b"l"), Some(b""), Some(b"News")],
         ];
         put(&mut messages, backend::ROW_DESCRIPTION, |_| {});
         for row in rows {
@@ -431,7 +442,8 @@ mod tests {
             ]
         );
         assert_eq!(answer.still_set, ["work_mem"]);
-        assert_eq!(answer.kinds, Kinds::TEMPORARY);
+        assert_eq!(answer.kinds, Kinds::TEMPORARY.with(Kinds::LISTEN));
+        assert_eq!(answer.channels, [b"News"]);
         assert_eq!(Answer::read(&messages[..messages.len() - 1]), None);
     }
 }

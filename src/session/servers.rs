@@ -14,6 +14,7 @@ use super::ending::{Ending, NoServer};
 use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
+use super::questions::Kinds;
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
@@ -127,6 +128,13 @@ impl Session {
         if self.may_ask() && self.ask() {
             return Ok(true);
         }
+        if self.listening.is_some()
+            && !self.core.wonders()
+            && self.is_server_quiet()
+            && self.advance_channels()
+        {
+            return Ok(true);
+        }
         let released = self.may_release() && self.release();
         let quiet = match &self.link {
             Link::Free => self.core.is_quiet(),
@@ -182,6 +190,7 @@ impl Session {
             return false;
         };
         self.core.may_release(&lease.ledger)
+            && !self.channels_hold_server()
             && self.requests.cleared().is_empty()
             && self.prologue.is_empty()
             && self.replies.raw().is_empty()
@@ -214,12 +223,13 @@ impl Session {
         done
     }
 
-    /// Whether the server is between two transactions, and all that it said is understood.
     fn may_ask(&self) -> bool {
         let pins = self.core.pins().any();
-        if !self.core.wonders() && !pins {
-            return false;
-        }
+        (self.core.wonders() || pins) && self.is_server_quiet()
+    }
+
+    /// Whether the server is between two transactions, and all that it said is understood.
+    fn is_server_quiet(&self) -> bool {
         let Link::Leased(lease) = &self.link else {
             return false;
         };
@@ -256,9 +266,13 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
+        let mut channels = None;
         if let Answered::Hidden(names) = learnt {
             self.entry.finds.set(names);
-        } else if let Answered::State(asked, answer) = learnt {
+        } else if let Answered::State(asked, mut answer) = learnt {
+            if asked.kinds.has(Kinds::LISTEN) {
+                channels = Some(std::mem::take(&mut answer.channels));
+            }
             let before = Arc::clone(self.settings.now());
             match self
                 .settings
@@ -278,6 +292,9 @@ impl Session {
                 self.core.parse_under(now.parsing());
                 self.core.settings_changed();
             }
+        }
+        if let Some(channels) = channels {
+            self.found_channels(channels);
         }
         self.note_pins(Lifted::Gone);
     }

@@ -14,6 +14,7 @@ mod differential;
 mod foundations;
 mod hostile;
 mod isolation;
+mod listen;
 mod operations;
 mod pins;
 mod pool;

@@ -130,6 +130,10 @@ impl Talk {
                 }
                 Ok(Step::Consume(count)) => drop(self.pending.drain(..count)),
                 Ok(Step::Terminate) => return self.end("left"),
+                Ok(Step::ComeHome) => {
+                    self.happened("home");
+                    self.core.set_outside(Outside::Seen);
+                }
                 Err(violation) => return self.end(&format!("{violation:?}")),
             }
         }
@@ -161,6 +165,7 @@ impl Talk {
                         Conclusion::Discarded => self.happened("discarded"),
                         Conclusion::SettingsReset => self.happened("reset"),
                         Conclusion::Answered { .. } => panic!("nobody asked"),
+                        Conclusion::Moved { .. } => panic!("nothing moves"),
                         Conclusion::OwnFailed => self.happened("own failed"),
                     }
                 }
