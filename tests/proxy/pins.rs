@@ -8,7 +8,8 @@ use crate::house::{Client, Postgres, Proxy, eventually};
 
 fn setup(cap: usize) -> Setup {
     let postgres = Postgres::shared();
-    Proxy::before(postgres, &postgres.database(), cap)
+    // LISTEN pins here as it does where it can not be shared: a reason that is as easily made as undone.
+    Proxy::before(postgres, &postgres.database(), cap).set("WEIR__SESSION__LISTEN", "pin")
 }
 
 fn pins(proxy: &Proxy) -> Value {
