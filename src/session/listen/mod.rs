@@ -102,7 +102,13 @@ impl Session {
                 let sync = held.sync();
                 listening.moving.learn_sync(sync);
             }
-            Some(_) | None => self.keep_channels(),
+            Some(_) => self.keep_channels(),
+            None => {
+                if may_move && self.hubs.may_be(&self.entry) {
+                    self.hubs.call_again(&self.place.handle);
+                }
+                self.keep_channels();
+            }
         }
     }
 
@@ -138,6 +144,7 @@ impl Session {
             return false;
         }
         if subscription.lost().is_some() {
+            self.hubs.call_again(&self.place.handle);
             self.keep_channels();
             return true;
         }
