@@ -304,6 +304,7 @@ fn none_is_lost_and_none_comes_twice() {
                 upto - 1
             ));
             next = upto;
+            std::thread::sleep(Duration::from_millis(3));
         }
     });
     let mut got = Vec::new();
@@ -342,8 +343,12 @@ fn none_is_lost_and_none_comes_twice() {
         turn += 1;
         // Time to move, sometimes.
         let pause = Duration::from_millis([0, 0, 3, 0, 7][turn % 5]);
-        while let Next::Frame(frame) = client.next_within(pause.max(Duration::from_millis(1))) {
-            seen = take(vec![frame]);
+        // Not all that there is: the rest comes with what is asked next.
+        for _ in 0..40 {
+            match client.next_within(pause.max(Duration::from_millis(1))) {
+                Next::Frame(frame) => seen = take(vec![frame]),
+                _ => break,
+            }
         }
         if seen >= total && turn % acts.len() == 0 {
             break;
@@ -354,7 +359,7 @@ fn none_is_lost_and_none_comes_twice() {
     assert_eq!(own, wanted_own);
     assert_eq!(got, (0..total).collect::<Vec<_>>());
     println!("{turn} acts, {} moves", moves(&proxy));
-    assert!(moves(&proxy) > 5, "nothing moved");
+    assert!(moves(&proxy) > 20, "hardly anything moved");
 }
 
 #[test]
@@ -392,6 +397,7 @@ fn a_client_that_does_not_read_is_closed() {
     let postgres = Postgres::shared();
     let database = postgres.database();
     let proxy = Proxy::before(postgres, &database, 3)
+        .set("WEIR_WORKERS", "1")
         .set("WEIR__SESSION__LISTEN_QUEUE_BYTES", "64KiB")
         .start();
     let (mut deaf, mut busy) = (proxy.client(), proxy.client());

@@ -229,7 +229,11 @@ impl Session {
         match step {
             Step::Nothing => {}
             Step::Unlisten => self.unlisten(),
-            Step::Stay => self.keep_channels(),
+            Step::Stay => {
+                tracing::debug!("the server did not notify the mark: its session is pinned");
+                self.hubs.call_again(&self.place.handle);
+                self.keep_channels();
+            }
             Step::Away => {
                 self.entry.meters.listen_moves.increment(1);
                 self.core.set_outside(Outside::Yes);
