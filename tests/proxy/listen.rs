@@ -50,6 +50,17 @@ fn moved(proxy: &Proxy) {
     );
 }
 
+fn counted(proxy: &Proxy, name: &str) -> u64 {
+    let metrics = proxy.metrics();
+    let lines = metrics.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    values.sum()
+}
+
+fn moves(proxy: &Proxy) -> u64 {
+    counted(proxy, "weir_pool_listen_moves_total")
+}
+
 fn is_silent(client: &mut Client) {
     assert_eq!(
         client.next_within(Duration::from_millis(200)),
@@ -191,14 +202,12 @@ fn a_client_that_notifies_itself_sees_what_postgresql_would_show() {
     assert!(expected.iter().all(all_own));
     let quick = notifies_itself(&mut proxy.client(), &|| {});
     assert_eq!(quick, expected);
-    let settled = || {
-        eventually("was it settled", || proxy.pooled("leased"), |n| *n <= 1);
-    };
+    // Time enough for all that a step may set off.
     let slow = notifies_itself(&mut proxy.client(), &|| {
         std::thread::sleep(Duration::from_millis(15));
     });
     assert_eq!(slow, expected);
-    let _ = settled;
+    assert!(moves(&proxy) > 5, "nothing moved");
 }
 
 #[test]
@@ -219,11 +228,13 @@ fn the_end_of_a_transaction_brings_what_came_meanwhile() {
     client.run("BEGIN");
     outside.run("NOTIFY a, 'meanwhile'");
     is_silent(&mut client);
-    assert_eq!(client.ask("COMMIT").tags().replace('A', ""), "CZ");
-    // A client that only looks after a query of its own.
-    outside.run("NOTIFY a");
-    std::thread::sleep(Duration::from_millis(100));
-    client.ask("SELECT 1");
+    // Ahead of ReadyForQuery where a server was there, else behind it.
+    match client.ask("COMMIT").tags().as_str() {
+        "CAZ" => {}
+        "CZ" => assert_eq!(heard(&mut client), pair("a", "meanwhile")),
+        other => panic!("{other}"),
+    }
+    is_silent(&mut client);
 }
 
 #[test]
@@ -293,6 +304,7 @@ fn none_is_lost_and_none_comes_twice() {
                 upto - 1
             ));
             next = upto;
+            std::thread::sleep(Duration::from_millis(3));
         }
     });
     let mut got = Vec::new();
@@ -331,8 +343,12 @@ fn none_is_lost_and_none_comes_twice() {
         turn += 1;
         // Time to move, sometimes.
         let pause = Duration::from_millis([0, 0, 3, 0, 7][turn % 5]);
-        while let Next::Frame(frame) = client.next_within(pause.max(Duration::from_millis(1))) {
-            seen = take(vec![frame]);
+        // Not all that there is: the rest comes with what is asked next.
+        for _ in 0..40 {
+            match client.next_within(pause.max(Duration::from_millis(1))) {
+                Next::Frame(frame) => seen = take(vec![frame]),
+                _ => break,
+            }
         }
         if seen >= total && turn % acts.len() == 0 {
             break;
@@ -342,12 +358,8 @@ fn none_is_lost_and_none_comes_twice() {
     is_silent(&mut client);
     assert_eq!(own, wanted_own);
     assert_eq!(got, (0..total).collect::<Vec<_>>());
-    let metrics = proxy.metrics();
-    let moves = metrics
-        .lines()
-        .find(|line| line.starts_with("weir_pool_listen_moves_total"));
-    println!("{turn} acts, {moves:?}");
-    assert!(moves.is_some_and(|line| !line.ends_with(" 0")));
+    println!("{turn} acts, {} moves", moves(&proxy));
+    assert!(moves(&proxy) > 20, "hardly anything moved");
 }
 
 #[test]
@@ -358,6 +370,11 @@ fn a_lost_listener_is_told() {
     other.run("LISTEN b");
     moved(&proxy);
     postgres.kill_backends(&database);
+    eventually(
+        "were all gone",
+        || postgres.connections(&database),
+        |n| *n == 0,
+    );
     for client in [&mut one, &mut other] {
         let refusal = closed_with(client);
         assert_eq!(
@@ -380,6 +397,7 @@ fn a_client_that_does_not_read_is_closed() {
     let postgres = Postgres::shared();
     let database = postgres.database();
     let proxy = Proxy::before(postgres, &database, 3)
+        .set("WEIR_WORKERS", "1")
         .set("WEIR__SESSION__LISTEN_QUEUE_BYTES", "64KiB")
         .start();
     let (mut deaf, mut busy) = (proxy.client(), proxy.client());
@@ -407,11 +425,7 @@ fn a_client_that_does_not_read_is_closed() {
     assert!(proxy.rss_bytes() < before + 32 * 1024 * 1024);
     let heard = deaf.last_words();
     assert!(heard.frames.iter().all(|frame| frame.tag == b'A'));
-    let metrics = proxy.metrics();
-    let line = metrics
-        .lines()
-        .find(|line| line.starts_with("weir_pool_listen_overflows_total"));
-    assert!(line.is_some_and(|line| line.ends_with(" 2")), "{line:?}");
+    assert_eq!(counted(&proxy, "weir_pool_listen_overflows_total"), 2);
 }
 
 /// With no connection to spare, or told so, it is as it was: the client keeps its own.
@@ -460,4 +474,18 @@ fn who_leaves_in_between_leaves_nothing() {
     );
     postgres.client(&database).run("NOTIFY a");
     is_silent(&mut client);
+}
+
+/// All others are busy when a client begins to listen: it keeps its own, and gives it up when there is one to spare.
+#[test]
+fn a_connection_to_spare_is_found_later() {
+    let (postgres, database, proxy) = house_of(2, 1);
+    let (mut listener, mut busy) = (proxy.client(), proxy.client());
+    busy.run("BEGIN; SELECT 1");
+    listener.run("LISTEN a");
+    eventually("was it pinned", || proxy.pooled("pinned"), |n| *n == 1);
+    busy.run("COMMIT");
+    moved(&proxy);
+    postgres.client(&database).run("NOTIFY a, 'x'");
+    assert_eq!(heard(&mut listener), pair("a", "x"));
 }

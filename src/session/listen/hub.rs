@@ -30,6 +30,9 @@ use crate::session::handle::Handle;
 /// How long a hub waits for a connection; its sessions keep theirs meanwhile, and afterwards.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// When a session that got no place is to ask for one again.
+const AGAIN: Duration = Duration::from_secs(3);
+
 /// A connection that only listens is not idle. (The setting is not there before PostgreSQL 14.)
 const MAY_BE_SILENT: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
     WHERE name OPERATOR(pg_catalog.=) 'idle_session_timeout'";
@@ -38,8 +41,8 @@ const MAY_BE_SILENT: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM
 pub struct Hubs {
     desk: Rc<Desk>,
     open: RefCell<HashMap<PoolId, Rc<Hub>>>,
-    /// Hubs to be run: no more at a time than the cap has connections.
-    begun: mpsc::UnboundedSender<Begun>,
+    /// For the keeper: no more hubs at a time than the cap has connections, and one call a session.
+    jobs: mpsc::UnboundedSender<Job>,
     random: SystemRandom,
     last_mark: Cell<u64>,
 }
@@ -47,11 +50,15 @@ pub struct Hubs {
 /// Runs hubs; its worker runs it.
 pub struct Keeper {
     hubs: Rc<Hubs>,
-    begun: mpsc::UnboundedReceiver<Begun>,
+    jobs: mpsc::UnboundedReceiver<Job>,
 }
 
-/// A hub without a connection yet, and its leave to have one.
-type Begun = (Rc<Hub>, ListenerSeat);
+enum Job {
+    /// A hub without a connection yet, and its leave to have one.
+    Begin(Rc<Hub>, ListenerSeat),
+    /// Wake this session in a while.
+    CallAgain(Rc<Handle>),
+}
 
 struct Hub {
     entry: Arc<Entry>,
@@ -80,15 +87,19 @@ pub struct Subscription {
 
 impl Hubs {
     pub fn new(desk: Rc<Desk>) -> (Rc<Hubs>, Keeper) {
-        let (sender, begun) = mpsc::unbounded_channel();
+        let (jobs, inbox) = mpsc::unbounded_channel();
         let hubs = Rc::new(Hubs {
             desk,
             open: RefCell::default(),
-            begun: sender,
+            jobs,
             random: SystemRandom::new(),
             last_mark: Cell::new(0),
         });
-        (Rc::clone(&hubs), Keeper { hubs, begun })
+        let keeper = Keeper {
+            hubs: Rc::clone(&hubs),
+            jobs: inbox,
+        };
+        (hubs, keeper)
     }
 
     /// A place at this pool's hub, which is made if need be; `None` when this session can't have one: there is no
@@ -136,9 +147,22 @@ impl Hubs {
             board: RefCell::default(),
             changed: Notify::new(),
         });
-        self.begun.send((Rc::clone(&hub), seat)).ok()?;
+        self.jobs.send(Job::Begin(Rc::clone(&hub), seat)).ok()?;
         self.open.borrow_mut().insert(entry.pool, Rc::clone(&hub));
         Some(hub)
+    }
+
+    /// Wakes the session in a while, so that it tries again.
+    pub fn call_again(&self, session: &Rc<Handle>) {
+        // The keeper goes only with its worker.
+        let _ = self.jobs.send(Job::CallAgain(Rc::clone(session)));
+    }
+
+    /// Whether there can be hubs at all.
+    pub fn may_be(&self, entry: &Entry) -> bool {
+        let target = self.desk.target();
+        let (cap, _) = target.usage();
+        cap.min(target.limit(entry.pool)) / 2 > 0
     }
 
     /// A mark that no other is like.
@@ -165,9 +189,15 @@ impl Keeper {
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
-                Some((hub, seat)) = self.begun.recv() => {
-                    running.spawn_local(serve(Rc::clone(&self.hubs), hub, seat));
-                }
+                Some(job) = self.jobs.recv() => drop(match job {
+                    Job::Begin(hub, seat) => {
+                        running.spawn_local(serve(Rc::clone(&self.hubs), hub, seat))
+                    }
+                    Job::CallAgain(session) => running.spawn_local(async move {
+                        tokio::time::sleep(AGAIN).await;
+                        session.wake();
+                    }),
+                }),
                 Some(_) = running.join_next() => {}
             }
         }

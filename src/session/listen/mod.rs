@@ -103,7 +103,13 @@ impl Session {
                 let sync = held.sync();
                 listening.moving.learn_sync(sync);
             }
-            Some(_) | None => self.keep_channels(),
+            Some(_) => self.keep_channels(),
+            None => {
+                if may_move && self.hubs.may_be(&self.entry) {
+                    self.hubs.call_again(&self.place.handle);
+                }
+                self.keep_channels();
+            }
         }
     }
 
@@ -139,6 +145,7 @@ impl Session {
             return false;
         }
         if subscription.lost().is_some() {
+            self.hubs.call_again(&self.place.handle);
             self.keep_channels();
             return true;
         }
@@ -223,7 +230,11 @@ impl Session {
         match step {
             Step::Nothing => {}
             Step::Unlisten => self.unlisten(),
-            Step::Stay => self.keep_channels(),
+            Step::Stay => {
+                tracing::debug!("the server did not notify the mark: its session is pinned");
+                self.hubs.call_again(&self.place.handle);
+                self.keep_channels();
+            }
             Step::Away => {
                 self.entry.meters.listen_moves.increment(1);
                 self.core.set_outside(Outside::Yes);
