@@ -399,6 +399,7 @@ fn a_client_that_does_not_read_is_closed() {
     let proxy = Proxy::before(postgres, &database, 3)
         .set("WEIR_WORKERS", "1")
         .set("WEIR__SESSION__LISTEN_QUEUE_BYTES", "64KiB")
+        .set("WEIR_WORKERS", "1")
         .start();
     let (mut deaf, mut busy) = (proxy.client(), proxy.client());
     deaf.run("LISTEN a");
