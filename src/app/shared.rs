@@ -11,14 +11,14 @@ use tokio::sync::{Semaphore, mpsc};
 use super::worker::Order;
 use crate::admin::Role;
 use crate::client::Gate;
-use crate::config::Config;
+use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
 use crate::secrets::Vault;
 use crate::session::context::Limits;
 use crate::session::endpoint::Endpoint;
 use crate::session::pinboard::Pinboard;
-use crate::session::pins::Reason;
+use crate::session::pins::{Pins, Reason};
 
 /// A listener's role and its way to the database.
 pub struct Way {
@@ -139,13 +139,19 @@ pub fn limits(config: &Config) -> Limits {
         client_lifetime: config.session.client_lifetime,
         pin_notice: config.session.pin_notice,
         pin_limit: config.pool.pin_limit,
-        unpinning: config
-            .session
-            .session_pinning_filters
-            .iter()
-            .map(|filter| Reason::from(*filter))
-            .collect(),
+        unpinning: unpinning(&config.session),
     }
+}
+
+/// Reasons that do not pin.
+fn unpinning(session: &config::Session) -> Pins {
+    let filtered = session.session_pinning_filters.iter();
+    let filtered = filtered.map(|filter| Reason::from(*filter));
+    let sequences = match session.pin_sequences {
+        SequencePins::Never => Some(Reason::Sequence),
+        SequencePins::Always => None,
+    };
+    filtered.chain(sequences).collect()
 }
 
 /// What clients are admitted by, as configured.

@@ -24,8 +24,8 @@ use std::time::Duration;
 
 pub use error::{ConfigError, Place};
 pub use options::{
-    Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, Session,
-    SslMode, TlsMode,
+    Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
+    Session, SslMode, TlsMode,
 };
 pub use parse::Word;
 pub use reference::reference_markdown;

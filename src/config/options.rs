@@ -162,6 +162,8 @@ section! {
         max_startup_cache: usize = Is("1024"), Number(0, 1_000_000), [];
         /// How long a login is remembered.
         startup_cache_ttl: Duration = Is("60s"), Length(secs(0), DAY), [];
+        /// Whether nextval and setval pin, so that currval and lastval work in later transactions as well; otherwise they give 55000 there.
+        pin_sequences: SequencePins = Is("false"), OneOf::<SequencePins>::new(), [];
         /// Whether a client is told by a NOTICE that its session is pinned, and how to avoid it.
         pin_notice: PinNotice = Is("false"), OneOf::<PinNotice>::new(), [];
         /// Reasons that do not pin: what they stand for is left on the connection, for whoever has it next.
@@ -279,6 +281,18 @@ impl Word for AuthMethod {
     const WORDS: &'static [(&'static str, Self)] =
         &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
     const LATER: &'static [&'static str] = &["iam", "cert"];
+}
+
+/// Whether what nextval leaves behind keeps a session at its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequencePins {
+    Never,
+    Always,
+}
+
+impl Word for SequencePins {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("false", Self::Never), ("true", Self::Always)];
 }
 
 /// Whether clients hear of their pins.

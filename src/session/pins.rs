@@ -19,10 +19,11 @@ pub enum Reason {
     Unsure,
     NamedStatement,
     UnnamedStatement,
+    Sequence,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 10] = [
+    pub const ALL: [Reason; 11] = [
         Reason::Setting,
         Reason::SqlPrepare,
         Reason::HeldCursor,
@@ -33,6 +34,7 @@ impl Reason {
         Reason::Unsure,
         Reason::NamedStatement,
         Reason::UnnamedStatement,
+        Reason::Sequence,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -47,6 +49,7 @@ impl Reason {
             Reason::Unsure => "not_understood",
             Reason::NamedStatement => "named_statement",
             Reason::UnnamedStatement => "large_unnamed_statement",
+            Reason::Sequence => "sequence",
         }
     }
 
@@ -86,6 +89,10 @@ impl Reason {
                 "Send long statements as simple queries, or raise session.large_statements_limit_bytes; \
                  the next statement frees the session."
             }
+            Reason::Sequence => {
+                "Use INSERT ... RETURNING, or currval within the transaction, and leave session.pin_sequences off; \
+                 DISCARD ALL frees the session."
+            }
         }
     }
 
@@ -95,9 +102,10 @@ impl Reason {
 
     /// What a text pins the session for at once: state that no catalogue shows. All else is asked for.
     fn of(effects: Effects) -> impl Iterator<Item = Reason> {
-        const BY_EFFECT: [(Effects, Reason); 2] = [
+        const BY_EFFECT: [(Effects, Reason); 3] = [
             (Effects::LOAD.with(Effects::SEED), Reason::Load),
             (Effects::UNSEEN_SETTING, Reason::Setting),
+            (Effects::NEXTVAL, Reason::Sequence),
         ];
         BY_EFFECT
             .into_iter()
@@ -117,7 +125,8 @@ impl Reason {
             | Reason::Load
             | Reason::Unsure
             | Reason::NamedStatement
-            | Reason::UnnamedStatement => Kinds::NONE,
+            | Reason::UnnamedStatement
+            | Reason::Sequence => Kinds::NONE,
         }
     }
 }

@@ -369,6 +369,38 @@ fn state_hidden_in_functions_is_found() {
     assert_eq!(other.value("SELECT 1"), "1");
 }
 
+/// nextval does not pin; who needs its value in later transactions can have it.
+#[test]
+fn sequences_pin_only_where_that_is_wanted() {
+    let postgres = Postgres::shared();
+    let setup = Proxy::before(postgres, &postgres.database(), 1);
+    let (free, pinning) = (
+        setup.clone().start(),
+        setup.set("WEIR__SESSION__PIN_SEQUENCES", "true").start(),
+    );
+    let mut one = free.client();
+    one.run("CREATE SEQUENCE s");
+    let mut other = free.client();
+    assert_eq!(one.value("SELECT nextval('s')"), "1");
+    assert_eq!(other.value("SELECT nextval('s')"), "2");
+    // Never another's value: none, that is, but in the transaction itself.
+    assert_eq!(one.ask("SELECT currval('s')").code(), "55000");
+    assert_eq!(one.ask("SELECT lastval()").code(), "55000");
+    assert_eq!(
+        one.ask("SELECT nextval('s'); SELECT lastval()").column(),
+        ["3", "3"]
+    );
+    no_pins(&free);
+    drop((one, other));
+
+    let mut one = pinning.client();
+    assert_eq!(one.value("SELECT nextval('s')"), "4");
+    assert_eq!(one.value("SELECT currval('s')"), "4");
+    assert_eq!(pinning.pooled("pinned"), 1);
+    one.run("DISCARD ALL");
+    assert_eq!(pinning.client().value("SELECT nextval('s')"), "5");
+}
+
 /// Many clients, many combinations, few servers: each finds all of its settings in every transaction.
 #[test]
 fn many_combinations_over_few_servers() {
