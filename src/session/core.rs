@@ -60,6 +60,16 @@ pub struct Bounds {
     pub max_unit_bytes: usize,
 }
 
+/// What becomes of a message.
+enum Pass {
+    /// So much of it was sent.
+    Sent(usize),
+    /// It waits: for the rest of it, or for an answer.
+    NotNow,
+    /// It takes another step first.
+    Step(Step),
+}
+
 #[derive(Debug)]
 pub struct Core {
     bounds: Bounds,
@@ -320,75 +330,22 @@ impl Core {
         } else {
             self.units.complete()
         };
-        let pending = pending.get(..within).unwrap_or_default();
-        let mut forwarded = 0;
         let mut out = Outgoing {
-            pending,
+            pending: pending.get(..within).unwrap_or_default(),
             copied: 0,
             prologue,
             ledger,
             statements,
         };
+        let mut forwarded = 0;
         while self.frame_left == 0 && !out.ledger.is_full() && !self.statement.is_full() {
-            let rest = pending.get(forwarded..).unwrap_or_default();
-            if self.must_come_home(rest, forwarded, out.ledger) {
-                match forwarded {
-                    0 => return Ok(Step::ComeHome),
-                    _ => break,
-                }
-            }
-            let Some(head) = head(rest).ok().flatten() else {
-                break;
-            };
-            let meaning = match meaning(head, rest) {
-                Ok(Some(meaning)) => meaning,
+            match self.pass_message(forwarded, &mut out) {
+                Ok(Pass::Sent(count)) => forwarded += count,
                 // What stands before it goes first.
-                Err(violation) if forwarded == 0 => {
-                    self.hurry(out.ledger, out.prologue);
-                    return Err(violation);
-                }
-                Ok(None) | Err(_) => break,
-            };
-            // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
-            // still has to say.
-            let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
-            self.terminated |= meaning == Meaning::Terminate && has_last_word;
-            if meaning == Meaning::Terminate && !has_last_word {
-                if forwarded == 0 {
-                    self.hurry(out.ledger, out.prologue);
-                    return Ok(Step::Terminate);
-                }
-                break;
+                Ok(Pass::Step(step)) if forwarded == 0 => return Ok(step),
+                Err(violation) if forwarded == 0 => return Err(violation),
+                Ok(Pass::Step(_) | Pass::NotNow) | Err(_) => break,
             }
-            let report = self.scan(head, meaning, rest);
-            let message = Message {
-                head,
-                meaning,
-                bytes: rest,
-                at: forwarded,
-                report: &report,
-            };
-            if self.is_held_up(message, out.ledger, out.statements) {
-                break;
-            }
-            if report.effects.has(Effects::DATABASE_DDL) && !self.eviction.is_done() {
-                // What stands before it goes first.
-                if forwarded == 0 && self.eviction.is_none() {
-                    let acts = report.acts.clone();
-                    self.eviction = Eviction::Wanted(acts.unwrap_or_default().databases);
-                }
-                break;
-            }
-            if self.unnamed_foreign
-                && !self.place_unnamed(meaning, forwarded, out.ledger, out.prologue)
-            {
-                break;
-            }
-            self.eviction = Eviction::None;
-            self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
-            let passage = self.name(message, &mut out);
-            forwarded += self.forward(message, &report, passage, out.ledger);
-            self.untouched = false;
         }
         let consumed = out.copied;
         if forwarded == 0 {
@@ -403,6 +360,93 @@ impl Core {
             consumed,
             forward: forwarded - consumed,
         })
+    }
+
+    /// Sends the message at `at`, as much of it as is there, if nothing speaks against it.
+    fn pass_message(&mut self, at: usize, out: &mut Outgoing<'_>) -> Result<Pass, Violation> {
+        let rest = out.pending.get(at..).unwrap_or_default();
+        if self.must_come_home(rest, at, out.ledger) {
+            return Ok(Pass::Step(Step::ComeHome));
+        }
+        let Some(head) = head(rest).ok().flatten() else {
+            return Ok(Pass::NotNow);
+        };
+        let meaning = match meaning(head, rest) {
+            Ok(Some(meaning)) => meaning,
+            Ok(None) => return Ok(Pass::NotNow),
+            Err(violation) => {
+                if at == 0 {
+                    self.hurry(out.ledger, out.prologue);
+                }
+                return Err(violation);
+            }
+        };
+        if meaning == Meaning::Plain && self.has_nothing_pending() {
+            return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
+        }
+        // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
+        // still has to say.
+        let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
+        self.terminated |= meaning == Meaning::Terminate && has_last_word;
+        if meaning == Meaning::Terminate && !has_last_word {
+            if at == 0 {
+                self.hurry(out.ledger, out.prologue);
+            }
+            return Ok(Pass::Step(Step::Terminate));
+        }
+        let report = self.scan(head, meaning, rest);
+        let message = Message {
+            head,
+            meaning,
+            bytes: rest,
+            at,
+            report: &report,
+        };
+        if self.is_held_up(message, out.ledger, out.statements)
+            || self.awaits_eviction(&report, at)
+            || (self.unnamed_foreign && !self.place_unnamed(meaning, at, out.ledger, out.prologue))
+        {
+            return Ok(Pass::NotNow);
+        }
+        self.eviction = Eviction::None;
+        self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
+        let passage = self.name(message, out);
+        let sent = self.forward(message, &report, passage, out.ledger);
+        self.untouched = false;
+        Ok(Pass::Sent(sent))
+    }
+
+    /// Whether a message that neither has a text nor names a statement is just passed on.
+    #[inline]
+    fn has_nothing_pending(&self) -> bool {
+        !self.unnamed_foreign && self.executing.is_none() && self.strays.is_empty()
+    }
+
+    #[inline]
+    fn pass_plain(&mut self, head: Head, rest: &[u8], ledger: &mut Ledger) -> usize {
+        let available = head.frame_bytes().min(rest.len());
+        if let Some(owed) = Owed::by(head.tag) {
+            ledger.send(owed, Asker::Client);
+            if owed == Owed::Sync {
+                self.named.end_sequence();
+            }
+        }
+        self.untouched = false;
+        self.frame_left = head.frame_bytes() - available;
+        available
+    }
+
+    /// Whether nobody of ours may be connected to a database that the text is about, and somebody is.
+    fn awaits_eviction(&mut self, report: &Report, at: usize) -> bool {
+        if !report.effects.has(Effects::DATABASE_DDL) || self.eviction.is_done() {
+            return false;
+        }
+        // What stands before it goes first.
+        if at == 0 && self.eviction.is_none() {
+            let acts = report.acts.clone();
+            self.eviction = Eviction::Wanted(acts.unwrap_or_default().databases);
+        }
+        true
     }
 
     /// Databases that must have nobody connected before the client's next message may go on.
