@@ -5,7 +5,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::task::Waker;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Wake, Waker};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
@@ -38,16 +40,61 @@ impl Handle {
         self.cancel.set(Some(done));
     }
 
-    /// Remembers how the session is woken.
-    pub fn listen(&self, waker: &Waker) {
+    /// Remembers how the session is woken; says whether that is news.
+    #[inline]
+    pub fn listen(&self, waker: &Waker) -> bool {
         let mut known = self.waker.borrow_mut();
-        if !known.will_wake(waker) {
+        let news = !known.will_wake(waker);
+        if news {
             known.clone_from(waker);
         }
+        news
     }
 
     pub fn wake(&self) {
         self.waker.borrow().wake_by_ref();
+    }
+}
+
+/// Wakes a session and remembers that it did: what woke it need not be guessed by asking everybody.
+#[derive(Debug)]
+pub struct Bell {
+    rang: AtomicBool,
+    task: Mutex<Waker>,
+}
+
+impl Default for Bell {
+    fn default() -> Bell {
+        Bell {
+            rang: AtomicBool::new(true),
+            task: Mutex::new(Waker::noop().clone()),
+        }
+    }
+}
+
+impl Bell {
+    /// Whether it rang since this was last asked.
+    #[inline]
+    pub fn has_rung(&self) -> bool {
+        self.rang.load(Ordering::Relaxed) && self.rang.swap(false, Ordering::AcqRel)
+    }
+
+    /// From here on it wakes this task.
+    pub fn hang_up(&self, waker: &Waker) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.clone_from(waker);
+    }
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.wake_by_ref();
     }
 }
 

@@ -33,6 +33,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
@@ -41,7 +42,7 @@ use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desk, Endpoint, Entry};
-use self::handle::{CancelDone, Place};
+use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
 use self::pins::Reason;
@@ -88,8 +89,8 @@ enum Phase {
     Holding,
 }
 
-/// What has promised to wake the task, and need not be asked again: sockets in the same turn, the timer
-/// until it is set anew.
+/// What has promised to wake the task, and need not be asked again: the client until its bell rings, the server in
+/// the same turn, the timer until it is set anew.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asleep {
     client: bool,
@@ -151,6 +152,9 @@ pub struct Session {
     /// Goes off at or before the time that the next limit is reached.
     timer: Pin<Box<Sleep>>,
     asleep: Asleep,
+    /// Rings when the client has something to say.
+    bell: Arc<Bell>,
+    client_waker: Waker,
     born: Instant,
     /// Tells this session from all others of the process; not 0.
     number: u64,
@@ -192,6 +196,7 @@ impl Session {
         let mut replies = Buf::default();
         replies.insert(&parts.greeting);
         let now = Instant::now();
+        let bell = Arc::<Bell>::default();
         let bounds = Bounds {
             max_unit_bytes: limits.max_unit_bytes,
         };
@@ -240,6 +245,8 @@ impl Session {
             phase_since: now,
             timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
             asleep: Asleep::default(),
+            client_waker: Waker::from(Arc::clone(&bell)),
+            bell,
             limits,
             born: now,
             number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),

@@ -40,8 +40,12 @@ pub(super) type Moved = Result<bool, Ending>;
 
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
-        self.place.handle.listen(cx.waker());
-        self.asleep.client = false;
+        if self.place.handle.listen(cx.waker()) {
+            self.bell.hang_up(cx.waker());
+        }
+        if self.bell.has_rung() {
+            self.asleep.client = false;
+        }
         self.asleep.server = false;
         let mut rounds = 0;
         loop {
@@ -91,7 +95,7 @@ impl Session {
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
         let mut moved = self.poll_cancel(cx);
         moved |= self.poll_queue(cx)?;
-        moved |= self.poll_client_read(cx)?;
+        moved |= self.poll_client_read()?;
         moved |= self.advance_requests()?;
         moved |= self.poll_eviction(cx);
         moved |= self.poll_server_write(cx);
@@ -105,11 +109,12 @@ impl Session {
 
     // --- from the client to the server ---------------------------------------------------------------
 
-    fn poll_client_read(&mut self, cx: &mut Poller<'_>) -> Moved {
+    fn poll_client_read(&mut self) -> Moved {
         if self.asleep.client || self.presence != Presence::Here || !self.wants_requests() {
             return Ok(false);
         }
         let mut moved = false;
+        let cx = &mut Poller::from_waker(&self.client_waker);
         // A read is followed by another at once: as a rule nothing more has come, and the client promises to wake us.
         for _ in 0..2 {
             match self

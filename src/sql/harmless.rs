@@ -143,30 +143,40 @@ const STARTS: [&[u8]; 10] = [
     b"crosstab",
 ];
 
-/// By first letter, the second letters of words that matter, a bit each.
-static SECOND_LETTERS: [u32; 32] = {
+/// By a letter, those that follow it in words that matter, a bit each: behind the first one, and behind the second.
+static SECOND_LETTERS: [u32; 32] = followers(0);
+static THIRD_LETTERS: [u32; 32] = followers(1);
+
+const fn followers(at: usize) -> [u32; 32] {
     let mut letters = [0; 32];
     let mut place = 0;
     while place < WHOLE.len() {
-        letters[(WHOLE[place][0] & 31) as usize] |= 1 << (WHOLE[place][1] & 31);
+        letters[(WHOLE[place][at] & 31) as usize] |= 1 << (WHOLE[place][at + 1] & 31);
         place += 1;
     }
     place = 0;
     while place < STARTS.len() {
-        letters[(STARTS[place][0] & 31) as usize] |= 1 << (STARTS[place][1] & 31);
+        letters[(STARTS[place][at] & 31) as usize] |= 1 << (STARTS[place][at + 1] & 31);
         place += 1;
     }
     letters
-};
+}
 
-/// Whether a word is one of those; two letters tell that most are not.
+/// Whether a word is one of those; three letters tell that most are not.
 #[inline(always)]
 fn matters(word: &[u8]) -> bool {
-    let (Some(first), Some(second)) = (word.first(), word.get(1)) else {
+    let [first, second, third, ..] = word else {
         return false;
     };
-    let letters = SECOND_LETTERS.get(usize::from(first & 31));
-    letters.is_some_and(|letters| letters >> (second & 31) & 1 != 0) && is_listed(word)
+    follows(&SECOND_LETTERS, *first, *second)
+        && follows(&THIRD_LETTERS, *second, *third)
+        && is_listed(word)
+}
+
+#[inline(always)]
+fn follows(letters: &[u32; 32], one: u8, next: u8) -> bool {
+    let followers = letters.get(usize::from(one & 31));
+    followers.is_some_and(|followers| followers >> (next & 31) & 1 != 0)
 }
 
 fn is_listed(word: &[u8]) -> bool {
