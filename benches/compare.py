@@ -23,7 +23,7 @@ import wire
 
 PROXIES = ("weir", "pgbouncer", "relay")
 SYSTEMS = (*PROXIES, "direct")
-SECTIONS = ("cpu", "calls", "idle", "big", "instructions")
+SECTIONS = ("cpu", "calls", "state", "idle", "big", "instructions")
 PAIRS = (("weir", "pgbouncer"), ("weir", "relay"), ("relay", "pgbouncer"))
 Cell = collections.namedtuple("Cell", "tls mode clients")
 
@@ -133,6 +133,36 @@ class Compare:
             for mode, calls in modes.items():
                 say(f"  {name:10} {mode:9} {sum(calls.values()):6.2f}   " + "  ".join(f"{n} {r:.2f}" for n, r in calls.items()))
         return rows
+
+    # What carried session state costs: Weir against itself.
+
+    def state(self):
+        process, port = self.begin("weir")
+        pid, seconds = process.pid, self.options.seconds
+        paths = ("-c search_path=one,public", "-c search_path=two,public")
+        loads = {
+            "simple": lambda: meter.loads(port, 16, "simple", seconds, pid, ("", "")),
+            "prepared": lambda: meter.loads(port, 16, "prepared", seconds, pid, ("", "")),
+            "two search_paths": lambda: meter.loads(port, 16, "simple", seconds, pid, paths),
+        }
+        runs = {name: [] for name in loads}
+        for number in range(self.options.rounds):
+            shift = number % len(loads)
+            for name in (*list(loads)[shift:], *list(loads)[:shift]):
+                runs[name].append(loads[name]())
+        user = lambda run: 1e6 * run.cpu.user / run.transactions
+        more = [user(b) - user(a) for a, b in zip(runs["simple"], runs["two search_paths"])]
+        share = [user(b) / user(a) for a, b in zip(runs["simple"], runs["prepared"])]
+        calls = {mode: sum(meter.calls_per_transaction(pid, port, mode).values()) for mode in ("simple", "prepared")}
+        self.home.stop(process)
+        say("What carried state costs Weir, 16 clients in the clear: us of CPU for a transaction, medians (user + system)")
+        for name, measured in runs.items():
+            middle = statistics.median(map(micros, measured))
+            say(f"  {name:18} {middle:6.1f}   user {statistics.median(map(user, measured)):.1f}")
+        return {
+            "user_us": {name: [user(run) for run in measured] for name, measured in runs.items()},
+            "prepared_to_simple": statistics.median(share), "settings_us": statistics.median(more), "calls": calls,
+        }
 
     # Memory of idle clients.
 
@@ -295,6 +325,12 @@ def print_targets(sections):
     for mode, calls in sections.get("calls", {}).get("weir", {}).items():
         total = sum(calls.values())
         line(f"system calls, one client, {mode}", "<= 6", f"{total:.2f}", total <= 6.05)
+    state = sections.get("state")
+    if state:
+        line("user CPU of a prepared statement, to a simple query's", "<= 1.10", f"{state['prepared_to_simple']:.2f}", state["prepared_to_simple"] <= 1.1)
+        line("user CPU for other settings than the server's, us more", "<= 2.0", f"{state['settings_us']:.2f}", state["settings_us"] <= 2)
+        line("system calls, one client, prepared to simple", "<= 1.00", f"{state['calls']['prepared'] / state['calls']['simple']:.2f}",
+             state["calls"]["prepared"] <= state["calls"]["simple"] + 0.05)
     idle = sections.get("idle", {}).get("weir")
     if idle:
         worst = max(idle["login"]["pss"], idle["query"]["pss"])

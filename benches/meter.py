@@ -4,9 +4,11 @@ Knows the operating system's accounts and pgbench's reports; nothing of who is m
 """
 
 import collections
+import concurrent.futures
 import os
 import re
 import signal
+import statistics
 import subprocess
 import threading
 import time
@@ -47,11 +49,14 @@ def pgbench_command(clients, mode, *more):
     return [house.find("pgbench", *house.postgres_bin()), "-n", "-S", "-M", mode, "-c", str(clients), "-j", str(threads), *more]
 
 
-def load(port, clients, mode, tls, seconds, pid):
-    """pgbench for 1 s of warm-up (logins come before it), then `seconds`; CPU is that of `pid` after the warm-up, or None."""
+def load(port, clients, mode, tls, seconds, pid, options=""):
+    """pgbench for 1 s of warm-up (logins come before it), then `seconds`; CPU is that of `pid` after the warm-up, or None.
+
+    `options`: settings that its clients log in with, as PGOPTIONS has them."""
     # Logins count against pgbench's own time limit, so that is out of reach; its alarm is what we ring when we have seen enough.
     command = pgbench_command(clients, mode, "-T", "600", "-P", "1", "--progress-timestamp")
-    process = subprocess.Popen(command, env=house.client_environment(port, tls), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = dict(house.client_environment(port, tls), PGOPTIONS=options)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     watchdog = threading.Timer(60 + seconds, process.kill)
     watchdog.start()
     reports, noise = [], []
@@ -73,6 +78,15 @@ def load(port, clients, mode, tls, seconds, pid):
         raise RuntimeError("pgbench got nothing done")
     first, last = reports[0], reports[-1]
     return Run(transactions, transactions / (last[0] - first[0]), spent(first[2], last[2]) if pid else None)
+
+
+def loads(port, clients, mode, seconds, pid, options):
+    """The same with as many pgbenches at a time as there are `options`, the clients divided among them."""
+    each = clients // len(options)
+    with concurrent.futures.ThreadPoolExecutor(len(options)) as pool:
+        runs = list(pool.map(lambda one: load(port, each, mode, False, seconds, pid, one), options))
+    cpu = Cpu(*(statistics.mean(run.cpu[part] for run in runs) for part in range(3)))
+    return Run(sum(run.transactions for run in runs), sum(run.tps for run in runs), cpu)
 
 
 def fixed(port, transactions, mode="simple"):
