@@ -107,14 +107,14 @@ impl Statement {
         if let Change::Parsed(Some((frame, _))) = &change {
             self.pending_bytes -= frame.len();
         }
-        if outcome != Outcome::Skipped {
+        if matches!(outcome, Outcome::Done | Outcome::Failed) {
             self.version += 1;
         }
         let before = match (outcome, change) {
-            (Outcome::Skipped, Change::Parsed(Some((frame, report)))) => {
+            (Outcome::Skipped | Outcome::Unknown, Change::Parsed(Some((frame, report)))) => {
                 Unnamed::Kept(frame, report)
             }
-            (Outcome::Skipped, _) => return,
+            (Outcome::Skipped | Outcome::Unknown, _) => return,
             // PostgreSQL drops the old one before it parses the new one.
             (Outcome::Failed, Change::Parsed(Some((_, report)))) => {
                 self.effects -= usize::from(!report.effects.is_none());
