@@ -228,6 +228,21 @@ fn a_broken_copy_is_parsed_anew() {
     assert!(talk.went().ends_with("P:w S"));
 }
 
+/// A transaction whose first statement got no server: Close is answered all the same.
+#[test]
+fn a_name_is_closed_without_a_server() {
+    for (ahead, bound) in [(vec![], "C B:a S"), (bind("b"), "C B:w S")] {
+        let mut talk = prepared();
+        talk.client(&query("BEGIN"));
+        super::refusing::refused(&mut talk, &query("SELECT 1"));
+        talk.client(&[ahead, close("a"), sync(), query("ROLLBACK")].concat());
+        assert!(talk.ledger.is_none());
+        talk.went();
+        talk.client(&[bind("a"), sync()].concat());
+        assert_eq!(talk.went(), bound);
+    }
+}
+
 #[test]
 fn cuts_change_nothing() {
     let conversation = [
