@@ -1,18 +1,33 @@
 # make test   everything, in the short form      make demo   PostgreSQL, Weir and some load, to look at
 # make prove  every promise at full size         make bench  Weir beside PgBouncer and PostgreSQL
+# make regress   PostgreSQL's own regression suite, direct and through Weir, results compared
+# make suites    the test suites of drivers and frameworks, direct and through Weir, outcomes compared
 
 CARGO ?= tools/cargo
 # Where cargo puts what it builds.
 BUILT = $${CARGO_TARGET_DIR:-target}/release
 
-.PHONY: test prove demo bench setup lint
+.PHONY: test prove regress suites demo bench setup lint
 
 test: setup lint
 	$(CARGO) test --locked
 
-# The same tests with full counts, in an optimised build: 1,000 vanishing clients, 10,000 racing cancels.
+# The same tests with full counts, in an optimised build: 1,000 vanishing clients, 10,000 racing cancels. Then other people's tests.
 prove: setup lint
 	WEIR_PROVE=1 $(CARGO) test --locked --release -- --nocapture
+	$(MAKE) regress suites
+
+# Three minutes. Options by REGRESS=, as `make regress REGRESS="--runs direct,5"`; REGRESS=--help says which.
+regress:
+	@tools/setup regress
+	$(CARGO) build --locked --release --bin weir
+	@WEIR_BIN=$(BUILT)/weir tools/regress $(REGRESS)
+
+# Half an hour. `make suites SUITES=psycopg2` runs one of them; SUITES=--help says which there are.
+suites:
+	@tools/setup suites
+	$(CARGO) build --locked --release --bin weir
+	@WEIR_BIN=$(BUILT)/weir tools/suites $(SUITES)
 
 # Options by DEMO=, as `make demo DEMO="--clients 100"`.
 demo:

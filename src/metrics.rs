@@ -5,6 +5,7 @@
 mod registry;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::error::Blame;
 use crate::protocol::SqlState;
@@ -41,7 +42,13 @@ metrics! {
     OPEN_FAILED = Counter "weir_pool_connections_failed_total", "Connections that could not be opened, by reason.";
     CLOSED = Counter "weir_pool_connections_closed_total", "Connections closed, by reason.";
     PINS = Counter "weir_pool_pins_total", "Sessions pinned to a connection, by reason.";
+    PINS_REFUSED = Counter "weir_pool_pins_refused_total", "Sessions closed because their pool had as many pinned ones as pool.pin_limit allows, by reason.";
+    PIN_SECONDS = Histogram "weir_pool_pin_seconds", "How long pins lasted that have ended, by reason.";
     RESETS = Counter "weir_pool_resets_total", "Connections cleaned of what a client left.";
+    LISTENING = Gauge "weir_pool_listening_connections", "Connections that listen (LISTEN) for clients, among those lent.";
+    LISTEN_MOVES = Counter "weir_pool_listen_moves_total", "Clients whose channels moved to the connection that listens for them.";
+    NOTIFICATIONS = Counter "weir_pool_notifications_total", "Notifications passed to clients by the connection that listens for them.";
+    LISTEN_OVERFLOWS = Counter "weir_pool_listen_overflows_total", "Clients closed because they did not read their notifications.";
     RECEIVED = Counter "weir_pool_received_bytes_total", "Bytes received from clients.";
     SENT = Counter "weir_pool_sent_bytes_total", "Bytes sent to clients.";
 
@@ -68,9 +75,9 @@ pub struct Clients {
     pub cancels_received: Counter,
     pub cancels_forwarded: Counter,
     pub cancels_ignored: Counter,
-    refused: Labelled,
-    logins_failed: Labelled,
-    errors: Labelled,
+    refused: Labelled<Counter>,
+    logins_failed: Labelled<Counter>,
+    errors: Labelled<Counter>,
 }
 
 /// Whether a client came over TLS.
@@ -138,13 +145,20 @@ pub struct Pool {
     pub transactions: Counter,
     pub opened: Counter,
     pub resets: Counter,
+    /// Connections that listen for clients now.
+    pub listening: Gauge,
+    pub listen_moves: Counter,
+    pub notifications: Counter,
+    pub listen_overflows: Counter,
     /// Bytes from clients.
     pub received: Counter,
     /// Bytes to clients.
     pub sent: Counter,
-    open_failed: Labelled,
-    closed: Labelled,
-    pins: Labelled,
+    open_failed: Labelled<Counter>,
+    closed: Labelled<Counter>,
+    pins: Labelled<Counter>,
+    pins_refused: Labelled<Counter>,
+    pin_seconds: Labelled<Histogram>,
 }
 
 impl Pool {
@@ -160,11 +174,17 @@ impl Pool {
             transactions: counter(TRANSACTIONS),
             opened: counter(OPENED),
             resets: counter(RESETS),
+            listening: registry.gauge(LISTENING, &labels),
+            listen_moves: counter(LISTEN_MOVES),
+            notifications: counter(NOTIFICATIONS),
+            listen_overflows: counter(LISTEN_OVERFLOWS),
             received: counter(RECEIVED),
             sent: counter(SENT),
             open_failed: labelled(OPEN_FAILED),
             closed: labelled(CLOSED),
             pins: labelled(PINS),
+            pins_refused: labelled(PINS_REFUSED),
+            pin_seconds: Labelled::new(registry, PIN_SECONDS, &labels),
         }
     }
 
@@ -179,6 +199,16 @@ impl Pool {
 
     pub fn pinned(&self, reason: &'static str) {
         self.pins.count(&[("reason", reason)]);
+    }
+
+    /// A session was closed that would have been pinned.
+    pub fn pin_refused(&self, reason: &'static str) {
+        self.pins_refused.count(&[("reason", reason)]);
+    }
+
+    pub fn pin_ended(&self, reason: &'static str, lasted: Duration) {
+        self.pin_seconds
+            .with(&[("reason", reason)], |seconds| seconds.record(lasted));
     }
 }
 
@@ -237,41 +267,63 @@ pub fn scrape(registry: &Registry, pools: &[PoolNow<'_>], targets: &[TargetNow<'
     registry.render()
 }
 
-/// Counters of one metric that differ in labels known only when something happens. For rare events: a short
+/// Handles of one metric that differ in labels known only when something happens. For rare events: a short
 /// search under a lock that only this holder takes.
-struct Labelled {
+struct Labelled<H> {
     registry: Arc<Registry>,
     metric: Metric,
     fixed: Vec<(&'static str, String)>,
-    counters: Mutex<Vec<(Vec<&'static str>, Counter)>>,
+    handles: Mutex<Vec<(Vec<&'static str>, H)>>,
 }
 
-impl Labelled {
+/// What counts in a series.
+trait Handle: Sized {
+    fn new(registry: &Registry, metric: Metric, labels: &[(&'static str, &str)]) -> Self;
+}
+
+impl Handle for Counter {
+    fn new(registry: &Registry, metric: Metric, labels: &[(&'static str, &str)]) -> Self {
+        registry.counter(metric, labels)
+    }
+}
+
+impl Handle for Histogram {
+    fn new(registry: &Registry, metric: Metric, labels: &[(&'static str, &str)]) -> Self {
+        registry.histogram(metric, labels)
+    }
+}
+
+impl Labelled<Counter> {
+    fn count(&self, labels: &[(&'static str, &'static str)]) {
+        self.with(labels, |counter| counter.increment(1));
+    }
+}
+
+impl<H: Handle> Labelled<H> {
     fn new(registry: &Arc<Registry>, metric: Metric, fixed: &[(&'static str, &str)]) -> Self {
         Self {
             registry: registry.clone(),
             metric,
             fixed: fixed.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
-            counters: Mutex::new(Vec::new()),
+            handles: Mutex::new(Vec::new()),
         }
     }
 
-    fn count(&self, labels: &[(&'static str, &'static str)]) {
+    fn with(&self, labels: &[(&'static str, &'static str)], record: impl Fn(&H)) {
         let key = labels.iter().map(|(_, value)| *value);
-        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = counters
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = handles
             .iter()
             .find(|(values, _)| values.iter().copied().eq(key.clone()));
-        if let Some((_, counter)) = known {
-            counter.increment(1);
-            return;
+        if let Some((_, handle)) = known {
+            return record(handle);
         }
         let fixed = self.fixed.iter().map(|(k, v)| (*k, v.as_str()));
         let all: Vec<_> = fixed.chain(labels.iter().copied()).collect();
-        let counter = self.registry.counter(self.metric, &all);
-        counter.increment(1);
+        let handle = H::new(&self.registry, self.metric, &all);
+        record(&handle);
         // Bounded by what our own code can say: every label is a literal of it.
-        counters.push((key.collect(), counter));
+        handles.push((key.collect(), handle));
     }
 }
 

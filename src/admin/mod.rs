@@ -1,4 +1,4 @@
-//! HTTP for operators: health, readiness, metrics, pools, reload.
+//! HTTP for operators: health, readiness, metrics, pools, pins, reload.
 //!
 //! Knows how to ask the house, through [`House`], not how the house is built.
 
@@ -18,13 +18,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use report::{PoolReport, PoolsReport, Role, State, TargetReport};
+pub use report::{
+    DigestReport, PinReport, PinsReport, PoolReport, PoolsReport, ReasonReport, Role, State,
+    TargetReport,
+};
 
 /// What the house tells, and does, for operators. Quick: called on the thread that serves HTTP.
 pub trait House: Send + Sync {
     /// Whether clients can be served; `Err` says why not.
     fn ready(&self) -> Result<(), String>;
     fn pools(&self) -> PoolsReport;
+    fn pins(&self) -> PinsReport;
     /// Prometheus text.
     fn metrics(&self) -> String;
     /// Reads the configuration anew; on `Err` the old one stays in force.

@@ -1,6 +1,8 @@
-//! The shapes of what `/pools` and `/ready` say, as JSON.
+//! The shapes of what `/pools`, `/pins` and `/ready` say, as JSON.
 //!
 //! Knows nothing of where the figures come from.
+
+use std::net::SocketAddr;
 
 use serde::Serialize;
 
@@ -34,6 +36,50 @@ pub struct PoolReport {
     /// Clients that wait for a connection.
     pub waiting: usize,
     pub opening: usize,
+}
+
+/// Sessions that keep a connection between transactions, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct PinsReport {
+    /// Those of the moment, the longest first; the first thousand.
+    pub pins: Vec<PinReport>,
+    /// How many there are.
+    pub total: usize,
+    /// Since the start, the most frequent first.
+    pub reasons: Vec<ReasonReport>,
+    /// The statements that pinned most often since the start; a hundred of them.
+    pub digests: Vec<DigestReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PinReport {
+    /// As the client knows it.
+    pub pid: i32,
+    /// As the database knows it.
+    pub server_pid: Option<i32>,
+    pub reason: &'static str,
+    /// The statement that gave rise to it, without values; `None`: it was the login.
+    pub digest: Option<String>,
+    pub client: Option<SocketAddr>,
+    pub application_name: String,
+    pub target: String,
+    pub database: String,
+    pub user: String,
+    /// How long it has lasted.
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ReasonReport {
+    pub reason: &'static str,
+    pub count: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DigestReport {
+    pub reason: &'static str,
+    pub digest: Option<String>,
+    pub count: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -47,6 +47,33 @@ impl House for Fake {
         }
     }
 
+    fn pins(&self) -> PinsReport {
+        PinsReport {
+            pins: vec![PinReport {
+                pid: 3,
+                server_pid: Some(4711),
+                reason: "listen",
+                digest: Some("LISTEN a".into()),
+                client: Some("127.0.0.1:4000".parse().unwrap()),
+                application_name: "reports".into(),
+                target: "db:5432".into(),
+                database: "orders".into(),
+                user: "app".into(),
+                seconds: 1.5,
+            }],
+            total: 1,
+            reasons: vec![ReasonReport {
+                reason: "listen",
+                count: 9,
+            }],
+            digests: vec![DigestReport {
+                reason: "listen",
+                digest: Some("LISTEN a".into()),
+                count: 8,
+            }],
+        }
+    }
+
     fn metrics(&self) -> String {
         "weir_build_info 1\n".into()
     }
@@ -130,7 +157,7 @@ async fn each_path_answers() {
             "GET /nowhere",
             "404 not found",
             "text/plain",
-            "no such path; there are: GET /health, GET /ready, GET /metrics, GET /pools, POST /reload\n",
+            "no such path; there are: GET /health, GET /ready, GET /metrics, GET /pools, GET /pins, POST /reload\n",
         ),
     ];
     for (request, status, header, body) in cases {
@@ -161,6 +188,26 @@ async fn pools_are_told_in_the_agreed_shape() {
                 "state": "UNAVAILABLE", "reason": "UNREACHABLE: connection refused",
             }],
             "clients": 7,
+        })
+    );
+}
+
+#[tokio::test]
+async fn pins_are_told_in_the_agreed_shape() {
+    let house = served(well()).await;
+    let (_, body) = ask(house.address, "GET /pins").await;
+    let told: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        told,
+        json!({
+            "pins": [{
+                "pid": 3, "server_pid": 4711, "reason": "listen", "digest": "LISTEN a",
+                "client": "127.0.0.1:4000", "application_name": "reports", "target": "db:5432",
+                "database": "orders", "user": "app", "seconds": 1.5,
+            }],
+            "total": 1,
+            "reasons": [{ "reason": "listen", "count": 9 }],
+            "digests": [{ "reason": "listen", "digest": "LISTEN a", "count": 8 }],
         })
     );
 }

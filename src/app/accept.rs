@@ -3,6 +3,7 @@
 //! Knows the order of rooms; what happens in them, `client` and `session` know.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +69,7 @@ pub async fn receive(tcp: TcpStream, door: Door) {
     let meters = &door.hall.context.clients;
     meters.accepted.increment(1);
     let started = std::time::Instant::now();
+    let address = tcp.peer_addr().ok();
     let gate = door.shared.gate.load_full();
     let (admission, _seat) = match door.shared.sit_down() {
         Admittance::Seat(seat) => (Box::pin(client::admit(tcp, &gate)).await, seat),
@@ -91,7 +93,7 @@ pub async fn receive(tcp: TcpStream, door: Door) {
             return;
         }
     };
-    let Some(session) = Box::pin(enter(authenticated, &door)).await else {
+    let Some(session) = Box::pin(enter(authenticated, address, &door)).await else {
         return;
     };
     meters.logins.increment(1);
@@ -100,7 +102,11 @@ pub async fn receive(tcp: TcpStream, door: Door) {
     tracing::debug!(reason = %ending, "client left");
 }
 
-async fn enter(authenticated: Box<Authenticated>, door: &Door) -> Option<Seated> {
+async fn enter(
+    authenticated: Box<Authenticated>,
+    address: Option<SocketAddr>,
+    door: &Door,
+) -> Option<Seated> {
     let Authenticated {
         stream,
         unread,
@@ -132,6 +138,7 @@ async fn enter(authenticated: Box<Authenticated>, door: &Door) -> Option<Seated>
     };
     let newcomer = Newcomer {
         client,
+        address,
         unread,
         user,
         database,

@@ -20,6 +20,7 @@ use crate::secrets::{Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
 use crate::server::{self, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms};
+use crate::session::pinboard::Pinboard;
 use crate::session::prepared::table;
 
 /// Why Weir does not start.
@@ -59,6 +60,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let vault = Arc::new(Vault::new(&config.users)?);
     let acceptor = Arc::new(Acceptor::open(config.tls.files.as_ref())?);
     let registry = Arc::new(metrics::Registry::default());
+    let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
@@ -69,7 +71,9 @@ pub fn build(config: Config) -> Result<House, StartError> {
         (Role::Reader, &config.database.reader_hosts),
     ] {
         if !hosts.is_empty() {
-            let endpoint = Arc::new(endpoint(&config, hosts, &security, &vault, &registry));
+            let (dialer, name) = dialer(&config, hosts, &security, &vault);
+            let endpoint = endpoint(&config, dialer, &name, &registry, &pinboard);
+            let endpoint = Arc::new(endpoint);
             ways.push(Way { role, endpoint });
         }
     }
@@ -77,7 +81,8 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let (orders, inboxes): (Vec<mpsc::Sender<Order>>, Vec<_>) =
         (0..workers).map(|_| mpsc::channel(MAX_ORDERS)).unzip();
     let (stage, watching) = watch::channel(Stage::default());
-    let shared = Arc::new(Shared::new(config, vault, acceptor, registry, ways, orders));
+    let shared = Shared::new(config, vault, acceptor, registry, pinboard, ways, orders);
+    let shared = Arc::new(shared);
     let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
@@ -143,26 +148,35 @@ fn bind_one(name: &'static str, address: SocketAddr) -> Result<StdListener, Star
     })
 }
 
-fn endpoint(
+/// Who dials one target, and what the target is called.
+fn dialer(
     config: &Config,
     hosts: &[HostPort],
     security: &Security,
     vault: &Arc<Vault>,
-    registry: &Arc<metrics::Registry>,
-) -> Endpoint {
+) -> (Dialer, String) {
     let targets = hosts
         .iter()
         .map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
-    let terms = terms(config);
-    let first_cap = terms.first_cap();
     let vault = Arc::clone(vault);
     let dialer = Dialer::new(
         targets.collect(),
-        terms,
+        terms(config),
         Box::new(move |user| vault.login(user)),
     );
-    let target = Target::new(dialer, policy(config), config.workers.get(), first_cap);
     let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
+    (dialer, name.join(","))
+}
+
+fn endpoint(
+    config: &Config,
+    dialer: Dialer,
+    name: &str,
+    registry: &Arc<metrics::Registry>,
+    pinboard: &Arc<Pinboard>,
+) -> Endpoint {
+    let first_cap = terms(config).first_cap();
+    let target = Target::new(dialer, policy(config), config.workers.get(), first_cap);
     let greetings = GreetingTerms {
         max: config.session.max_startup_cache,
         lasts: config.session.startup_cache_ttl,
@@ -173,8 +187,9 @@ fn endpoint(
     };
     let endpoint = Endpoint::new(
         Arc::new(target),
-        &name.join(","),
+        name,
         Arc::clone(registry),
+        Arc::clone(pinboard),
         greetings,
         statements,
     );

@@ -6,8 +6,15 @@ use std::sync::Arc;
 
 use super::reload::Reloader;
 use super::shared::{Shared, Way};
-use crate::admin::{House, PoolReport, PoolsReport, Role, State, TargetReport};
+use crate::admin::{
+    DigestReport, House, PinReport, PinsReport, PoolReport, PoolsReport, ReasonReport, Role, State,
+    TargetReport,
+};
 use crate::metrics::{self, PoolNow, TargetNow};
+use crate::session::pinboard::Listing;
+
+/// Pins that are told of one by one.
+const MAX_PINS: usize = 1000;
 
 pub struct Reporter {
     shared: Arc<Shared>,
@@ -49,6 +56,10 @@ impl House for Reporter {
         }
     }
 
+    fn pins(&self) -> PinsReport {
+        pins_of(self.shared.pinboard.list(MAX_PINS))
+    }
+
     fn metrics(&self) -> String {
         let report = self.pools();
         let pools: Vec<PoolNow<'_>> = report.pools.iter().map(pool_now).collect();
@@ -82,6 +93,37 @@ fn pools_of(way: &Way) -> Vec<PoolReport> {
     let mut reports: Vec<PoolReport> = entries.iter().map(report).collect();
     reports.sort_by(|a, b| (&a.database, &a.user).cmp(&(&b.database, &b.user)));
     reports
+}
+
+fn pins_of(listing: Listing) -> PinsReport {
+    let pins = listing.pins.into_iter().map(|pin| PinReport {
+        pid: pin.pid,
+        server_pid: pin.server_pid,
+        reason: pin.reason.as_str(),
+        digest: pin.digest.as_deref().map(str::to_owned),
+        client: pin.client,
+        application_name: pin.application_name.to_string(),
+        target: pin.target.to_string(),
+        database: pin.database.to_string(),
+        user: pin.user.to_string(),
+        seconds: pin.lasted().as_secs_f64(),
+    });
+    let reasons = listing.reasons.iter().map(|(reason, count)| ReasonReport {
+        reason: reason.as_str(),
+        count: *count,
+    });
+    let digests = listing.digests.iter();
+    let digests = digests.map(|(reason, digest, count)| DigestReport {
+        reason: reason.as_str(),
+        digest: digest.as_deref().map(str::to_owned),
+        count: *count,
+    });
+    PinsReport {
+        pins: pins.collect(),
+        total: listing.total,
+        reasons: reasons.collect(),
+        digests: digests.collect(),
+    }
 }
 
 fn target_of(way: &Way) -> TargetReport {

@@ -11,12 +11,14 @@ use tokio::sync::{Semaphore, mpsc};
 use super::worker::Order;
 use crate::admin::Role;
 use crate::client::Gate;
-use crate::config::Config;
+use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
 use crate::secrets::Vault;
 use crate::session::context::Limits;
 use crate::session::endpoint::Endpoint;
+use crate::session::pinboard::Pinboard;
+use crate::session::pins::{Pins, Reason};
 
 /// A listener's role and its way to the database.
 pub struct Way {
@@ -27,6 +29,7 @@ pub struct Way {
 pub struct Shared {
     pub config: ArcSwap<Config>,
     pub registry: Arc<metrics::Registry>,
+    pub pinboard: Arc<Pinboard>,
     pub vault: Arc<Vault>,
     pub acceptor: Arc<Acceptor>,
     /// What clients are admitted by; a new one after a reload.
@@ -60,6 +63,7 @@ impl Shared {
         vault: Arc<Vault>,
         acceptor: Arc<Acceptor>,
         registry: Arc<metrics::Registry>,
+        pinboard: Arc<Pinboard>,
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
@@ -68,6 +72,7 @@ impl Shared {
             gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
             config: ArcSwap::from_pointee(config),
             registry,
+            pinboard,
             vault,
             acceptor,
             ways,
@@ -125,11 +130,28 @@ pub fn limits(config: &Config) -> Limits {
     Limits {
         max_unit_bytes: config.session.max_unit_bytes,
         unflushed_limit_bytes: config.session.unflushed_limit_bytes,
+        large_statements_limit_bytes: config.session.large_statements_limit_bytes,
+        listen: config.session.listen,
+        listen_queue_bytes: config.session.listen_queue_bytes,
         query_timeout: config.pool.query_timeout,
         idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
         idle_client_timeout: config.session.idle_client_timeout,
         client_lifetime: config.session.client_lifetime,
+        pin_notice: config.session.pin_notice,
+        pin_limit: config.pool.pin_limit,
+        unpinning: unpinning(&config.session),
     }
+}
+
+/// Reasons that do not pin.
+fn unpinning(session: &config::Session) -> Pins {
+    let filtered = session.session_pinning_filters.iter();
+    let filtered = filtered.map(|filter| Reason::from(*filter));
+    let sequences = match session.pin_sequences {
+        SequencePins::Never => Some(Reason::Sequence),
+        SequencePins::Always => None,
+    };
+    filtered.chain(sequences).collect()
 }
 
 /// What clients are admitted by, as configured.

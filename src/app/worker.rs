@@ -18,6 +18,7 @@ use crate::protocol::CancelKey;
 use crate::session::context::{Context, Limits};
 use crate::session::endpoint::Endpoint;
 use crate::session::handle::{CancelDone, CancelOutcome, Sessions};
+use crate::session::listen::Hubs;
 use crate::session::login::Hall;
 
 /// What a worker is told from outside.
@@ -88,11 +89,14 @@ impl Plan {
                     Arc::clone(&self.shared),
                 ));
             }
+            let (hubs, keeper) = Hubs::new(Rc::clone(&desk));
+            janitors.spawn_local(keeper.run());
             let hall = Rc::new(Hall {
                 context: Rc::clone(&context),
                 sessions: Rc::clone(&sessions),
                 endpoint,
                 desk,
+                hubs,
             });
             let listener: TcpListener = crate::net::listen::attach(listener)?;
             let door = Door {

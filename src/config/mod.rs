@@ -23,7 +23,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use error::{ConfigError, Place};
-pub use options::{Auth, AuthMethod, Listen, Log, LogFormat, Pool, Session, SslMode, TlsMode};
+pub use options::{
+    Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
+    Session, SslMode, TlsMode,
+};
+pub use parse::Word;
 pub use reference::reference_markdown;
 pub use secret::{REDACTED, Secret};
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::address::{Address, HostMaybePort, Hosts};
 use super::given::Builtin::{Absent, Is, Required};
-use super::parse::{Filter, Hidden, Length, Maybe, Number, Off, OneOf, Path, Size, Text, Word};
+use super::parse::{
+    AnyOf, Filter, Hidden, Length, Maybe, Number, Off, OneOf, Path, Size, Text, Word,
+};
 use super::secret::Secret;
 use super::section::{Opt, Section, section};
 
@@ -134,6 +136,8 @@ section! {
         idle_in_transaction_timeout: Duration = Is("5m"), Length(ms(100), DAY), [];
         /// Time for a connection to be cleaned of what a client left before it is closed instead.
         reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
+        /// Connections of one pool that pinned sessions may hold; a session that would be pinned beyond it is closed (53400).
+        pin_limit: Option<usize> = Is("off"), Off(Number(0, 262_143)), [];
     }
 }
 
@@ -148,10 +152,22 @@ section! {
         max_unit_bytes: usize = Is("1MiB"), Size(8 * KIB, GIB), [];
         /// Replies held for slow clients whose connection has gone back already, over all clients of a worker.
         unflushed_limit_bytes: usize = Is("64MiB"), Size(64 * KIB, 16 * GIB), [];
+        /// Unnamed statements of more than 4 KiB kept for their clients' next connection, over all clients of a worker; beyond, such a client stays with its connection.
+        large_statements_limit_bytes: usize = Is("64MiB"), Size(0, 16 * GIB), [];
+        /// LISTEN: `shared`, by one connection that listens for all clients of a pool; or `pin`, each by a connection of its own.
+        listen: ListenMode = Is("shared"), OneOf::<ListenMode>::new(), [];
+        /// Notifications held for one client that does not read them; beyond, it is closed (57P01).
+        listen_queue_bytes: usize = Is("4MiB"), Size(64 * KIB, GIB), [];
         /// Logins remembered, so that the next one like it needs no connection.
         max_startup_cache: usize = Is("1024"), Number(0, 1_000_000), [];
         /// How long a login is remembered.
         startup_cache_ttl: Duration = Is("60s"), Length(secs(0), DAY), [];
+        /// Whether nextval and setval pin, so that currval and lastval work in later transactions as well; otherwise they give 55000 there.
+        pin_sequences: SequencePins = Is("false"), OneOf::<SequencePins>::new(), [];
+        /// Whether a client is told by a NOTICE that its session is pinned, and how to avoid it.
+        pin_notice: PinNotice = Is("false"), OneOf::<PinNotice>::new(), [];
+        /// Reasons that do not pin: what they stand for is left on the connection, for whoever has it next.
+        session_pinning_filters: Vec<PinFilter> = Is(""), AnyOf::<PinFilter>::new(), [];
     }
 }
 
@@ -265,6 +281,65 @@ impl Word for AuthMethod {
     const WORDS: &'static [(&'static str, Self)] =
         &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
     const LATER: &'static [&'static str] = &["iam", "cert"];
+}
+
+/// Whether what nextval leaves behind keeps a session at its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequencePins {
+    Never,
+    Always,
+}
+
+impl Word for SequencePins {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("false", Self::Never), ("true", Self::Always)];
+}
+
+/// Whether clients hear of their pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinNotice {
+    Silent,
+    Told,
+}
+
+impl Word for PinNotice {
+    const WORDS: &'static [(&'static str, Self)] = &[("false", Self::Silent), ("true", Self::Told)];
+}
+
+/// A reason for pins that may be ignored. Those that can't be: what nothing undoes, what is not understood, and
+/// statements of the protocol, without which a client's next message would fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinFilter {
+    Setting,
+    SqlPrepare,
+    HeldCursor,
+    Listen,
+    Temporary,
+    AdvisoryLock,
+}
+
+impl Word for PinFilter {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("setting", Self::Setting),
+        ("sql_prepare", Self::SqlPrepare),
+        ("held_cursor", Self::HeldCursor),
+        ("listen", Self::Listen),
+        ("temporary_object", Self::Temporary),
+        ("advisory_lock", Self::AdvisoryLock),
+    ];
+}
+
+/// How a client that listens is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenMode {
+    /// By one connection for all.
+    Shared,
+    /// By a connection of its own, that it is pinned to.
+    Pin,
+}
+
+impl Word for ListenMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("shared", Self::Shared), ("pin", Self::Pin)];
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -307,6 +307,44 @@ impl<T: Word> Parser for OneOf<T> {
     }
 }
 
+/// Any number of such words, each once: a list, or a text with commas between.
+pub struct AnyOf<T>(PhantomData<T>);
+
+impl<T> AnyOf<T> {
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T: Word> Parser for AnyOf<T> {
+    type Out = Vec<T>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<T>, String> {
+        let text = raw.text()?;
+        let mut found: Vec<T> = Vec::new();
+        for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+            let value = OneOf::new()
+                .parse(&Raw::Text(word.to_owned()))
+                .map_err(|problem| format!("names {word:?}, which {problem}"))?;
+            if !found.contains(&value) {
+                found.push(value);
+            }
+        }
+        Ok(found)
+    }
+
+    fn allowed(&self) -> String {
+        let words = OneOf::<T>::new().allowed();
+        format!("none or any of {words}, with commas between")
+    }
+
+    fn show(&self, value: &Vec<T>) -> Option<String> {
+        let word = |value: &T| T::WORDS.iter().find(|(_, v)| v == value);
+        let words = value.iter().filter_map(word).map(|(word, _)| *word);
+        Some(quoted(words.collect::<Vec<_>>().join(",")))
+    }
+}
+
 /// A value that the word "off" switches off.
 pub struct Off<P>(pub P);
 
@@ -411,6 +449,28 @@ mod tests {
         ] {
             assert_eq!(size.parse(&raw).ok(), bytes, "{raw:?}");
         }
+    }
+
+    #[test]
+    fn several_words() {
+        let words = AnyOf::<super::super::options::PinFilter>::new();
+        let shown = |raw: &Raw| words.parse(raw).map(|found| words.show(&found).unwrap());
+        for (raw, expected) in [
+            (text(""), ""),
+            (text("listen"), "listen"),
+            (text("Listen, setting,listen"), "listen,setting"),
+            (
+                Raw::List(vec!["setting".into(), "listen".into()]),
+                "setting,listen",
+            ),
+        ] {
+            assert_eq!(shown(&raw), Ok(quoted(expected)), "{raw:?}");
+        }
+        for word in ["load", "not_understood", "EXCLUDE_VARIABLE_SETS"] {
+            let problem = words.parse(&text(&format!("listen,{word}"))).unwrap_err();
+            assert!(problem.contains(word), "{problem}");
+        }
+        assert!(words.parse(&Raw::Integer(1)).is_err());
     }
 
     #[test]

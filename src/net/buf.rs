@@ -107,6 +107,15 @@ impl Buf {
         }
     }
 
+    /// Writes over the first raw bytes from `offset` on.
+    pub fn overwrite(&mut self, offset: usize, bytes: &[u8]) {
+        let from = self.cleared + offset;
+        debug_assert!(from + bytes.len() <= self.end);
+        if let Some(place) = self.data.get_mut(from..from + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
     /// Puts bytes of our own behind the cleared ones, ahead of the raw ones, and clears them.
     pub fn insert(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());

@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,6 +102,11 @@ impl<M: Manage> Target<M> {
 
     pub fn set_limit(&self, pool: PoolId, limit: Option<usize>) {
         self.slots().set_limit(pool, limit);
+    }
+
+    /// A pool's own limit; `usize::MAX` if it has none.
+    pub fn limit(&self, pool: PoolId) -> usize {
+        self.slots().limit(pool)
     }
 
     pub fn counts(&self, pool: PoolId) -> Counts {
@@ -214,6 +219,25 @@ impl<M: Manage> Desk<M> {
         Ok(Waiting::new(Rc::clone(self), pool, ticket, outcome))
     }
 
+    /// Closes what lies idle in these pools; returns when the server has let go of it, or after `patience`.
+    /// Cancel-safe: the closing goes on.
+    pub async fn evict(&self, pools: &[PoolId], patience: Duration) {
+        for &pool in pools {
+            let evicted = self.target.slots().evict(pool);
+            for held in evicted {
+                self.send(Job::Close(pool, held, Leaving::Evicted));
+            }
+        }
+        let deadline = now() + patience;
+        let closing = || {
+            let slots = self.target.slots();
+            pools.iter().any(|&pool| slots.counts(pool).closing > 0)
+        };
+        while closing() && now() < deadline {
+            tokio::time::sleep(EVICTION_CHECK).await;
+        }
+    }
+
     /// Wraps a connection that this worker is to have; discards it when it proves unfit.
     fn lend(self: &Rc<Self>, pool: PoolId, mut held: Held<M::Connection>) -> Option<Lease<M>> {
         if held.worker != self.worker {
@@ -275,6 +299,9 @@ impl<M: Manage> Desk<M> {
         let _ = self.jobs.send(job);
     }
 }
+
+/// How often it is looked whether the last evicted connection is gone.
+const EVICTION_CHECK: Duration = Duration::from_millis(2);
 
 /// The time that timers go by.
 fn now() -> Instant {

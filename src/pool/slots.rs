@@ -6,7 +6,7 @@
 //! A connection is in exactly one state, and these are the ways out of each:
 //!
 //! - *opening* -> leased or idle (`opened`), gone (`open_failed`)
-//! - *idle* -> leased (`borrow`), closing (`plan`, `sweep`)
+//! - *idle* -> leased (`borrow`), closing (`plan`, `sweep`, `evict`)
 //! - *leased* -> idle, leased by the next in line, closing (`release`), closing (`discard`)
 //! - *closing* -> gone (`closed`)
 //!
@@ -108,6 +108,8 @@ pub enum Leaving {
     Unused,
     /// More lie idle than should.
     Surplus,
+    /// Its database must have nobody connected.
+    Evicted,
     /// The cap, or the pool's own limit, was lowered.
     Excess,
     /// Another pool needs the room.
@@ -126,6 +128,7 @@ impl Leaving {
             Leaving::Worn => "lifetime",
             Leaving::Unused => "idle_timeout",
             Leaving::Surplus => "surplus",
+            Leaving::Evicted => "evicted",
             Leaving::Excess => "over_cap",
             Leaving::Yielding => "for_another_pool",
             Leaving::Dead => "found_dead",
@@ -212,6 +215,10 @@ impl<C, W, E: Clone> Slots<C, W, E> {
 
     pub fn set_limit(&mut self, pool: PoolId, limit: Option<usize>) {
         self.pools[pool.0].limit = limit.unwrap_or(usize::MAX);
+    }
+
+    pub fn limit(&self, pool: PoolId) -> usize {
+        self.pools[pool.0].limit
     }
 
     pub fn set_cap(&mut self, cap: usize) {

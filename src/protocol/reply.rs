@@ -54,6 +54,37 @@ impl ErrorReply {
     }
 }
 
+/// A NoticeResponse in the making.
+#[derive(Clone, Copy, Debug)]
+pub struct Notice<'a> {
+    pub severity: &'static str,
+    pub sqlstate: &'static str,
+    pub message: &'a str,
+    pub detail: Option<&'a str>,
+    pub hint: Option<&'a str>,
+}
+
+impl Notice<'_> {
+    pub fn put(&self, out: &mut Vec<u8>) {
+        put(out, backend::NOTICE_RESPONSE, |body| {
+            for (code, text) in [
+                (b'S', Some(self.severity)),
+                (b'V', Some(self.severity)),
+                (b'C', Some(self.sqlstate)),
+                (b'M', Some(self.message)),
+                (b'D', self.detail),
+                (b'H', self.hint),
+            ] {
+                if let Some(text) = text {
+                    body.push(code);
+                    put_cstr(body, text.as_bytes());
+                }
+            }
+            body.push(0);
+        });
+    }
+}
+
 /// Transaction status, the byte of ReadyForQuery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum TxStatus {
@@ -131,6 +162,48 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, value))
 }
 
+/// What a NotificationResponse says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notification<'a> {
+    /// The process that notified.
+    pub pid: i32,
+    pub channel: &'a [u8],
+    pub payload: &'a [u8],
+}
+
+/// Reads a NotificationResponse body.
+pub fn notification(body: &[u8]) -> Option<Notification<'_>> {
+    let (pid, rest) = body.split_first_chunk::<4>()?;
+    let (channel, rest) = split_cstr(rest)?;
+    let (payload, _) = split_cstr(rest)?;
+    Some(Notification {
+        pid: i32::from_be_bytes(*pid),
+        channel,
+        payload,
+    })
+}
+
+/// The values of a DataRow body; `None` inside is NULL.
+pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut values = Vec::new();
+    for _ in 0..i16::from_be_bytes(*count) {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        match usize::try_from(i32::from_be_bytes(*length)) {
+            Ok(length) => {
+                let (value, after) = after.split_at_checked(length)?;
+                values.push(Some(value));
+                rest = after;
+            }
+            Err(_) => {
+                values.push(None);
+                rest = after;
+            }
+        }
+    }
+    Some(values)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +228,18 @@ mod tests {
         assert_eq!(error_field(body, b'H'), Some(&b"good"[..]));
         assert_eq!(error_field(body, b'D'), None);
         assert_eq!(error_field(&body[..10], b'C'), None);
+    }
+
+    #[test]
+    fn notifications() {
+        let read = notification(b"\0\0\x01\0news\0\0").unwrap();
+        let expected = Notification {
+            pid: 256,
+            channel: b"news",
+            payload: b"",
+        };
+        assert_eq!(read, expected);
+        assert_eq!(notification(b"\0\0\x01\0news\0"), None);
     }
 
     #[test]

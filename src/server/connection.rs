@@ -10,6 +10,7 @@ use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
 use super::settings::Settings;
+use super::simple::{self, AskError};
 use super::statements::Statements;
 use crate::net::Stream;
 use crate::protocol::CancelKey;
@@ -98,7 +99,7 @@ impl From<Garbled> for CommandError {
     }
 }
 
-const READ_BYTES: usize = 8 * 1024;
+pub(super) const READ_BYTES: usize = 8 * 1024;
 
 impl Connection {
     pub fn new(
@@ -165,6 +166,15 @@ impl Connection {
         }
     }
 
+    /// Asks for rows of one name each, and waits for them. Not cancel-safe; after an error the connection has to be
+    /// closed.
+    pub async fn names(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, AskError> {
+        self.unnamed_of = None;
+        let answer = simple::query(&mut self.stream, sql).await?;
+        let first = |row: simple::Row| row.into_iter().next().flatten();
+        Ok(answer.rows.into_iter().filter_map(first).collect())
+    }
+
     /// Sends a message that is no statement. Not cancel-safe.
     pub async fn say(&mut self, message: &[u8], owed: Option<Owed>) -> Result<(), CommandError> {
         if let Some(owed) = owed {
@@ -208,7 +218,10 @@ impl Connection {
             let rest = raw.get(*start..).unwrap_or_default();
             match self.replies.next(rest, &mut self.ledger)? {
                 Reply::Wait => return Ok(()),
-                Reply::Pass { bytes, .. } | Reply::Ready { bytes, .. } => *start += bytes,
+                // Between two leases a notification is nobody's.
+                Reply::Pass { bytes, .. }
+                | Reply::Ready { bytes, .. }
+                | Reply::Notification { bytes } => *start += bytes,
                 Reply::Parameter {
                     bytes, name, value, ..
                 } => {

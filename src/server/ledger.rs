@@ -51,8 +51,14 @@ pub enum Asker {
     Client,
     /// Weir itself: the client must not see the answer.
     Weir,
+    /// Weir itself, and the answer is read.
+    Probe,
+    /// Weir itself, in moving the session's channels.
+    Mover,
     /// The client, in a Query that is nothing but DISCARD ALL.
     Discarding,
+    /// The client, in a Query outside a transaction that only undoes what its session has done.
+    Undoing,
 }
 
 /// Where a reply goes.
@@ -60,8 +66,25 @@ pub enum Asker {
 pub enum Fate {
     Forward,
     Withhold,
+    /// It is Weir's to read.
+    Keep,
     /// A CloseComplete that the client gets as the ParseComplete it waits for.
     AsParsed,
+}
+
+impl Asker {
+    /// Whether it is Weir itself.
+    pub const fn is_own(self) -> bool {
+        matches!(self, Asker::Weir | Asker::Probe | Asker::Mover)
+    }
+
+    const fn fate(self) -> Fate {
+        match self {
+            Asker::Client | Asker::Discarding | Asker::Undoing => Fate::Forward,
+            Asker::Weir | Asker::Mover => Fate::Withhold,
+            Asker::Probe => Fate::Keep,
+        }
+    }
 }
 
 /// A ReadyForQuery, and what it concludes.
@@ -345,10 +368,7 @@ impl Ledger {
             }
             first => first,
         };
-        match next {
-            Some(entry) if entry.asker == Asker::Weir => Fate::Withhold,
-            _ => Fate::Forward,
-        }
+        next.map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
     /// The same for a reply with this tag.
@@ -474,9 +494,9 @@ impl Ledger {
         }
         self.copy_in = CopyIn::No;
         match self.entries.front().copied() {
-            Some(entry) if entry.owed.ends_in_ready() => match entry.asker {
-                Asker::Weir => Fate::Withhold,
-                Asker::Client | Asker::Discarding => Fate::Forward,
+            Some(entry) if entry.owed.ends_in_ready() => match entry.asker.fate() {
+                Fate::Forward | Fate::AsParsed => Fate::Forward,
+                Fate::Withhold | Fate::Keep => Fate::Withhold,
             },
             Some(entry) => {
                 self.failed_use = entry.note.uses;
@@ -567,16 +587,13 @@ mod tests {
                     } else {
                         TxStatus::InTransaction
                     };
-                    ledger.ready(tx).map(|concluded| match concluded.asker {
-                        Asker::Weir => Fate::Withhold,
-                        Asker::Client | Asker::Discarding => Fate::Forward,
-                    })
+                    ledger.ready(tx).map(|concluded| concluded.asker.fate())
                 }
                 _ => ledger.reply(tag),
             };
             match fate {
                 Ok(Fate::Forward) => shown.push(tag as char),
-                Ok(Fate::Withhold) => {}
+                Ok(Fate::Withhold | Fate::Keep) => {}
                 Ok(Fate::AsParsed) => shown.push('p'),
                 Err(_) => shown.push('!'),
             }

@@ -8,6 +8,7 @@ pub mod dialer;
 mod error;
 mod inbox;
 pub mod ledger;
+pub mod listener;
 mod login;
 mod refusal;
 pub mod replies;

@@ -12,6 +12,8 @@ use crate::protocol::tag::backend;
 const ERROR_PREFIX_BYTES: usize = 256;
 /// A ParameterStatus larger than this is passed on unread.
 const PARAMETER_BYTES: usize = 16 * 1024;
+/// PostgreSQL's payloads end at 8000 bytes, in whatever encoding.
+const NOTIFICATION_BYTES: usize = 48 * 1024;
 
 /// The server broke the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub enum Reply<'a> {
         name: &'a [u8],
         value: &'a [u8],
     },
+    /// A notification: it answers nothing, so whose it is does not depend on what is owed.
+    Notification { bytes: usize },
     /// An error begins; `prefix` is as much of its body as is there. To be passed on like any bytes.
     Error {
         fate: Fate,
@@ -176,6 +180,7 @@ impl Replies {
                     value,
                 })
             }
+            backend::NOTIFICATION_RESPONSE => Ok(Reply::Notification { bytes }),
             _ => {
                 let fatal = matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
                 let fate = ledger.error();
@@ -202,6 +207,7 @@ fn is_notable(head: Head) -> bool {
     match head.tag {
         backend::READY_FOR_QUERY | backend::ERROR_RESPONSE => true,
         backend::PARAMETER_STATUS => head.frame_bytes() <= PARAMETER_BYTES,
+        backend::NOTIFICATION_RESPONSE => head.frame_bytes() <= NOTIFICATION_BYTES,
         _ => false,
     }
 }
@@ -217,6 +223,9 @@ mod tests {
         let mut out = Vec::new();
         // A withheld Query, then one of the client's with an error in it.
         put(&mut out, b'C', |body| body.extend_from_slice(b"BEGIN\0"));
+        put(&mut out, b'A', |body| {
+            body.extend_from_slice(b"\0\0\0\x01a\0\0")
+        });
         put_ready_for_query(&mut out, TxStatus::InTransaction);
         put(&mut out, b'S', |body| body.extend_from_slice(b"a\0b\0"));
         put(&mut out, b'T', |body| body.extend_from_slice(&[0; 40]));
@@ -242,6 +251,10 @@ mod tests {
                 let (bytes, fate) = match replies.next(raw, &mut ledger).unwrap() {
                     Reply::Wait => break,
                     Reply::Pass { bytes, fate } => (bytes, fate),
+                    Reply::Notification { bytes } => {
+                        events.push('A');
+                        (bytes, Fate::Forward)
+                    }
                     Reply::Parameter { bytes, fate, .. } => {
                         events.push('S');
                         (bytes, fate)
@@ -271,11 +284,14 @@ mod tests {
     #[test]
     fn any_split_gives_the_same() {
         let stream = answers();
-        let withheld = 5 + 6 + 6;
+        let begun = 5 + 6;
+        let notification = begun..begun + 5 + 7;
+        let withheld = notification.end + 6;
+        let expected = [&stream[notification], &stream[withheld..]].concat();
         for step in 1..=stream.len() {
             let (seen, events) = relay(&stream, step);
-            assert_eq!(seen, &stream[withheld..], "reads of {step}");
-            assert_eq!(events, "ZSEZ", "reads of {step}");
+            assert_eq!(seen, expected, "reads of {step}");
+            assert_eq!(events, "AZSEZ", "reads of {step}");
         }
     }
 

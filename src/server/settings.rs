@@ -40,6 +40,33 @@ impl Settings {
         })
     }
 
+    /// The same, but for these: a value, or none, in place of what they had.
+    pub fn with(&self, changes: impl IntoIterator<Item = (String, Option<Vec<u8>>)>) -> Settings {
+        let mut settings = self.0.clone();
+        for (name, value) in changes {
+            let place = settings.binary_search_by(|(known, _)| known.cmp(&name));
+            match (place, value) {
+                (Ok(place), Some(value)) => settings[place].1 = value,
+                (Ok(place), None) => drop(settings.remove(place)),
+                (Err(place), Some(value)) => settings.insert(place, (name, value)),
+                (Err(_), None) => {}
+            }
+        }
+        Settings(settings)
+    }
+
+    /// Names and values together, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.iter()
+            .map(|(name, value)| name.len() + value.len())
+            .sum()
+    }
+
+    /// Whether another role is taken on, or was logged in as.
+    pub fn has_role(&self) -> bool {
+        self.iter().any(|(name, _)| is_role(name))
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -50,7 +77,7 @@ impl Settings {
             .map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
-    fn value(&self, name: &str) -> Option<&[u8]> {
+    pub fn value(&self, name: &str) -> Option<&[u8]> {
         let place = self
             .0
             .binary_search_by(|(known, _)| known.as_str().cmp(name))
@@ -87,30 +114,50 @@ impl Settings {
         }
         // Under another role fewer settings may be changed: it is laid down first and taken up last.
         let ordinary = changes.iter().filter(|(name, _)| !is_role(name)).copied();
-        let laid_down = from.iter().filter(|(name, _)| is_role(name));
-        let laid_down = laid_down.map(|(name, _)| (name, None));
-        let taken_up = self.iter().filter(|(name, _)| is_role(name));
-        let taken_up = taken_up.map(|(name, value)| (name, Some(value)));
-        let changes = laid_down.chain(ordinary).chain(taken_up);
-        put(out, frontend::QUERY, |body| {
-            let mut lead: &[u8] = b"SELECT ";
-            for (name, value) in changes {
-                body.extend_from_slice(lead);
-                lead = b", ";
-                body.extend_from_slice(b"pg_catalog.set_config(");
-                put_literal(body, name.as_bytes());
-                body.push(b',');
-                match value {
-                    Some(value) => put_literal(body, value),
-                    None => body.extend_from_slice(b"NULL"),
-                }
-                body.extend_from_slice(b",false)");
-            }
-            body.push(0);
-        });
+        let laid_down = ROLES.iter().filter(|role| from.value(role).is_some());
+        let laid_down = laid_down.map(|role| (*role, None));
+        let taken_up = ROLES.iter().rev();
+        let taken_up = taken_up.filter_map(|role| Some((*role, Some(self.value(role)?))));
+        put_set_config(out, laid_down.chain(ordinary).chain(taken_up));
         Change::Sent
     }
+
+    /// Appends the Query that gives all of this to a server that has it already: it fails where another server
+    /// could not be given it.
+    pub fn put_again(&self, out: &mut Vec<u8>) {
+        let roles = ROLES.iter().filter(|role| self.value(role).is_some());
+        let laid_down = roles.clone().map(|role| (*role, None));
+        let ordinary = self.iter().filter(|(name, _)| !is_role(name));
+        let ordinary = ordinary.map(|(name, value)| (name, Some(value)));
+        let taken_up = roles.rev().map(|role| (*role, self.value(role)));
+        put_set_config(out, laid_down.chain(ordinary).chain(taken_up));
+    }
 }
+
+fn put_set_config<'a>(
+    out: &mut Vec<u8>,
+    changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+) {
+    put(out, frontend::QUERY, |body| {
+        let mut lead: &[u8] = b"SELECT ";
+        for (name, value) in changes {
+            body.extend_from_slice(lead);
+            lead = b", ";
+            body.extend_from_slice(b"pg_catalog.set_config(");
+            put_literal(body, name.as_bytes());
+            body.push(b',');
+            match value {
+                Some(value) => put_literal(body, value),
+                None => body.extend_from_slice(b"NULL"),
+            }
+            body.extend_from_slice(b",false)");
+        }
+        body.push(0);
+    });
+}
+
+/// In the order they are laid down: taking up a session's user lays down the role.
+const ROLES: [&str; 2] = ["role", "session_authorization"];
 
 /// What PostgreSQL reads a text under, and fixes in what it makes of it.
 const PARSING: [&str; 13] = [
@@ -130,7 +177,7 @@ const PARSING: [&str; 13] = [
 ];
 
 fn is_role(name: &str) -> bool {
-    matches!(name, "role" | "session_authorization")
+    ROLES.contains(&name)
 }
 
 /// Whether there was anything to change.
@@ -142,7 +189,7 @@ pub enum Change {
 
 /// An escape string constant in ASCII: reads the same whatever `standard_conforming_strings` and
 /// `client_encoding` are.
-fn put_literal(out: &mut Vec<u8>, text: &[u8]) {
+pub fn put_literal(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(b"E'");
     for &byte in text {
         match byte {

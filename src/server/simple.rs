@@ -7,7 +7,7 @@ use super::inbox::{Inbox, Message, ReadError};
 use super::refusal::Refusal;
 use crate::net::Stream;
 use crate::protocol::frame::{put, put_cstr};
-use crate::protocol::reply::{TxStatus, parameter_status};
+use crate::protocol::reply::{TxStatus, data_row, parameter_status};
 use crate::protocol::tag::{backend, frontend};
 
 /// Everything that an answer may come to.
@@ -120,23 +120,9 @@ fn unasked(tag: u8, body: &[u8], parameters: &mut Parameters) -> Result<(), AskE
 
 /// The values of a DataRow.
 fn row(body: &[u8]) -> Option<Row> {
-    let (count, mut rest) = body.split_first_chunk::<2>()?;
-    let mut values = Vec::new();
-    for _ in 0..i16::from_be_bytes(*count) {
-        let (length, after) = rest.split_first_chunk::<4>()?;
-        match usize::try_from(i32::from_be_bytes(*length)) {
-            Ok(length) => {
-                let (value, after) = after.split_at_checked(length)?;
-                values.push(Some(value.to_vec()));
-                rest = after;
-            }
-            Err(_) => {
-                values.push(None);
-                rest = after;
-            }
-        }
-    }
-    Some(values)
+    let values = data_row(body)?;
+    let owned = |value: Option<&[u8]>| value.map(<[u8]>::to_vec);
+    Some(values.into_iter().map(owned).collect())
 }
 
 #[cfg(test)]

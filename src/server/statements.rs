@@ -80,6 +80,8 @@ pub struct Statements {
     /// By their numbers; new ones come in at the end as a rule.
     known: Vec<Known>,
     limit: usize,
+    /// Messages sent that change any of them and were not answered.
+    open: u32,
     /// Counts uses.
     time: u64,
 }
@@ -89,6 +91,7 @@ impl Statements {
         Statements {
             known: Vec::new(),
             limit,
+            open: 0,
             time: 0,
         }
     }
@@ -103,7 +106,15 @@ impl Statements {
     }
 
     /// Nothing that was sent to it is outstanding any more, whoever sent it.
+    #[inline]
     pub fn begin(&mut self) {
+        if self.open > 0 {
+            self.open = 0;
+            self.give_up();
+        }
+    }
+
+    fn give_up(&mut self) {
         for known in &mut self.known {
             if known.open > 0 {
                 (known.has, known.will_have) = (Presence::Stale, Presence::Stale);
@@ -157,6 +168,7 @@ impl Statements {
         if let Some(known) = self.known.get_mut(place) {
             (known.will_have, known.sequence, known.used) = (will_have, sequence, time);
             known.open += 1;
+            self.open += 1;
         }
     }
 
@@ -169,6 +181,7 @@ impl Statements {
             return;
         };
         known.open = known.open.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
         match (act, outcome) {
             (_, Outcome::Skipped) | (Act::Close, Outcome::Unknown) => {}
             (Act::Parse, Outcome::Done | Outcome::Unknown) => known.has = Presence::There,

@@ -10,9 +10,7 @@ use super::ending::Ending;
 use super::handle::CancelDone;
 use super::{Cancelling, Link, Phase, Presence, Session};
 use crate::protocol::SqlState;
-use crate::protocol::frame::{put, put_cstr};
-use crate::protocol::reply::{ErrorReply, Severity};
-use crate::protocol::tag::backend;
+use crate::protocol::reply::{ErrorReply, Notice, Severity};
 use crate::server::ledger::Fate;
 
 /// So long a query may run on for a client that has fallen silent without a goodbye.
@@ -43,7 +41,7 @@ impl Session {
                 crate::error::Blame::Client,
             ),
             // It must not hit a command of ours that goes ahead of the client's: a little later, then.
-            Link::Leased(lease) if lease.fate() == Fate::Withhold => {
+            Link::Leased(lease) if lease.fate() != Fate::Forward => {
                 self.place.handle.put_back(done);
                 return false;
             }
@@ -158,32 +156,22 @@ impl Session {
         if let Link::Leased(lease) = &self.link
             && lease.replies.at_boundary()
         {
-            let mut notice = Vec::new();
-            put_notice(
-                &mut notice,
-                &format!(
-                    "Weir cancels the query: it has run for {limit:?}, the most that pool.query_timeout allows"
-                ),
+            let message = format!(
+                "Weir cancels the query: it has run for {limit:?}, the most that pool.query_timeout allows"
             );
+            let mut notice = Vec::new();
+            Notice {
+                severity: "WARNING",
+                sqlstate: "01000",
+                message: &message,
+                detail: None,
+                hint: None,
+            }
+            .put(&mut notice);
             self.replies.insert(&notice);
         }
         self.phase_since = Instant::now();
         self.cancel_query(None);
         self.place.handle.wake();
     }
-}
-
-fn put_notice(out: &mut Vec<u8>, message: &str) {
-    put(out, backend::NOTICE_RESPONSE, |body| {
-        for (code, text) in [
-            (b'S', "WARNING"),
-            (b'V', "WARNING"),
-            (b'C', "01000"),
-            (b'M', message),
-        ] {
-            body.push(code);
-            put_cstr(body, text.as_bytes());
-        }
-        body.push(0);
-    });
 }

@@ -7,6 +7,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pins::Pins;
+use super::prepared::Allowance;
+use crate::config::{ListenMode, PinNotice};
 use crate::metrics;
 use crate::net::buf::BufferStore;
 
@@ -16,16 +19,28 @@ pub struct Limits {
     pub max_unit_bytes: usize,
     /// Replies that released servers have left with slow clients, all sessions of a worker together.
     pub unflushed_limit_bytes: usize,
+    /// Unnamed statements of more than 4 KiB that are kept for the next server, all sessions of a worker together.
+    pub large_statements_limit_bytes: usize,
+    pub listen: ListenMode,
+    /// Notifications that wait for one client.
+    pub listen_queue_bytes: usize,
     pub query_timeout: Option<Duration>,
     pub idle_in_transaction_timeout: Duration,
     pub idle_client_timeout: Duration,
     pub client_lifetime: Option<Duration>,
+    pub pin_notice: PinNotice,
+    /// Pinned sessions of one pool.
+    pub pin_limit: Option<usize>,
+    /// Reasons that don't pin.
+    pub unpinning: Pins,
 }
 
 pub struct Context {
     pub store: BufferStore,
     limits: RefCell<Rc<Limits>>,
     pub clients: Arc<metrics::Clients>,
+    /// For unnamed statements of unusual size.
+    pub large_statements: Allowance,
     unflushed_bytes: Cell<usize>,
     draining: Cell<bool>,
     closing: Cell<bool>,
@@ -34,6 +49,7 @@ pub struct Context {
 impl Context {
     pub fn new(limits: Limits, clients: Arc<metrics::Clients>) -> Rc<Context> {
         Rc::new(Context {
+            large_statements: Allowance::new(limits.large_statements_limit_bytes),
             store: BufferStore::default(),
             limits: RefCell::new(Rc::new(limits)),
             clients,

@@ -7,20 +7,24 @@ mod naming;
 
 use std::sync::Arc;
 
-use self::naming::{Message, Outgoing, Passage};
+use self::naming::{Message, Outgoing, Passage, Timing};
+use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
+use super::hidden;
 use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::named::{Change, Name, Named};
 use super::prepared::table::Table;
-use super::prepared::{self, Placing, Statement};
+use super::prepared::{Allowance, Keeping, Placing, Statement};
+use super::questions::{self, Answer, Asked, Kinds, Questions};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
+use super::talk::Talk;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::names::{NameAt, told};
 use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
-use crate::server::Statements;
 use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
-use crate::sql::{self, Effects, Report};
+use crate::server::{Settings, Statements};
+use crate::sql::{self, Effects, Hidden, Report};
 
 /// What to do with a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,18 @@ pub enum Step {
     Consume(usize),
     /// The client says goodbye.
     Terminate,
+    /// What stands at the front has to do with the session's channels, which are elsewhere: they come to the
+    /// server first, once it owes nothing.
+    ComeHome,
+}
+
+/// Whether the session's channels are elsewhere than on its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outside {
+    No,
+    Yes,
+    /// They are, and what stands at the front may pass all the same: it has been seen to.
+    Seen,
 }
 
 /// The limits of one conversation.
@@ -42,6 +58,16 @@ pub enum Step {
 pub struct Bounds {
     /// A unit larger than this does not wait to be complete.
     pub max_unit_bytes: usize,
+}
+
+/// What becomes of a message.
+enum Pass {
+    /// So much of it was sent.
+    Sent(usize),
+    /// It waits: for the rest of it, or for an answer.
+    NotNow,
+    /// It takes another step first.
+    Step(Step),
 }
 
 #[derive(Debug)]
@@ -60,8 +86,24 @@ pub struct Core {
     /// Names of the client's that the server has been given for a while.
     strays: Vec<Name>,
     pins: Pinned,
+    culprit: Culprit,
+    questions: Questions,
+    /// What the server is being asked.
+    asked: Option<Inquiry>,
+    /// The session has had another role: its settings may be ones that it may not set by itself.
+    had_role: bool,
+    /// Names that lead to state which no text shows.
+    hidden: Arc<Hidden>,
+    hidden_due: bool,
+    /// The settings have changed, and a server is to try whether they can be given to another.
+    rehearsal_due: bool,
+    /// The effects of the Query on its way that only undoes.
+    undoing: Effects,
     /// Nothing of the client's has gone to this server yet.
     untouched: bool,
+    /// A BEGIN went ahead of the client's first message to this server.
+    begun: bool,
+    eviction: Eviction,
     /// The server may still have another's unnamed statement, or not this client's.
     unnamed_foreign: bool,
     /// A text was seen that reads what nextval leaves behind.
@@ -71,28 +113,54 @@ pub struct Core {
     /// The client's goodbye went to the server.
     terminated: bool,
     deferred: Deferred,
+    /// Channels need not stay with the server.
+    shares_channels: bool,
+    outside: Outside,
+    talk: Talk,
 }
 
 impl Core {
-    pub fn new(bounds: Bounds, table: Arc<Table>) -> Core {
+    pub fn new(bounds: Bounds, table: Arc<Table>, allowance: Allowance) -> Core {
         Core {
             bounds,
             units: Units::default(),
             frame_left: 0,
             text: TextScan::default(),
             refusing: false,
-            statement: Statement::default(),
+            statement: Statement::new(allowance),
             named: Named::new(table),
             executing: None,
             strays: Vec::new(),
             pins: Pinned::default(),
+            culprit: Culprit::default(),
+            questions: Questions::default(),
+            asked: None,
+            had_role: false,
+            hidden: Arc::default(),
+            hidden_due: false,
+            rehearsal_due: false,
+            undoing: Effects::NONE,
             untouched: false,
+            begun: false,
+            eviction: Eviction::None,
             unnamed_foreign: false,
             reads_sequences: false,
             hurried: false,
             terminated: false,
             deferred: Deferred::default(),
+            shares_channels: false,
+            outside: Outside::No,
+            talk: Talk::default(),
         }
+    }
+
+    /// The session listens elsewhere where it can.
+    pub fn share_channels(&mut self) {
+        self.shares_channels = true;
+    }
+
+    pub fn set_outside(&mut self, outside: Outside) {
+        self.outside = outside;
     }
 
     pub fn pins(&self) -> Pins {
@@ -102,6 +170,16 @@ impl Core {
     /// The settings that the client's texts are parsed under from here on, in any form that tells them apart.
     pub fn parse_under(&mut self, settings: Box<[u8]>) {
         self.named.parse_under(settings);
+    }
+
+    /// From here on these reasons don't pin.
+    pub fn ignore(&mut self, reasons: Pins) {
+        self.pins.ignore(reasons);
+    }
+
+    /// The digest of the last statement that may have left something behind.
+    pub fn culprit(&self) -> Option<&str> {
+        self.culprit.digest()
     }
 
     /// What the client believes while it has no server.
@@ -174,7 +252,9 @@ impl Core {
             self.interposed();
         }
         self.untouched = true;
-        if let Some(begin) = self.deferred.take_begin() {
+        let begin = self.deferred.take_begin();
+        self.begun = begin.is_some();
+        if let Some(begin) = begin {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
             self.interposed();
@@ -194,6 +274,16 @@ impl Core {
     /// Pins from the start, for what the client logged in with.
     pub fn pin(&mut self, reason: Reason) {
         self.pins.add(reason);
+    }
+
+    /// The reason holds no longer.
+    pub fn unpin(&mut self, reason: Reason) {
+        self.pins.remove(reason);
+    }
+
+    /// Has the server asked, at the next occasion, for state of these kinds.
+    pub fn look_for(&mut self, kinds: Kinds) {
+        self.questions.look_for(kinds);
     }
 
     /// Whose unnamed statement the server has now.
@@ -226,6 +316,9 @@ impl Core {
         if self.frame_left > 0 {
             return Ok(self.stream_on(pending));
         }
+        if self.is_settling() {
+            return Ok(Step::Wait);
+        }
         self.note_outcomes(ledger, statements);
         if self.is_untidy(ledger) {
             self.tidy(ledger, prologue);
@@ -240,59 +333,22 @@ impl Core {
         } else {
             self.units.complete()
         };
-        let pending = pending.get(..within).unwrap_or_default();
-        let mut forwarded = 0;
         let mut out = Outgoing {
-            pending,
+            pending: pending.get(..within).unwrap_or_default(),
             copied: 0,
             prologue,
             ledger,
             statements,
         };
+        let mut forwarded = 0;
         while self.frame_left == 0 && !out.ledger.is_full() && !self.statement.is_full() {
-            let rest = pending.get(forwarded..).unwrap_or_default();
-            let Some(head) = head(rest).ok().flatten() else {
-                break;
-            };
-            let meaning = match meaning(head, rest) {
-                Ok(Some(meaning)) => meaning,
+            match self.pass_message(forwarded, &mut out) {
+                Ok(Pass::Sent(count)) => forwarded += count,
                 // What stands before it goes first.
-                Err(violation) if forwarded == 0 => {
-                    self.hurry(out.ledger, out.prologue);
-                    return Err(violation);
-                }
-                Ok(None) | Err(_) => break,
-            };
-            // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
-            // still has to say.
-            let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
-            self.terminated |= meaning == Meaning::Terminate && has_last_word;
-            if meaning == Meaning::Terminate && !has_last_word {
-                if forwarded == 0 {
-                    self.hurry(out.ledger, out.prologue);
-                    return Ok(Step::Terminate);
-                }
-                break;
+                Ok(Pass::Step(step)) if forwarded == 0 => return Ok(step),
+                Err(violation) if forwarded == 0 => return Err(violation),
+                Ok(Pass::Step(_) | Pass::NotNow) | Err(_) => break,
             }
-            let message = Message {
-                head,
-                meaning,
-                bytes: rest,
-                at: forwarded,
-                effects: self.scan(head, meaning, rest),
-            };
-            if self.is_held_up(message, out.ledger, out.statements) {
-                break;
-            }
-            if self.unnamed_foreign
-                && !self.place_unnamed(meaning, forwarded, out.ledger, out.prologue)
-            {
-                break;
-            }
-            self.note_sequences(meaning, message.effects, out.ledger, out.prologue);
-            let passage = self.name(message, &mut out);
-            self.untouched = false;
-            forwarded += self.forward(message, passage, out.ledger);
         }
         let consumed = out.copied;
         if forwarded == 0 {
@@ -300,10 +356,126 @@ impl Core {
         }
         self.units.consumed(forwarded);
         self.hurried = false;
+        if self.outside == Outside::Seen {
+            self.outside = Outside::Yes;
+        }
         Ok(Step::Forward {
             consumed,
             forward: forwarded - consumed,
         })
+    }
+
+    /// Sends the message at `at`, as much of it as is there, if nothing speaks against it.
+    fn pass_message(&mut self, at: usize, out: &mut Outgoing<'_>) -> Result<Pass, Violation> {
+        let rest = out.pending.get(at..).unwrap_or_default();
+        if self.must_come_home(rest, at, out.ledger) {
+            return Ok(Pass::Step(Step::ComeHome));
+        }
+        let Some(head) = head(rest).ok().flatten() else {
+            return Ok(Pass::NotNow);
+        };
+        let meaning = match meaning(head, rest) {
+            Ok(Some(meaning)) => meaning,
+            Ok(None) => return Ok(Pass::NotNow),
+            Err(violation) => {
+                if at == 0 {
+                    self.hurry(out.ledger, out.prologue);
+                }
+                return Err(violation);
+            }
+        };
+        if meaning == Meaning::Plain && self.has_nothing_pending() {
+            return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
+        }
+        // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
+        // still has to say.
+        let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
+        self.terminated |= meaning == Meaning::Terminate && has_last_word;
+        if meaning == Meaning::Terminate && !has_last_word {
+            if at == 0 {
+                self.hurry(out.ledger, out.prologue);
+            }
+            return Ok(Pass::Step(Step::Terminate));
+        }
+        let report = self.scan(head, meaning, rest);
+        let message = Message {
+            head,
+            meaning,
+            bytes: rest,
+            at,
+            report: &report,
+        };
+        if self.is_held_up(message, out.ledger, out.statements)
+            || self.awaits_eviction(&report, at)
+            || (self.unnamed_foreign && !self.place_unnamed(meaning, at, out.ledger, out.prologue))
+        {
+            return Ok(Pass::NotNow);
+        }
+        self.eviction = Eviction::None;
+        self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
+        let passage = self.name(message, out);
+        let sent = self.forward(message, &report, passage, out.ledger);
+        self.untouched = false;
+        Ok(Pass::Sent(sent))
+    }
+
+    /// Whether a message that neither has a text nor names a statement is just passed on.
+    #[inline]
+    fn has_nothing_pending(&self) -> bool {
+        !self.unnamed_foreign && self.executing.is_none() && self.strays.is_empty()
+    }
+
+    #[inline]
+    fn pass_plain(&mut self, head: Head, rest: &[u8], ledger: &mut Ledger) -> usize {
+        let available = head.frame_bytes().min(rest.len());
+        if let Some(owed) = Owed::by(head.tag) {
+            ledger.send(owed, Asker::Client);
+            if owed == Owed::Sync {
+                self.named.end_sequence();
+            }
+        }
+        self.untouched = false;
+        self.frame_left = head.frame_bytes() - available;
+        available
+    }
+
+    /// Whether nobody of ours may be connected to a database that the text is about, and somebody is.
+    fn awaits_eviction(&mut self, report: &Report, at: usize) -> bool {
+        if !report.effects.has(Effects::DATABASE_DDL) || self.eviction.is_done() {
+            return false;
+        }
+        // What stands before it goes first.
+        if at == 0 && self.eviction.is_none() {
+            let acts = report.acts.clone();
+            self.eviction = Eviction::Wanted(acts.unwrap_or_default().databases);
+        }
+        true
+    }
+
+    /// Databases that must have nobody connected before the client's next message may go on.
+    pub fn take_eviction(&mut self) -> Option<Vec<Vec<u8>>> {
+        let Eviction::Wanted(databases) = &mut self.eviction else {
+            return None;
+        };
+        let databases = std::mem::take(databases);
+        self.eviction = Eviction::UnderWay;
+        Some(databases)
+    }
+
+    /// Whoever lay idle there is gone.
+    pub fn evicted(&mut self) {
+        self.eviction = Eviction::Done;
+    }
+
+    /// Whether the unit that begins here has to do with channels that are elsewhere.
+    #[inline]
+    fn must_come_home(&self, rest: &[u8], forwarded: usize, ledger: &Ledger) -> bool {
+        match self.outside {
+            Outside::No => return false,
+            Outside::Seen if forwarded == 0 => return false,
+            Outside::Yes | Outside::Seen => {}
+        }
+        !ledger.is_unsynced() && !ledger.is_copying_in() && self.talk.is_in(rest, ledger.tx())
     }
 
     /// The end is near, and with no Sync outstanding the server may keep its last answers to itself.
@@ -317,10 +489,11 @@ impl Core {
     /// Whether bytes may go to the server before their unit is complete: only if it is ours anyway, or
     /// the unit is too large to keep.
     fn may_stream(&self, pending: &[u8], ledger: &Ledger) -> bool {
-        ledger.tx() != TxStatus::Idle
+        // While channels are elsewhere, all of a unit must be seen before any of it goes.
+        let ours = ledger.tx() != TxStatus::Idle || self.pins.now().any();
+        (ours && self.outside == Outside::No)
             || ledger.is_unsynced()
             || ledger.is_copying_in()
-            || self.pins.now().any()
             || pending.len() >= self.bounds.max_unit_bytes
     }
 
@@ -375,71 +548,209 @@ impl Core {
     }
 
     /// Lets one message pass, as much of it as is there; what it changes is noted.
-    fn forward(&mut self, message: Message<'_>, passage: Passage, ledger: &mut Ledger) -> usize {
+    fn forward(
+        &mut self,
+        message: Message<'_>,
+        report: &Report,
+        passage: Passage,
+        ledger: &mut Ledger,
+    ) -> usize {
         let Message {
             head,
             meaning,
             bytes: rest,
-            effects: told_effects,
             ..
         } = message;
         let Passage {
             owed,
             mut note,
-            effects,
+            timing,
         } = passage;
         let available = head.frame_bytes().min(rest.len());
         let frame = rest.get(..available).unwrap_or_default();
         let whole = available == head.frame_bytes();
-        self.pins.add_effects(effects);
-        let unnamed = self.change_unnamed(meaning, told_effects, whole.then_some(frame));
+        let pinned = self.pins.now();
+        let unnamed = self.change_unnamed(meaning, report, whole.then_some(frame));
         note.changes = note.changes.with(unnamed);
+        self.talk.note(meaning, frame, report.effects);
         if meaning == Meaning::FunctionCall {
-            self.pins.add(Reason::Routine);
+            self.questions.note_anything();
+            self.questions.pass_over(self.pins.ignored().kinds());
         }
-        if effects.has(Effects::DISCARD_ALL) && meaning != Meaning::Query {
-            // Nobody will tell when it is executed: the server's settings are not known from here on.
-            self.pins.add(Reason::Setting);
+        let asker = self.asker(meaning, report.effects, ledger);
+        if asker == Asker::Client && timing == Timing::Now {
+            self.note_effects(report);
         }
         if let Some(owed) = owed {
-            let discards = effects.has(Effects::DISCARD_ALL) && meaning == Meaning::Query;
-            let asker = if discards {
-                Asker::Discarding
-            } else {
-                Asker::Client
-            };
-            if discards {
-                self.pins.discarding();
-            }
             ledger.send_noted(owed, asker, note);
             if matches!(owed, Owed::Sync | Owed::Query | Owed::FunctionCall) {
                 self.named.end_sequence();
             }
         }
+        let by_number = meaning == Meaning::FunctionCall;
+        let leaves = timing == Timing::Now && !report.effects.staying().is_none();
+        if by_number || leaves || self.pins.now() != pinned {
+            self.culprit.blame(frame);
+        } else if !whole && self.text.is_under_way() {
+            self.culprit.begins(frame);
+        }
         self.frame_left = head.frame_bytes() - available;
         available
+    }
+
+    /// Whether a message only undoes, outside any transaction: then its success alone tells what is left.
+    fn asker(&mut self, meaning: Meaning, effects: Effects, ledger: &Ledger) -> Asker {
+        if meaning != Meaning::Query {
+            return Asker::Client;
+        }
+        if effects.has(Effects::DISCARD_ALL) {
+            self.pins.discarding();
+            return Asker::Discarding;
+        }
+        let outside = ledger.is_idle() || (self.untouched && !self.begun);
+        if effects.has(Effects::RESET_SESSION) && outside {
+            self.undoing = effects;
+            return Asker::Undoing;
+        }
+        Asker::Client
+    }
+
+    /// Takes note of what a text may do that is about to be executed.
+    fn note_effects(&mut self, report: &Report) {
+        let effects = report.effects;
+        if effects.is_none() {
+            return;
+        }
+        self.pins.add_effects(effects);
+        self.questions.note(report);
+        self.questions.pass_over(self.pins.ignored().kinds());
+        self.had_role |= effects.has(Effects::ROLE.with(Effects::ROUTINE));
+        if effects.has(Effects::FREES) {
+            self.recheck();
+        }
+    }
+
+    /// Has the server asked, at the next occasion, whether what the session is pinned for is still there.
+    pub fn recheck(&mut self) {
+        self.questions.look_for(self.pins.now().kinds());
+    }
+
+    /// Whether there is something that the server must be asked before it may be released.
+    #[inline]
+    pub fn wonders(&self) -> bool {
+        self.questions.any() || self.asked.is_some() || self.rehearsal_due || self.hidden_due
+    }
+
+    /// Whether what the server answers may have to be acted on before the client's next command: something was
+    /// reset, which means another value to this client than to the server.
+    fn is_settling(&self) -> bool {
+        matches!(&self.asked, Some(Inquiry::State(asked)) if asked.is_about_resets())
+    }
+
+    /// Asks the server, which is idle, what it has of this session. False: there is nothing to ask.
+    pub fn ask<'a>(
+        &mut self,
+        customs: impl Iterator<Item = &'a str>,
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> bool {
+        if self.asked.is_some() {
+            return false;
+        }
+        if std::mem::take(&mut self.hidden_due) {
+            put(prologue, frontend::QUERY, |body| {
+                put_cstr(body, hidden::QUERY.as_bytes());
+            });
+            self.inquire(Inquiry::Hidden, ledger);
+            return true;
+        }
+        if !self.questions.any() {
+            return false;
+        }
+        let asked = self.questions.put(customs, prologue);
+        self.inquire(Inquiry::State(asked), ledger);
+        true
+    }
+
+    /// Has the server, which is idle, try whether the settings can be given to another one, if that is due.
+    pub fn rehearse(
+        &mut self,
+        settings: &Settings,
+        ledger: &mut Ledger,
+        prologue: &mut Vec<u8>,
+    ) -> bool {
+        if self.asked.is_some() || !std::mem::take(&mut self.rehearsal_due) || settings.is_empty() {
+            return false;
+        }
+        settings.put_again(prologue);
+        self.inquire(Inquiry::Rehearsal, ledger);
+        true
+    }
+
+    fn inquire(&mut self, inquiry: Inquiry, ledger: &mut Ledger) {
+        self.asked = Some(inquiry);
+        ledger.send(Owed::Query, Asker::Probe);
+        self.interposed();
+    }
+
+    /// The server has answered what it was asked: the messages, unless it refused.
+    pub fn answered(&mut self, messages: Option<&[u8]>) -> Answered {
+        match (self.asked.take(), messages) {
+            (Some(Inquiry::State(asked)), messages) => match messages.and_then(Answer::read) {
+                Some(answer) => {
+                    // What becomes of a pin for channels that are there, their move decides.
+                    let open = match self.shares_channels {
+                        true => answer.kinds.only(Kinds::LISTEN),
+                        false => Kinds::NONE,
+                    };
+                    self.pins
+                        .shown(asked.kinds.without(open), answer.kinds.without(open));
+                    return Answered::State(asked, answer);
+                }
+                // What can't be known can't be let go.
+                None => self.pins.add(Reason::Unsure),
+            },
+            (Some(Inquiry::Rehearsal), None) => self.pins.add(Reason::Setting),
+            (Some(Inquiry::Hidden), Some(messages)) => {
+                return questions::names(messages).map_or(Answered::Nothing, Answered::Hidden);
+            }
+            (Some(Inquiry::Rehearsal | Inquiry::Hidden) | None, _) => {}
+        }
+        Answered::Nothing
+    }
+
+    /// The names that lead to hidden state are to be asked for anew.
+    pub fn wonder_what_is_hidden(&mut self) {
+        self.hidden_due = true;
+    }
+
+    pub fn know_hidden(&mut self, hidden: Arc<Hidden>) {
+        self.hidden = hidden;
+    }
+
+    /// The session's settings have changed. It may have ones that it may not set by itself.
+    pub fn settings_changed(&mut self) {
+        self.rehearsal_due = self.had_role;
     }
 
     /// Notes that a message will change the unnamed statement, if it will.
     fn change_unnamed(
         &mut self,
         meaning: Meaning,
-        effects: Effects,
+        report: &Report,
         whole: Option<&[u8]>,
     ) -> Changes {
         match meaning {
             Meaning::ParseUnnamed => {
-                let kept = whole.filter(|frame| frame.len() <= prepared::KEPT_BYTES);
-                match kept {
-                    Some(_) => self.pins.remove(Reason::UnnamedStatement),
-                    None => self.pins.add(Reason::UnnamedStatement),
+                let frame = whole.map(|frame| (frame, report.clone()));
+                match self.statement.parsing(frame) {
+                    Keeping::Kept => self.pins.remove(Reason::UnnamedStatement),
+                    Keeping::LeftOnServer => {
+                        self.pins.add(Reason::UnnamedStatement);
+                        self.culprit.blame_frame(whole, report.effects);
+                        self.note_effects(report);
+                    }
                 }
-                let report = |frame: &[u8]| match effects.is_none() {
-                    true => Report::default(),
-                    false => sql::report(prepared::text(frame)),
-                };
-                self.statement
-                    .parsing(kept.map(|frame| (frame, report(frame))));
                 Changes::UNNAMED
             }
             Meaning::Query | Meaning::CloseUnnamed if self.statement.exists() => {
@@ -460,22 +771,27 @@ impl Core {
         }
     }
 
-    /// The effects of a message's text, as far as it is there; the rest is scanned as it passes.
-    fn scan(&mut self, head: Head, meaning: Meaning, rest: &[u8]) -> Effects {
+    /// What a message's text may do, as far as it is there; the rest is scanned as it passes.
+    fn scan(&mut self, head: Head, meaning: Meaning, rest: &[u8]) -> Report {
         let has_text = matches!(
             meaning,
             Meaning::Query | Meaning::ParseUnnamed | Meaning::ParseNamed
         );
         if !has_text {
-            return Effects::NONE;
+            return Report::default();
         }
         let end = head.frame_bytes().min(rest.len());
         let body = rest.get(HEADER_BYTES..end).unwrap_or_default();
         if end == head.frame_bytes() {
-            return TextScan::whole(head.tag, body);
+            let text = TextScan::whole(head.tag, body);
+            let mut report = sql::report(text);
+            if self.hidden.is_named_in(text) {
+                report.effects = report.effects.with(Effects::ROUTINE);
+            }
+            return report;
         }
         self.text.begin(head.tag);
-        self.text.feed(body).unwrap_or(Effects::NONE)
+        self.text.feed(body).unwrap_or_default()
     }
 
     /// More of a message whose beginning was forwarded.
@@ -485,17 +801,35 @@ impl Core {
             return Step::Wait;
         }
         let part = pending.get(..count).unwrap_or_default();
-        if let Some(effects) = self.text.feed(part) {
-            self.pins.add_effects(effects);
+        if let Some(report) = self.text.feed(part) {
+            self.talk.note_more(report.effects);
+            self.passed(&report);
         }
         self.frame_left -= count;
         if self.frame_left == 0 {
-            self.pins.add_effects(self.text.end());
+            let report = self.text.end();
+            self.talk.note_more(report.effects);
+            self.passed(&report);
+            if !self.hidden.is_empty() {
+                // Names are not looked for in pieces.
+                self.questions.note_anything();
+            }
         }
         Step::Forward {
             consumed: 0,
             forward: count,
         }
+    }
+
+    /// A text has ended that went through in pieces.
+    fn passed(&mut self, report: &Report) {
+        // Names that lead to hidden state are not looked for in pieces.
+        let suspicious = match self.hidden.is_empty() {
+            true => Effects::NONE,
+            false => Effects::ROUTINE,
+        };
+        self.culprit.turns_out(report.effects.with(suspicious));
+        self.note_effects(report);
     }
 
     fn pass_over(&mut self, available: usize) -> Step {
@@ -571,15 +905,38 @@ impl Core {
                 self.pins.discarded(Discard::Failed);
                 Conclusion::Ordinary
             }
+            (Asker::Undoing, failed) => self.undone(failed),
+            (Asker::Probe, failed) => Conclusion::Answered { failed },
+            (Asker::Mover, failed) => Conclusion::Moved { failed },
             (Asker::Weir, false) | (Asker::Client, _) => Conclusion::Ordinary,
         }
+    }
+
+    /// A Query that only undoes was answered.
+    fn undone(&mut self, failed: bool) -> Conclusion {
+        let effects = std::mem::take(&mut self.undoing);
+        self.recheck();
+        if failed || effects.has(Effects::ROLE) {
+            self.questions.note_anything();
+            return Conclusion::Ordinary;
+        }
+        if !effects.has(Effects::RESET_ALL) {
+            return Conclusion::Ordinary;
+        }
+        self.pins.remove(Reason::Setting);
+        Conclusion::SettingsReset
     }
 
     /// Whether the server may be released, as far as the conversation is concerned: nothing owed,
     /// nothing begun, nothing that must stay.
     #[inline]
     pub fn may_release(&self, ledger: &Ledger) -> bool {
-        ledger.is_idle() && self.frame_left == 0 && self.strays.is_empty() && !self.pins.now().any()
+        ledger.is_idle()
+            && self.frame_left == 0
+            && self.strays.is_empty()
+            && !self.pins.now().any()
+            && !self.wonders()
+            && self.eviction.is_none()
     }
 
     /// Whether a message was forwarded in part.
@@ -595,6 +952,27 @@ fn forget_sequences(ledger: &mut Ledger, prologue: &mut Vec<u8>) {
         put_cstr(body, b"DISCARD SEQUENCES");
     });
     ledger.send(Owed::Query, Asker::Weir);
+}
+
+/// Before a database is dropped, copied, moved or renamed, connections that lie idle in it are closed: of them its
+/// client knows nothing.
+#[derive(Debug, Default)]
+enum Eviction {
+    #[default]
+    None,
+    Wanted(Vec<Vec<u8>>),
+    UnderWay,
+    Done,
+}
+
+impl Eviction {
+    fn is_none(&self) -> bool {
+        matches!(self, Eviction::None)
+    }
+
+    fn is_done(&self) -> bool {
+        matches!(self, Eviction::Done)
+    }
 }
 
 /// In what state a server comes to a session.
@@ -625,8 +1003,37 @@ pub enum Conclusion {
     Ordinary,
     /// The client's DISCARD ALL has succeeded: nothing of its session is left on the server.
     Discarded,
+    /// RESET ALL has succeeded: nothing is set on the server but a role.
+    SettingsReset,
+    /// The server has answered what it was asked.
+    Answered {
+        failed: bool,
+    },
+    /// It has answered a Query that moves channels.
+    Moved {
+        failed: bool,
+    },
     /// A command of our own has failed.
     OwnFailed,
+}
+
+/// What a server was asked.
+#[derive(Debug)]
+enum Inquiry {
+    State(Asked),
+    /// Whether the settings can be given to another server.
+    Rehearsal,
+    /// Which names lead to state that no text shows.
+    Hidden,
+}
+
+/// What follows from an answer for others than the core.
+#[derive(Debug)]
+pub enum Answered {
+    Nothing,
+    State(Asked, Answer),
+    /// Names that lead to state which no text shows.
+    Hidden(Vec<Vec<u8>>),
 }
 
 #[cfg(test)]

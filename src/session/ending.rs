@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::pinboard::Pin;
 use super::requests::Violation;
 use crate::error::{Blame, ToClient};
 use crate::pool::BorrowError;
@@ -37,8 +38,25 @@ pub enum Ending {
     IdleClient(Duration),
     #[error("the client has reached its lifetime of {0:?}")]
     Lifetime(Duration),
+    /// It would be pinned, and its pool has as many pinned sessions as it may have.
+    #[error("pool.pin_limit is reached")]
+    PinLimit(Box<PinLimit>),
     #[error("Weir is shutting down")]
     Draining,
+    /// The connection that listened for it is gone.
+    #[error("the listening connection was lost: {0}")]
+    ListenerLost(String),
+    /// It did not read its notifications.
+    #[error("more than {limit_bytes} bytes of notifications waited for the client")]
+    TooSlow { limit_bytes: usize },
+}
+
+/// A pin that may not be.
+#[derive(Debug)]
+pub struct PinLimit {
+    /// Sessions of the pool that are pinned; as many as may be.
+    pub pinned: usize,
+    pub pin: Pin,
 }
 
 impl Ending {
@@ -56,10 +74,13 @@ impl ToClient for Ending {
             | Ending::Violated(_)
             | Ending::IdleInTransaction(_)
             | Ending::IdleClient(_)
-            | Ending::Lifetime(_) => Blame::Client,
-            Ending::ServerFatal | Ending::ServerLost(_) | Ending::SettingsRefused(_) => {
-                Blame::Server
-            }
+            | Ending::PinLimit(_)
+            | Ending::Lifetime(_)
+            | Ending::TooSlow { .. } => Blame::Client,
+            Ending::ListenerLost(_)
+            | Ending::ServerFatal
+            | Ending::ServerLost(_)
+            | Ending::SettingsRefused(_) => Blame::Server,
             Ending::Draining => Blame::Proxy,
         }
     }
@@ -73,7 +94,11 @@ impl ToClient for Ending {
             Ending::SettingsRefused(_) => SqlState::INVALID_PARAMETER_VALUE,
             Ending::IdleInTransaction(_) => SqlState::IDLE_IN_TRANSACTION,
             Ending::IdleClient(_) => SqlState::IDLE_SESSION,
-            Ending::Lifetime(_) | Ending::Draining => SqlState::ADMIN_SHUTDOWN,
+            Ending::PinLimit(_) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
+            Ending::Lifetime(_)
+            | Ending::Draining
+            | Ending::ListenerLost(_)
+            | Ending::TooSlow { .. } => SqlState::ADMIN_SHUTDOWN,
         }
     }
 
@@ -94,7 +119,17 @@ impl ToClient for Ending {
             }
             Ending::IdleClient(_) => "terminating connection due to idle-session timeout".into(),
             Ending::Lifetime(_) => "terminating connection due to client lifetime".into(),
+            Ending::PinLimit(_) => {
+                "terminating connection: too many sessions are pinned to a database connection"
+                    .into()
+            }
             Ending::Draining => "terminating connection due to administrator command".into(),
+            Ending::ListenerLost(_) => {
+                "terminating connection because notifications may have been missed".into()
+            }
+            Ending::TooSlow { .. } => {
+                "terminating connection because notifications were not read".into()
+            }
         }
     }
 
@@ -106,7 +141,14 @@ impl ToClient for Ending {
             ),
             Ending::IdleClient(limit) => format!("The client was silent for {limit:?}."),
             Ending::Lifetime(limit) => format!("The client was connected for {limit:?}."),
+            Ending::PinLimit(limit) => limit.to_string(),
             Ending::Draining => "This Weir is shutting down.".into(),
+            Ending::ListenerLost(cause) => {
+                format!("The connection that listened for this session was lost: {cause}.")
+            }
+            Ending::TooSlow { limit_bytes } => format!(
+                "More than {limit_bytes} bytes of notifications waited for the client to read them."
+            ),
             Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
                 return None;
             }
@@ -115,6 +157,10 @@ impl ToClient for Ending {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Ending::PinLimit(limit) => {
+                let avoid = limit.pin.reason.hint();
+                return Some(format!("{avoid} Or raise pool.pin_limit."));
+            }
             Ending::ServerLost(_) => {
                 "Reconnect. If a COMMIT was under way, find out whether it took effect before you repeat it."
             }
@@ -123,11 +169,34 @@ impl ToClient for Ending {
             }
             Ending::IdleClient(_) => "Reconnect when needed; or raise session.idle_client_timeout.",
             Ending::SettingsRefused(_) | Ending::Lifetime(_) | Ending::Draining => "Reconnect.",
+            Ending::ListenerLost(_) => {
+                "Reconnect, LISTEN again, and look for what may have happened meanwhile."
+            }
+            Ending::TooSlow { .. } => {
+                "Reconnect, LISTEN again, and read notifications as they come; or raise session.listen_queue_bytes."
+            }
             Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::Violated(_) => {
                 return None;
             }
         };
         Some(hint.into())
+    }
+}
+
+impl std::fmt::Display for PinLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let PinLimit { pinned, pin } = self;
+        let Pin { user, database, .. } = pin;
+        write!(
+            f,
+            "Of the pool of {user} in {database}, {pinned} sessions are pinned, as many as pool.pin_limit allows; \
+             this one would be for {}",
+            pin.reason.as_str()
+        )?;
+        match &pin.digest {
+            Some(digest) => write!(f, ", after: {digest}"),
+            None => write!(f, ", after its login."),
+        }
     }
 }
 

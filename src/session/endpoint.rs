@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::hidden::Finds;
+use super::pinboard::Pinboard;
 use super::prepared::table::{self, Table};
 use crate::metrics;
 use crate::pool::{self, PoolId};
@@ -29,14 +31,28 @@ pub struct Entry {
     pub meters: Arc<metrics::Pool>,
     /// What clients of this pool have prepared.
     pub statements: Arc<Table>,
+    pub(super) finds: Finds,
+    /// All pins of the process.
+    pub pinboard: Arc<Pinboard>,
     pinned: AtomicUsize,
+    /// Connections of this pool that listen for sessions, and those of the whole target.
+    listeners: AtomicUsize,
+    target_listeners: Arc<AtomicUsize>,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
 }
 
 impl Entry {
-    pub(super) fn pinned(&self) {
-        self.pinned.fetch_add(1, Ordering::Relaxed);
+    /// A session is about to be pinned. `Err`: so many are already, and no more may be.
+    pub(super) fn take_pin_seat(&self, limit: Option<usize>) -> Result<(), usize> {
+        let one_more = |pinned: usize| {
+            limit
+                .is_none_or(|limit| pinned < limit)
+                .then_some(pinned + 1)
+        };
+        self.pinned
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .map(drop)
     }
 
     pub(super) fn unpinned(&self) {
@@ -55,6 +71,36 @@ impl Entry {
     /// Sessions that are pinned at the moment.
     pub fn pinned_now(&self) -> usize {
         self.pinned.load(Ordering::Relaxed)
+    }
+}
+
+/// Leave for one connection to listen for others; given up when dropped.
+pub(super) struct ListenerSeat(Arc<Entry>);
+
+impl ListenerSeat {
+    /// At least half of what the pool may have, and of what the target may have, is left to ordinary work.
+    pub fn take(entry: &Arc<Entry>, cap: usize, limit: usize) -> Option<ListenerSeat> {
+        let take = |count: &AtomicUsize, most: usize| {
+            let next = |taken| (taken < most).then_some(taken + 1);
+            count
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+                .is_ok()
+        };
+        if !take(&entry.target_listeners, cap / 2) {
+            return None;
+        }
+        if !take(&entry.listeners, cap.min(limit) / 2) {
+            entry.target_listeners.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(ListenerSeat(Arc::clone(entry)))
+    }
+}
+
+impl Drop for ListenerSeat {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
+        self.0.target_listeners.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -80,8 +126,10 @@ pub struct Endpoint {
     pub target: Arc<pool::Target<Dialer>>,
     pub target_name: Arc<str>,
     registry: Arc<metrics::Registry>,
+    pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
     greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
+    listeners: Arc<AtomicUsize>,
     greeting_terms: GreetingTerms,
     statement_terms: table::Terms,
     /// A user's own limit, if it has one.
@@ -93,6 +141,7 @@ impl Endpoint {
         target: Arc<pool::Target<Dialer>>,
         target_name: &str,
         registry: Arc<metrics::Registry>,
+        pinboard: Arc<Pinboard>,
         greeting_terms: GreetingTerms,
         statement_terms: table::Terms,
     ) -> Endpoint {
@@ -100,8 +149,10 @@ impl Endpoint {
             target,
             target_name: target_name.into(),
             registry,
+            pinboard,
             entries: DashMap::new(),
             greetings: DashMap::new(),
+            listeners: Arc::default(),
             greeting_terms,
             statement_terms,
             user_limits: arc_swap::ArcSwap::default(),
@@ -143,11 +194,22 @@ impl Endpoint {
                 user: account.user,
                 target_name: Arc::clone(&self.target_name),
                 statements: Arc::new(Table::new(self.statement_terms)),
+                finds: Finds::default(),
+                pinboard: Arc::clone(&self.pinboard),
                 pinned: AtomicUsize::new(0),
+                listeners: AtomicUsize::new(0),
+                target_listeners: Arc::clone(&self.listeners),
                 reads_sequences: AtomicBool::new(false),
             })
         });
         Some(Arc::clone(&entry))
+    }
+
+    /// The pools of a database, whoever's they are.
+    pub fn pools_of(&self, database: &str) -> Vec<PoolId> {
+        let entries = self.entries.iter();
+        let of_it = entries.filter(|entry| &*entry.database == database);
+        of_it.map(|entry| entry.pool).collect()
     }
 
     pub fn entries(&self) -> Vec<Arc<Entry>> {

@@ -4,15 +4,19 @@
 //! while, so that later ones need none. Knows nothing of how the client proved who it is.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use super::context::Context;
 use super::ending::NoServer;
 use super::endpoint::{Desk, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
+use super::hidden;
+use super::listen::Hubs;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -27,6 +31,7 @@ use crate::server::{ConnectError, Fault, Parameters, Refusal, Settings};
 /// A client that has proved who it is, and what it asked for.
 pub struct Newcomer {
     pub client: Stream,
+    pub address: Option<SocketAddr>,
     pub unread: Vec<u8>,
     pub user: String,
     pub database: String,
@@ -42,6 +47,7 @@ pub struct Hall {
     pub sessions: Rc<Sessions>,
     pub endpoint: Arc<Endpoint>,
     pub desk: Rc<Desk>,
+    pub hubs: Rc<Hubs>,
 }
 
 /// The client is not let in: what it is to be sent, and who is to blame.
@@ -61,8 +67,11 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
     match outcome {
         Ok((entry, place, settings, told)) => Ok(Box::new(Session::new(Parts {
             client: newcomer.client,
+            address: newcomer.address,
             unread: newcomer.unread,
             desk: Rc::clone(&hall.desk),
+            endpoint: Arc::clone(&hall.endpoint),
+            hubs: Rc::clone(&hall.hubs),
             entry,
             context: Rc::clone(&hall.context),
             place,
@@ -148,6 +157,16 @@ async fn ask(
             return Err(fatal(SqlState::CONNECTION_FAILURE, &message));
         }
     };
+    if entry.finds.take_due(Instant::now()) {
+        match lease.names(hidden::QUERY).await {
+            Ok(names) => entry.finds.set(names),
+            Err(error) => {
+                tracing::warn!(%error, database = %entry.database, "functions and triggers could not be looked through");
+                lease.close();
+                return Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome));
+            }
+        }
+    }
     if lease.is_clean() {
         lease.release();
     }

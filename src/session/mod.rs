@@ -1,24 +1,34 @@
 //! One client's conversation: a pure core in a thin shell of IO.
 //!
-//! `core`, `requests`, `deferred`, `prepared` and `pins` decide and know no socket; `pump`, `servers` and `clock`
-//! move bytes, servers and time, and do not decide; `login` greets, `handle` is how a session is reached from outside. This file holds what a
+//! `core`, `requests`, `deferred`, `prepared`, `talk` and `pins` decide and know no socket; `pump`, `servers` and `clock`
+//! move bytes, servers and time, and do not decide; `login` greets, `handle` is how a session is reached from outside, `listen`
+//! carries its channels. This file holds what a
 //! session consists of, and how it ends. The task that runs it owns all of it: there is no other.
 
 mod clock;
 pub mod context;
 pub mod core;
+pub mod culprit;
 pub mod deferred;
 pub mod ending;
 pub mod endpoint;
 pub mod handle;
+pub mod hidden;
+pub mod listen;
 pub mod login;
+pub mod pinboard;
+mod pinning;
 pub mod pins;
 pub mod prepared;
 mod pump;
+pub mod questions;
 pub mod requests;
 mod servers;
+pub mod settings;
+mod talk;
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,9 +40,13 @@ use tokio::time::Sleep;
 use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
-use self::endpoint::{Desk, Entry};
+use self::endpoint::{Desk, Endpoint, Entry};
 use self::handle::{CancelDone, Place};
-use self::pins::{Pins, Reason};
+use self::listen::{Hubs, Listening};
+use self::pinning::Pinning;
+use self::pins::Reason;
+use self::settings::Carried;
+use crate::config::ListenMode;
 use crate::error::ToClient;
 use crate::net::Stream;
 use crate::net::buf::Buf;
@@ -92,16 +106,21 @@ struct Cancelling {
 /// A client that has logged in.
 pub struct Session {
     client: Stream,
+    address: Option<SocketAddr>,
     presence: Presence,
     core: Core,
     link: Link,
     desk: Rc<Desk>,
+    endpoint: Arc<Endpoint>,
+    hubs: Rc<Hubs>,
+    /// Once it listens to anything.
+    listening: Option<Box<Listening>>,
     entry: Arc<Entry>,
     context: Rc<Context>,
     limits: Rc<Limits>,
     place: Place,
-    /// What the client logged in with, and has on every server that it gets.
-    settings: Arc<Settings>,
+    /// What the client logged in with and has set since; it has them on every server that it gets.
+    settings: Carried,
     /// The reported values that the client knows.
     told: Arc<Parameters>,
     /// From the client; cleared: for the server.
@@ -116,9 +135,17 @@ pub struct Session {
     /// The server has said FATAL.
     server_fatal: bool,
     own_error: Vec<u8>,
+    /// What the server has said so far of what it was asked.
+    answer: Vec<u8>,
+    /// Which names of hidden state the core knows.
+    hidden_version: u64,
+    /// When the server was last asked whether a pin may be lifted.
+    rechecked: Instant,
     cancelling: Option<Cancelling>,
-    /// The pins that have been counted and logged.
-    counted_pins: Pins,
+    /// Connections are being closed that the client's next message would find in its way.
+    evicting: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    /// What has been made known of its pins.
+    pinning: Pinning,
     phase: Phase,
     phase_since: Instant,
     /// Goes off at or before the time that the next limit is reached.
@@ -132,9 +159,13 @@ pub struct Session {
 /// What a session is made of, once the client is known.
 pub struct Parts {
     pub client: Stream,
+    /// Where it comes from.
+    pub address: Option<SocketAddr>,
     /// Bytes that the client sent behind its last login message.
     pub unread: Vec<u8>,
     pub desk: Rc<Desk>,
+    pub endpoint: Arc<Endpoint>,
+    pub hubs: Rc<Hubs>,
     pub entry: Arc<Entry>,
     pub context: Rc<Context>,
     pub place: Place,
@@ -164,21 +195,33 @@ impl Session {
         let bounds = Bounds {
             max_unit_bytes: limits.max_unit_bytes,
         };
-        let mut core = Core::new(bounds, Arc::clone(&parts.entry.statements));
+        let mut core = Core::new(
+            bounds,
+            Arc::clone(&parts.entry.statements),
+            parts.context.large_statements.clone(),
+        );
         core.parse_under(parts.settings.parsing());
+        core.ignore(limits.unpinning);
         if parts.settings.may_be_temporary() {
             core.pin(Reason::Temporary);
         }
+        if limits.listen == ListenMode::Shared {
+            core.share_channels();
+        }
         Session {
             client: parts.client,
+            address: parts.address,
             presence: Presence::Here,
             core,
             link: Link::Free,
             desk: parts.desk,
+            endpoint: parts.endpoint,
+            hubs: parts.hubs,
+            listening: None,
             entry: parts.entry,
             context: parts.context,
             place: parts.place,
-            settings: parts.settings,
+            settings: Carried::new(parts.settings),
             told: parts.told,
             requests,
             prologue: Vec::new(),
@@ -187,8 +230,12 @@ impl Session {
             flush_due: false,
             server_fatal: false,
             own_error: Vec::new(),
+            answer: Vec::new(),
+            hidden_version: 0,
+            rechecked: now,
             cancelling: None,
-            counted_pins: Pins::default(),
+            evicting: None,
+            pinning: Pinning::default(),
             phase: Phase::Idle,
             phase_since: now,
             timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
@@ -219,9 +266,7 @@ impl Session {
             whole = lease.replies.at_boundary();
             self.hand_in(lease);
         }
-        if self.counted_pins.any() {
-            self.entry.unpinned();
-        }
+        self.pins_end();
         self.unflushed.set(&self.context, 0);
         let mut farewell = self.replies.cleared().to_vec();
         if whole && ending.is_told() {
@@ -243,6 +288,13 @@ impl Session {
         let _ = tokio::time::timeout(FAREWELL, telling).await;
     }
 
+    /// Whether the server has to stay for what it listens to, pinned or not.
+    fn channels_hold_server(&self) -> bool {
+        self.listening
+            .as_ref()
+            .is_some_and(|listening| listening.holds_server())
+    }
+
     /// Returns a connection that the session still held, with all that is known of its state.
     fn hand_in(&mut self, mut lease: Lease) {
         // Whatever it has is a stranger's to all who come.
@@ -251,7 +303,10 @@ impl Session {
         lease.half_sent |= self.core.is_mid_frame()
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
-        lease.marked |= self.core.pins().any() || self.core.is_untidy(&lease.ledger);
+        lease.marked |= self.core.pins().any()
+            || self.core.wonders()
+            || self.core.is_untidy(&lease.ledger)
+            || self.channels_hold_server();
         lease.unread.extend_from_slice(self.replies.raw());
         if self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();

@@ -7,20 +7,25 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
+use std::time::Instant;
 
 use super::core::{Conclusion, Step};
 use super::ending::Ending;
+use super::pinning::Lifted;
 use super::servers::give_settings;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
 use crate::protocol::frame::{HEADER_BYTES, Head};
-use crate::protocol::reply::{error_field, put_parameter_status};
+use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
-use crate::server::ledger::{Asker, Fate};
+use crate::server::ledger::Fate;
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
 use crate::server::statements::find_name;
+
+/// So much is read of what the server answers to a question of ours.
+pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
@@ -77,6 +82,10 @@ impl Session {
             && self.prologue.is_empty()
             && !self.flush_due
             && self.cancelling.is_none()
+            && !self
+                .listening
+                .as_ref()
+                .is_some_and(|listening| listening.has_news())
     }
 
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
@@ -84,9 +93,11 @@ impl Session {
         moved |= self.poll_queue(cx)?;
         moved |= self.poll_client_read(cx)?;
         moved |= self.advance_requests()?;
+        moved |= self.poll_eviction(cx);
         moved |= self.poll_server_write(cx);
         moved |= self.poll_server_read(cx)?;
         moved |= self.advance_replies()?;
+        moved |= self.poll_news()?;
         moved |= self.poll_client_write(cx)?;
         moved |= self.settle()?;
         Ok(moved)
@@ -176,7 +187,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward { .. }) => break,
+                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -206,13 +217,18 @@ impl Session {
         let unsent =
             !self.requests.cleared().is_empty() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         // A cancel under way must not hit what comes next.
-        let held_up = self.cancelling.is_some() && !lease.ledger.owes();
-        if unsent || held_up || self.server_fatal {
+        let moving = self.listening.as_ref();
+        let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
+            || self.evicting.is_some()
+            || moving.is_some_and(|listening| listening.holds_requests());
+        // One that has to go gets to the end of its transaction and no further.
+        let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
+        if unsent || held_up || over || self.server_fatal {
             return Ok(false);
         }
-        if !Arc::ptr_eq(&lease.applied, &self.settings)
+        if !Arc::ptr_eq(&lease.applied, self.settings.now())
             && lease.ledger.is_idle()
-            && give_settings(lease, &self.settings, &mut self.prologue) == Change::Sent
+            && give_settings(lease, self.settings.now(), &mut self.prologue) == Change::Sent
         {
             self.core.interposed();
         }
@@ -234,7 +250,12 @@ impl Session {
             Ok(Step::Forward { consumed, forward }) => {
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
-                self.note_pins();
+                self.note_pins(Lifted::Gone);
+                Ok(true)
+            }
+            Ok(Step::ComeHome) if lease.ledger.owes() => Ok(false),
+            Ok(Step::ComeHome) => {
+                self.bring_home();
                 Ok(true)
             }
             Ok(Step::Wait | Step::Borrow | Step::Consume(_)) => Ok(false),
@@ -307,6 +328,10 @@ impl Session {
             let Link::Leased(lease) = &mut self.link else {
                 return Ok(moved);
             };
+            let moving = self.listening.as_ref();
+            if moving.is_some_and(|listening| listening.stalls()) {
+                return Ok(moved);
+            }
             let Connection {
                 replies,
                 ledger,
@@ -341,6 +366,7 @@ impl Session {
                     }
                     self.pass(bytes, fate);
                 }
+                Reply::Notification { bytes } => self.hear(bytes),
                 Reply::Error {
                     fate,
                     fatal,
@@ -368,9 +394,15 @@ impl Session {
                     }
                 }
                 Reply::Ready {
-                    bytes, concluded, ..
+                    bytes,
+                    concluded,
+                    tx,
                 } => {
-                    let own = concluded.asker == Asker::Weir;
+                    self.channels_at_ready(&concluded, tx)?;
+                    let own = concluded.asker.is_own();
+                    if !own {
+                        self.tell_pins();
+                    }
                     self.pass(bytes, if own { Fate::Withhold } else { Fate::Forward });
                     self.conclude(concluded)?;
                 }
@@ -383,6 +415,14 @@ impl Session {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
             Fate::Withhold => self.replies.discard(bytes),
+            Fate::Keep => {
+                let kept = self.replies.raw().get(..bytes).unwrap_or_default();
+                // A longer answer is no answer.
+                if self.answer.len() <= MAX_ANSWER_BYTES {
+                    self.answer.extend_from_slice(kept);
+                }
+                self.replies.discard(bytes);
+            }
             Fate::AsParsed => {
                 let messages = self.replies.raw_mut().get_mut(..bytes).unwrap_or_default();
                 for message in messages.chunks_mut(HEADER_BYTES) {
@@ -396,7 +436,7 @@ impl Session {
     }
 
     fn conclude(&mut self, concluded: crate::server::ledger::Concluded) -> Result<(), Ending> {
-        let own = concluded.asker == Asker::Weir;
+        let own = concluded.asker.is_own();
         match self.core.concluded(concluded) {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
@@ -404,21 +444,34 @@ impl Session {
                 return Err(Ending::SettingsRefused(said(&self.own_error)));
             }
             Conclusion::Discarded => {
+                self.settings.discarded();
+                self.core.parse_under(self.settings.now().parsing());
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::default();
                     // What init_query had set up is gone as well: it is run again on the pool's time.
                     lease.marked |= !self.desk.target().manage.init_query().is_empty();
                 }
-                self.note_pins();
+                self.note_pins(Lifted::Discarded);
             }
+            Conclusion::SettingsReset => {
+                if let Link::Leased(lease) = &mut self.link {
+                    lease.applied = Arc::new(self.settings.reset(&lease.applied));
+                }
+                self.core.parse_under(self.settings.now().parsing());
+                self.note_pins(Lifted::Discarded);
+            }
+            Conclusion::Answered { failed } => self.learn(failed),
+            Conclusion::Moved { failed } => self.moved(failed)?,
         }
         if own {
             self.tell_news();
         } else {
-            self.entry
-                .meters
-                .query_seconds
-                .record(self.phase_since.elapsed());
+            let now = Instant::now();
+            let took = now.saturating_duration_since(self.phase_since);
+            self.entry.meters.query_seconds.record(took);
+            if self.entry.finds.take_due(now) {
+                self.core.wonder_what_is_hidden();
+            }
         }
         Ok(())
     }

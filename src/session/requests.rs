@@ -5,7 +5,7 @@
 
 use crate::protocol::frame::{BadLength, HEADER_BYTES, Head, split_cstr};
 use crate::protocol::tag::frontend;
-use crate::sql::{Effects, Scanner, effects};
+use crate::sql::{Report, Scanner};
 
 /// PostgreSQL's bound for messages that carry nothing to speak of (PQ_SMALL_MESSAGE_LIMIT).
 const SMALL_BYTES: usize = 10_000;
@@ -211,13 +211,12 @@ pub struct TextScan {
 
 impl TextScan {
     /// The text of a whole message in memory.
-    pub fn whole(tag: u8, body: &[u8]) -> Effects {
+    pub fn whole(tag: u8, body: &[u8]) -> &[u8] {
         let mut body = body;
         if tag == frontend::PARSE {
             body = split_cstr(body).map_or(&[][..], |(_, rest)| rest);
         }
-        let text = split_cstr(body).map_or(body, |(text, _)| text);
-        effects(text)
+        split_cstr(body).map_or(body, |(text, _)| text)
     }
 
     /// A message with a text begins.
@@ -226,8 +225,13 @@ impl TextScan {
         self.scanner = Some(Box::default());
     }
 
-    /// More of its body; the effects once the text has ended.
-    pub fn feed(&mut self, mut body: &[u8]) -> Option<Effects> {
+    /// Whether a text is passing by that has not ended.
+    pub fn is_under_way(&self) -> bool {
+        self.scanner.is_some()
+    }
+
+    /// More of its body; what it may do once the text has ended.
+    pub fn feed(&mut self, mut body: &[u8]) -> Option<Report> {
         let scanner = self.scanner.as_mut()?;
         if self.names > 0 {
             let end = body.iter().position(|&byte| byte == 0)?;
@@ -247,10 +251,11 @@ impl TextScan {
     }
 
     /// The message has ended, whether or not its text had.
-    pub fn end(&mut self) -> Effects {
-        self.scanner
-            .take()
-            .map_or(Effects::NONE, |mut scanner| scanner.finish().effects)
+    pub fn end(&mut self) -> Report {
+        let scanner = self.scanner.take();
+        scanner
+            .map(|mut scanner| scanner.finish())
+            .unwrap_or_default()
     }
 }
 
@@ -258,6 +263,7 @@ impl TextScan {
 mod tests {
     use super::*;
     use crate::protocol::frame::put;
+    use crate::sql::Effects;
 
     fn frame(tag: u8, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -348,10 +354,12 @@ mod tests {
             let mut scan = TextScan::default();
             scan.begin(b'P');
             let first = scan.feed(&body[..cut]);
-            let effects = first.or_else(|| scan.feed(&body[cut..]));
-            assert_eq!(effects, Some(Effects::SETTING), "cut at {cut}");
+            let found = first.or_else(|| scan.feed(&body[cut..]));
+            assert_eq!(found.unwrap().effects, Effects::SETTING, "cut at {cut}");
         }
-        assert_eq!(TextScan::whole(b'Q', b"LISTEN a\0"), Effects::LISTEN);
-        assert_eq!(TextScan::whole(b'Q', b"LISTEN a"), Effects::LISTEN);
+        let named = b"s\0LISTEN a\0\0\0";
+        assert_eq!(TextScan::whole(b'Q', b"LISTEN a\0"), b"LISTEN a");
+        assert_eq!(TextScan::whole(b'Q', b"LISTEN a"), b"LISTEN a");
+        assert_eq!(TextScan::whole(b'P', named), b"LISTEN a");
     }
 }

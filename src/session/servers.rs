@@ -3,14 +3,19 @@
 //! Knows what must be made so on a server before the client's own messages, and what must hold before another
 //! may have it. Moves no bytes.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::context::Unflushed;
-use super::core::{Before, Owner, Sequences};
+use super::core::{Answered, Before, Owner, Sequences};
 use super::ending::{Ending, NoServer};
-use super::pump::Moved;
+use super::pinning::Lifted;
+use super::pins::Reason;
+use super::pump::{MAX_ANSWER_BYTES, Moved};
+use super::questions::Kinds;
+use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
 use crate::pool::BorrowError;
@@ -18,6 +23,12 @@ use crate::protocol::reply::ErrorReply;
 use crate::server::ledger::{Asker, Owed};
 use crate::server::settings::Change;
 use crate::server::{ConnectError, Settings};
+
+/// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.
+const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often the server of a pinned session is asked, unprompted, whether the reason is still there.
+const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) fn borrow(&mut self) {
@@ -54,11 +65,14 @@ impl Session {
     pub(super) fn leased(&mut self, mut lease: Lease) {
         self.prologue.clear();
         self.asleep.server = false;
-        let change = give_settings(&mut lease, &self.settings, &mut self.prologue);
+        let change = give_settings(&mut lease, self.settings.now(), &mut self.prologue);
         self.replies.append(&std::mem::take(&mut lease.unread));
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
         lease.statements.begin();
+        if let Some(hidden) = self.entry.finds.news(&mut self.hidden_version) {
+            self.core.know_hidden(hidden);
+        }
         let mut before = self.before(&lease);
         if change == Change::Sent && before.unnamed == Owner::Self_ {
             before.unnamed = Owner::Nobody;
@@ -111,6 +125,16 @@ impl Session {
             return Err(Ending::Draining);
         }
         let tidied = self.tidy();
+        if self.may_ask() && self.ask() {
+            return Ok(true);
+        }
+        if self.listening.is_some()
+            && !self.core.wonders()
+            && self.is_server_quiet()
+            && self.advance_channels()
+        {
+            return Ok(true);
+        }
         let released = self.may_release() && self.release();
         let quiet = match &self.link {
             Link::Free => self.core.is_quiet(),
@@ -119,6 +143,9 @@ impl Session {
         };
         if self.presence != Presence::Here && self.is_worked_off() {
             return Err(Ending::Vanished);
+        }
+        if quiet && matches!(self.link, Link::Leased(_)) {
+            self.check_pin_limit()?;
         }
         if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
             if self.context.is_draining() {
@@ -163,6 +190,7 @@ impl Session {
             return false;
         };
         self.core.may_release(&lease.ledger)
+            && !self.channels_hold_server()
             && self.requests.cleared().is_empty()
             && self.prologue.is_empty()
             && self.replies.raw().is_empty()
@@ -170,6 +198,105 @@ impl Session {
             && self.cancelling.is_none()
             && !self.server_fatal
             && !lease.flush_due
+    }
+
+    /// Sees to it that nobody of ours is connected where the client's next message must be alone.
+    pub(super) fn poll_eviction(&mut self, cx: &mut Poller<'_>) -> bool {
+        if let Some(databases) = self.core.take_eviction() {
+            let names = databases.iter().map(|name| String::from_utf8_lossy(name));
+            let pools: Vec<_> = names
+                .flat_map(|name| self.endpoint.pools_of(&name))
+                .collect();
+            let desk = Rc::clone(&self.desk);
+            self.evicting = Some(Box::pin(async move {
+                desk.evict(&pools, EVICTION_PATIENCE).await;
+            }));
+        }
+        let Some(evicting) = &mut self.evicting else {
+            return false;
+        };
+        let done = evicting.as_mut().poll(cx).is_ready();
+        if done {
+            self.evicting = None;
+            self.core.evicted();
+        }
+        done
+    }
+
+    fn may_ask(&self) -> bool {
+        let pins = self.core.pins().any();
+        (self.core.wonders() || pins) && self.is_server_quiet()
+    }
+
+    /// Whether the server is between two transactions, and all that it said is understood.
+    fn is_server_quiet(&self) -> bool {
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        lease.ledger.is_idle()
+            && !self.core.is_mid_frame()
+            && self.requests.cleared().is_empty()
+            && self.prologue.is_empty()
+            && self.replies.raw().is_empty()
+            && lease.replies.at_boundary()
+            && self.presence == Presence::Here
+            && !self.server_fatal
+    }
+
+    /// Has the server asked what only it can tell, with a Query of our own.
+    fn ask(&mut self) -> bool {
+        if self.core.pins().any() && self.rechecked.elapsed() >= RECHECK_EVERY {
+            self.rechecked = Instant::now();
+            self.core.recheck();
+        }
+        let Link::Leased(lease) = &mut self.link else {
+            return false;
+        };
+        self.answer.clear();
+        let (ledger, prologue) = (&mut lease.ledger, &mut self.prologue);
+        self.core.ask(self.settings.customs(), ledger, prologue)
+            || self.core.rehearse(self.settings.now(), ledger, prologue)
+    }
+
+    /// The server has answered: the session carries on what it has set, and is pinned for what is left.
+    pub(super) fn learn(&mut self, failed: bool) {
+        let complete = !failed && self.answer.len() <= MAX_ANSWER_BYTES;
+        let learnt = self.core.answered(complete.then_some(&*self.answer));
+        self.answer = Vec::new();
+        let Link::Leased(lease) = &mut self.link else {
+            return;
+        };
+        let mut channels = None;
+        if let Answered::Hidden(names) = learnt {
+            self.entry.finds.set(names);
+        } else if let Answered::State(asked, mut answer) = learnt {
+            if asked.kinds.has(Kinds::LISTEN) {
+                channels = Some(std::mem::take(&mut answer.channels));
+            }
+            let before = Arc::clone(self.settings.now());
+            match self
+                .settings
+                .learn(&asked, answer, &lease.applied, &self.entry.user)
+            {
+                Learnt::TooLarge => self.core.pin(Reason::Setting),
+                Learnt::Server(applied) if applied == **self.settings.now() => {
+                    lease.applied = Arc::clone(self.settings.now());
+                }
+                Learnt::Server(applied) => lease.applied = Arc::new(applied),
+            }
+            let now = self.settings.now();
+            if now.may_be_temporary() {
+                self.core.pin(Reason::Temporary);
+            }
+            if !Arc::ptr_eq(&before, now) {
+                self.core.parse_under(now.parsing());
+                self.core.settings_changed();
+            }
+        }
+        if let Some(channels) = channels {
+            self.found_channels(channels);
+        }
+        self.note_pins(Lifted::Gone);
     }
 
     pub(super) fn release(&mut self) -> bool {
@@ -200,29 +327,6 @@ impl Session {
             }
         }
         true
-    }
-
-    pub(super) fn note_pins(&mut self) {
-        let pins = self.core.pins();
-        if pins == self.counted_pins {
-            return;
-        }
-        for reason in pins.since(self.counted_pins) {
-            self.entry.meters.pinned(reason.as_str());
-            tracing::info!(
-                reason = reason.as_str(),
-                pid = self.place.handle.key.pid,
-                database = %self.entry.database,
-                user = %self.entry.user,
-                "session pinned"
-            );
-        }
-        match (self.counted_pins.any(), pins.any()) {
-            (false, true) => self.entry.pinned(),
-            (true, false) => self.entry.unpinned(),
-            _ => {}
-        }
-        self.counted_pins = pins;
     }
 }
 

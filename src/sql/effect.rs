@@ -60,7 +60,7 @@ impl Effects {
     pub const DATABASE_DDL: Effects = Effects(1 << 25);
 
     /// What stays in the session, so that no other client may have the connection.
-    const STAYING: u32 = Effects::SEQUENCE_READ.0 - 1;
+    const STAYING: u32 = (Effects::SEQUENCE_READ.0 - 1) | Effects::NEXTVAL.0;
 
     pub const fn with(self, other: Effects) -> Effects {
         Effects(self.0 | other.0)

@@ -5,9 +5,8 @@
 
 /// Whether a text is one SELECT, INSERT, UPDATE, DELETE, WITH or VALUES, with no word in it that matters.
 pub fn is_harmless(text: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
-    let end = run_end(text, 0, WORD);
-    text.get(..end).is_some_and(is_harmless_lead) && is_harmless_from(text, end)
+    let (lead, rest) = split_run(text.trim_ascii_start(), WORD);
+    is_harmless_lead(lead) && is_harmless_body(rest)
 }
 
 const BLANK: u8 = 1;
@@ -39,12 +38,12 @@ fn class(byte: u8) -> u8 {
     CLASSES.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
-/// Where the bytes of a class that stand at `at` end.
+/// Splits off the bytes of a class at the front.
 #[inline(always)]
-fn run_end(text: &[u8], at: usize, wanted: u8) -> usize {
-    let rest = text.get(at..).unwrap_or_default();
-    let run = rest.iter().position(|&byte| class(byte) & wanted == 0);
-    run.map_or(text.len(), |run| at + run)
+fn split_run(text: &[u8], wanted: u8) -> (&[u8], &[u8]) {
+    let end = text.iter().position(|&byte| class(byte) & wanted == 0);
+    text.split_at_checked(end.unwrap_or(text.len()))
+        .unwrap_or_default()
 }
 
 #[inline]
@@ -55,71 +54,64 @@ fn is_harmless_lead(word: &[u8]) -> bool {
     LEADS.iter().any(|lead| word.eq_ignore_ascii_case(lead))
 }
 
-fn is_harmless_from(text: &[u8], mut at: usize) -> bool {
-    while let Some(&byte) = text.get(at) {
+fn is_harmless_body(mut rest: &[u8]) -> bool {
+    while let Some((&byte, behind)) = rest.split_first() {
         let kind = class(byte);
-        if kind & (BLANK | SIGN) != 0 {
-            at += 1;
+        rest = if kind & (BLANK | SIGN) != 0 {
+            behind
         } else if kind & DIGIT != 0 {
             // Letters may follow, as in 1e5: what they are is told as if they stood alone, to be safe.
-            at = run_end(text, at, DIGIT);
+            split_run(rest, DIGIT).1
         } else if kind & WORD != 0 {
-            let end = run_end(text, at + 1, WORD);
-            if !is_harmless_word(text, at, end) {
+            let (word, behind) = split_run(rest, WORD);
+            // E'', U&'' and their like have rules of their own.
+            let is_prefix = word.len() == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
+            if is_prefix || matters(word) {
                 return false;
             }
-            at = end;
+            behind
         } else {
-            match behind_opening(byte, text, at + 1) {
-                Some(behind) => at = behind,
+            match behind_opening(byte, behind) {
+                Some(behind) => behind,
                 None => return false,
             }
-        }
+        };
     }
     true
 }
 
-#[inline(always)]
-fn is_harmless_word(text: &[u8], at: usize, end: usize) -> bool {
-    // E'', U&'' and their like have rules of their own.
-    let is_prefix = end - at == 1 && matches!(text.get(end), Some(b'\'' | b'&'));
-    !is_prefix && !matters(text.get(at..end).unwrap_or_default())
-}
-
-/// Where the text goes on behind a byte that may open something longer; `None` where it takes the scanner to tell.
+/// The text behind something longer that `byte` opens, or behind the byte alone; `None` where it takes the scanner to
+/// tell.
 #[inline(never)]
-fn behind_opening(byte: u8, text: &[u8], at: usize) -> Option<usize> {
-    let next = text.get(at);
+fn behind_opening(byte: u8, behind: &[u8]) -> Option<&[u8]> {
+    let next = behind.first();
     match byte {
-        b'\'' => behind_literal(text, at),
-        b'"' => behind_quoted(text, at),
-        b'$' if next.is_some_and(u8::is_ascii_digit) => Some(at),
-        b'-' if next != Some(&b'-') => Some(at),
-        b'/' if next != Some(&b'*') => Some(at),
-        b';' => {
-            let rest = text.get(at..)?;
-            rest.trim_ascii().is_empty().then_some(text.len())
-        }
+        b'\'' => behind_literal(behind),
+        b'"' => behind_quoted(behind),
+        b'$' if next.is_some_and(u8::is_ascii_digit) => Some(behind),
+        b'-' if next != Some(&b'-') => Some(behind),
+        b'/' if next != Some(&b'*') => Some(behind),
+        b';' => behind.trim_ascii().is_empty().then_some(&[]),
         _ => None,
     }
 }
 
-/// Behind a string constant, if it ends and holds no backslash.
-fn behind_literal(text: &[u8], at: usize) -> Option<usize> {
-    let inside = text.get(at..)?;
-    let end = inside
+/// What follows a string constant whose quote has been passed, if it ends and holds no backslash.
+fn behind_literal(text: &[u8]) -> Option<&[u8]> {
+    let end = text
         .iter()
         .position(|&byte| byte == b'\'' || byte == b'\\')?;
-    (inside.get(end) == Some(&b'\'')).then_some(at + end + 1)
+    let (end, behind) = text.get(end..)?.split_first()?;
+    (*end == b'\'').then_some(behind)
 }
 
-/// Behind a quoted name, if it is plain and doesn't matter.
-fn behind_quoted(text: &[u8], at: usize) -> Option<usize> {
-    let inside = text.get(at..)?;
-    let end = inside.iter().position(|&byte| byte == b'"')?;
-    let name = inside.get(..end)?;
-    let plain = inside.get(end + 1) != Some(&b'"') && !matters(name);
-    plain.then_some(at + end + 1)
+/// What follows a quoted name, if it is plain and doesn't matter.
+fn behind_quoted(text: &[u8]) -> Option<&[u8]> {
+    let end = text.iter().position(|&byte| byte == b'"')?;
+    let name = text.get(..end)?;
+    let behind = text.get(end + 1..)?;
+    let plain = behind.first() != Some(&b'"') && !matters(name);
+    plain.then_some(behind)
 }
 
 /// Words that matter wherever they stand, in lower case.
@@ -177,7 +169,6 @@ fn matters(word: &[u8]) -> bool {
     letters.is_some_and(|letters| letters >> (second & 31) & 1 != 0) && is_listed(word)
 }
 
-#[cold]
 fn is_listed(word: &[u8]) -> bool {
     let first = word.first().map(|letter| letter & 31);
     let alike = |known: &&&[u8]| known.first().map(|letter| letter & 31) == first;

@@ -6,8 +6,10 @@
 mod call;
 mod database;
 pub mod deallocate;
+pub mod digest;
 pub mod effect;
 mod harmless;
+pub mod hidden;
 pub mod lexer;
 mod name;
 pub mod report;
@@ -17,7 +19,9 @@ pub mod transaction;
 mod undoing;
 
 pub use deallocate::{Deallocate, deallocate};
+pub use digest::digest;
 pub use effect::Effects;
+pub use hidden::Hidden;
 pub use report::{Act, Acts, Report};
 pub use scanner::{Scanner, effects, report};
 pub use transaction::{Boundary, boundary, may_be_boundary};

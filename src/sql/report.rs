@@ -6,7 +6,7 @@ use super::effect::Effects;
 use super::name::{IDENTIFIER_BYTES, NAME_BYTES};
 
 /// Names kept of one text. A text with more is nothing that an application sends.
-const SETTINGS: usize = 16;
+const NAMES: usize = 16;
 
 /// Effects, and names where there are any.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Report {
         let settings = &mut self.acts.get_or_insert_default().settings;
         if let Some((_, last)) = settings.iter_mut().find(|(known, _)| *known == name) {
             *last = act;
-        } else if settings.len() < SETTINGS {
+        } else if settings.len() < NAMES {
             settings.push((name, act));
         } else {
             return self.add(Effects::UNSEEN_SETTING);
@@ -74,7 +74,10 @@ impl Report {
         self.add(Effects::DATABASE_DDL);
         if name.len() <= IDENTIFIER_BYTES {
             let databases = &mut self.acts.get_or_insert_default().databases;
-            databases.push(name.to_vec());
+            // PostgreSQL takes such a statement only alone: a text with two is refused.
+            if databases.len() < NAMES {
+                databases.push(name.to_vec());
+            }
         }
     }
 }
@@ -110,10 +113,10 @@ mod tests {
             assert_eq!(report.effects, Effects::UNSEEN_SETTING, "{name}");
         }
         let mut report = Report::default();
-        for n in 0..=SETTINGS {
+        for n in 0..=NAMES {
             report.setting(format!("a.b{n}").as_bytes(), Act::Set);
         }
         assert!(report.effects.has(Effects::UNSEEN_SETTING));
-        assert_eq!(report.acts.unwrap().settings.len(), SETTINGS);
+        assert_eq!(report.acts.unwrap().settings.len(), NAMES);
     }
 }

@@ -13,7 +13,30 @@ def connect(**more):
     return asyncpg.connect(ssl=secure(), **more)
 
 
+async def listens():
+    listener = await connect(statement_cache_size=0)
+    other = await connect(statement_cache_size=0)
+    heard = asyncio.Queue()
+
+    def note(connection, pid, channel, payload):
+        heard.put_nowait((pid == connection.get_server_pid(), channel, payload))
+
+    for _ in range(3):
+        await listener.add_listener("news", note)
+        await other.execute("NOTIFY news, 'from another'")
+        assert await asyncio.wait_for(heard.get(), 20) == (False, "news", "from another")
+        await listener.execute("SELECT pg_notify($1, $2)", "news", "its own")
+        assert await asyncio.wait_for(heard.get(), 20) == (True, "news", "its own")
+        await listener.remove_listener("news", note)
+        await other.execute("NOTIFY news")
+        assert await listener.fetchval("SELECT 1") == 1
+        assert heard.empty()
+    await listener.close()
+    await other.close()
+
+
 async def main():
+    await listens()
     db = await connect()
     assert await db.fetchval("SELECT 1") == 1
     assert await db.fetchval("SELECT $1::int + $2::int", 1, 2) == 3

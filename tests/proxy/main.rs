@@ -9,10 +9,13 @@ mod house;
 
 mod auth;
 mod cancel;
+mod carried;
 mod differential;
 mod foundations;
 mod hostile;
 mod isolation;
+mod listen;
 mod operations;
+mod pins;
 mod pool;
 mod vanish;

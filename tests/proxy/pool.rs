@@ -4,7 +4,7 @@ use std::thread;
 
 use crate::house::postgres::{PASSWORD, USER};
 use crate::house::programs::{postgres_program, said};
-use crate::house::wire::query;
+use crate::house::wire::{query, sync, unnamed};
 use crate::house::{Client, Postgres, Proxy, count, eventually, proving};
 
 fn house(cap: usize, settings: &[(&str, &str)]) -> (&'static Postgres, String, Proxy) {
@@ -351,4 +351,29 @@ fn the_first_query_of_a_connection_runs_after_init_query() {
         &[("WEIR__POOL__INIT_QUERY", "SET statement_timeout = '77s'")],
     );
     assert_eq!(proxy.client().value("SHOW statement_timeout"), "77s");
+}
+
+/// PostgreSQL refuses to drop or copy a database that others are connected to; of Weir's idle connections its clients
+/// know nothing.
+#[test]
+fn idle_connections_do_not_stand_in_the_way_of_database_commands() {
+    let postgres = Postgres::shared();
+    postgres.sql("ALTER ROLE app CREATEDB");
+    let proxy = Proxy::before(postgres, &postgres.database(), 4).start();
+    let mut client = proxy.client();
+    client.run("CREATE DATABASE evicted_one");
+    let mut inside = proxy.login().database("evicted_one").connect();
+    inside.run("CREATE TABLE t (a int)");
+    inside.run("SELECT 1");
+    client.run("CREATE DATABASE evicted_two TEMPLATE evicted_one");
+    inside.run("SELECT 1");
+    client.run("ALTER DATABASE evicted_two RENAME TO evicted_three");
+    assert_eq!(
+        client
+            .exchange(&[unnamed("DROP DATABASE evicted_one", &[]), sync()].concat())
+            .errors(),
+        []
+    );
+    client.run("DROP DATABASE evicted_three");
+    assert_eq!(inside.ask("SELECT 1").code(), "3D000");
 }

@@ -117,6 +117,9 @@ def call(node, found):
         found.append(["function", name])
         return
     arguments = [constant(argument) for argument in node.get("args", [])]
+    path = arguments[1] if len(arguments) > 1 else None
+    if arguments[:1] == ["search_path"] and (not isinstance(path, str) or "pg_temp" in path.lower()):
+        found.append(["temporary"])
     if arguments[:1] and isinstance(arguments[0], str):
         found.append(["local" if arguments[2:] == [True] else "set", arguments[0].lower()])
     else:

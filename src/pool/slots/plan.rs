@@ -145,6 +145,16 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         Some((PoolId(place), held))
     }
 
+    /// All idle connections of a pool, now closing.
+    pub fn evict(&mut self, id: PoolId) -> Vec<Held<C>> {
+        let pool = &mut self.pools[id.0];
+        let stacks = pool.idle.iter_mut().flat_map(std::mem::take);
+        let evicted: Vec<Held<C>> = stacks.map(|idle| idle.held).collect();
+        pool.closing += evicted.len();
+        self.closing += evicted.len();
+        evicted
+    }
+
     /// This worker's idle connections that are not to be kept, the coldest first.
     pub fn sweep(
         &mut self,

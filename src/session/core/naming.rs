@@ -15,11 +15,11 @@ use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
 use crate::server::statements::{Act, Outlook, Presence, nobodys_name};
 use crate::session::pins::Reason;
-use crate::session::prepared::KEPT_BYTES;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
+use crate::session::questions::Kinds;
 use crate::session::requests::Meaning;
-use crate::sql::{self, Deallocate, Effects};
+use crate::sql::{self, Deallocate, Effects, Report};
 
 /// A Parse larger than this keeps its name, and the session its server. Must fit into a buffer.
 const MAX_PARSE_BYTES: usize = 60_000;
@@ -42,7 +42,7 @@ pub(super) struct Message<'a> {
     /// Where it stands in what is pending.
     pub at: usize,
     /// Of the text in it.
-    pub effects: Effects,
+    pub report: &'a Report,
 }
 
 impl<'a> Message<'a> {
@@ -53,6 +53,11 @@ impl<'a> Message<'a> {
     fn frame(&self) -> &'a [u8] {
         let end = self.head.frame_bytes().min(self.bytes.len());
         self.bytes.get(..end).unwrap_or_default()
+    }
+
+    /// Whether the rest of it will come and is needed.
+    fn is_awaited(&self) -> bool {
+        self.head.frame_bytes() <= MAX_PARSE_BYTES && !self.is_whole()
     }
 
     #[inline]
@@ -126,20 +131,30 @@ impl Outgoing<'_> {
 pub(super) struct Passage {
     pub owed: Option<Owed>,
     pub note: Note,
-    /// What it does to the session.
-    pub effects: Effects,
+    pub timing: Timing,
+}
+
+/// When a message's text does what it may do to the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    Now,
+    /// Each time that it is bound.
+    AtBind,
 }
 
 impl Core {
-    /// Whether the session's own objects may give a text another meaning than it has for others.
+    /// Whether the session's own objects, or settings that are not known yet, may give a text another meaning than
+    /// it has for others.
     fn may_parse_differently(&self) -> bool {
-        self.pins.now().has(Reason::Temporary)
+        self.pins.now().has(Reason::Temporary) || self.questions.any()
     }
 
     /// Whether names go out as they are: SQL's PREPARE has its own, and they must be able to clash.
     fn is_literal(&self) -> bool {
         let pins = self.pins.now();
-        pins.has(Reason::SqlPrepare) || pins.has(Reason::NamedStatement)
+        pins.has(Reason::SqlPrepare)
+            || pins.has(Reason::NamedStatement)
+            || self.questions.kinds().has(Kinds::PREPARED)
     }
 
     /// Whether a message can't be sent before more is there, or answered.
@@ -156,15 +171,21 @@ impl Core {
         if !self.strays.is_empty() && !ledger.is_unsynced() && ledger.owes() {
             return true;
         }
+        if self.named.is_settled() {
+            return match message.meaning {
+                Meaning::ParseNamed => message.is_awaited(),
+                Meaning::Query | Meaning::ParseUnnamed => message.may_come_to_refer(),
+                _ => false,
+            };
+        }
         let name = message.name().map(|at| told(at.of(message.bytes)));
         let name = name.unwrap_or_default();
         let refers = match message.meaning {
             Meaning::ParseNamed => {
-                let small = message.head.frame_bytes() <= MAX_PARSE_BYTES;
-                if small && !message.is_whole() || matches!(self.named.meaning(name), Name::Open) {
+                if message.is_awaited() || matches!(self.named.meaning(name), Name::Open) {
                     return true;
                 }
-                message.effects.has(REFERS)
+                message.report.effects.has(REFERS)
             }
             Meaning::CloseNamed => return matches!(self.named.meaning(name), Name::Open),
             Meaning::BindNamed | Meaning::DescribeNamed => match self.named.meaning(name) {
@@ -182,7 +203,7 @@ impl Core {
                 if message.may_come_to_refer() {
                     return true;
                 }
-                message.effects.has(REFERS)
+                message.report.effects.has(REFERS)
             }
             Meaning::BindUnnamed => {
                 let mut bound = self.statement.bound();
@@ -201,7 +222,7 @@ impl Core {
         let mut passage = Passage {
             owed: Owed::by(message.head.tag),
             note: Note::default(),
-            effects: message.effects,
+            timing: Timing::Now,
         };
         // Inside COPY PostgreSQL has words for it.
         if out.ledger.is_copying_in() {
@@ -209,18 +230,19 @@ impl Core {
         }
         match message.meaning {
             Meaning::Query => {
-                if message.effects.has(REFERS) && message.is_whole() {
-                    let change = self.refer(message.text(), message.effects, message.at, out);
+                if message.report.effects.has(REFERS) && message.is_whole() {
+                    let change =
+                        self.refer(message.text(), message.report.effects, message.at, out);
                     self.note(change, &mut passage.note, out);
                 }
             }
             Meaning::ParseNamed => self.parse(message, &mut passage, out),
             Meaning::ParseUnnamed => {
-                if message.is_whole() && message.head.frame_bytes() <= KEPT_BYTES {
+                if message.is_whole() {
                     // It counts when it is bound.
-                    passage.effects = Effects::NONE;
-                    if message.effects.has(REFERS) {
-                        self.refer(message.text(), message.effects, message.at, out);
+                    passage.timing = Timing::AtBind;
+                    if message.report.effects.has(REFERS) {
+                        self.refer(message.text(), message.report.effects, message.at, out);
                     }
                 }
             }
@@ -241,11 +263,13 @@ impl Core {
             Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, &mut passage, out),
             Meaning::BindUnnamed => {
                 let bound = self.statement.bound();
-                let texts: Vec<(Vec<u8>, Effects)> = bound
-                    .map(|(text, report)| (text.to_vec(), report.effects))
+                let texts: Vec<(Vec<u8>, Report)> = bound
+                    .map(|(text, report)| (text.to_vec(), report.clone()))
                     .collect();
-                for (text, effects) in texts {
-                    passage.effects = passage.effects.with(effects);
+                for (text, report) in texts {
+                    self.culprit.blame_text(&text, report.effects);
+                    self.note_effects(&report);
+                    let effects = report.effects;
                     if effects.has(REFERS) {
                         let change = self.refer(&text, effects, message.at, out);
                         self.executing = change.or(self.executing.take());
@@ -277,7 +301,7 @@ impl Core {
         if let Name::Known(statement) = self.named.meaning(name) {
             // PostgreSQL refuses it, once it has nothing else to say against it.
             let statement = Arc::clone(statement);
-            passage.effects = Effects::NONE;
+            passage.timing = Timing::AtBind;
             passage.note.uses = statement.id;
             self.give(&statement, message.at, out);
             return out.rename(message, at, &statement.server_name);
@@ -288,12 +312,13 @@ impl Core {
         };
         let Some(mut statement) = self.statement_of(message, sharing, out.ledger) else {
             self.pins.add(Reason::NamedStatement);
+            self.culprit.blame(message.frame());
             return;
         };
         // It counts when it is bound.
-        passage.effects = Effects::NONE;
-        if message.effects.has(REFERS) {
-            self.refer(message.text(), message.effects, message.at, out);
+        passage.timing = Timing::AtBind;
+        if message.report.effects.has(REFERS) {
+            self.refer(message.text(), message.report.effects, message.at, out);
         }
         let mut outlook = out.statements.outlook(statement.id, self.named.sequence());
         // PostgreSQL may refuse it, because the transaction has failed: it is asked, and over that no server is to
@@ -346,7 +371,7 @@ impl Core {
         }
         let body = message.frame().get(HEADER_BYTES..)?;
         let (_name, body) = split_cstr(body)?;
-        self.named.intern(body, sharing)
+        self.named.intern(body, message.report, sharing)
     }
 
     /// A Bind or Describe.
@@ -361,9 +386,11 @@ impl Core {
         self.give(&statement, message.at, out);
         passage.note.uses = statement.id;
         if message.meaning == Meaning::BindNamed {
-            passage.effects = statement.report.effects;
-            if passage.effects.has(REFERS) {
-                let change = self.refer(statement.text(), passage.effects, message.at, out);
+            let effects = statement.report.effects;
+            self.culprit.blame_text(statement.text(), effects);
+            self.note_effects(&statement.report);
+            if effects.has(REFERS) {
+                let change = self.refer(statement.text(), effects, message.at, out);
                 self.executing = change.or(self.executing.take());
             }
         }

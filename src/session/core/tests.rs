@@ -23,6 +23,8 @@ struct Talk {
     pending: Vec<u8>,
     /// What the client was told by Weir itself.
     told: Vec<u8>,
+    /// What the server says when it is asked for the session's state.
+    answer: Vec<u8>,
     /// What the server was sent, in order.
     sent: Vec<u8>,
     log: String,
@@ -32,7 +34,7 @@ fn core(table: &Arc<Table>) -> Core {
     let bounds = Bounds {
         max_unit_bytes: MAX_UNIT_BYTES,
     };
-    Core::new(bounds, Arc::clone(table))
+    Core::new(bounds, Arc::clone(table), Allowance::new(1000))
 }
 
 fn table() -> Arc<Table> {
@@ -53,6 +55,7 @@ fn talk_with(table: &Arc<Table>) -> Talk {
         statements: Statements::new(3),
         pending: Vec::new(),
         told: Vec::new(),
+        answer: Vec::new(),
         sent: Vec::new(),
         log: String::new(),
     }
@@ -127,6 +130,10 @@ impl Talk {
                 }
                 Ok(Step::Consume(count)) => drop(self.pending.drain(..count)),
                 Ok(Step::Terminate) => return self.end("left"),
+                Ok(Step::ComeHome) => {
+                    self.happened("home");
+                    self.core.set_outside(Outside::Seen);
+                }
                 Err(violation) => return self.end(&format!("{violation:?}")),
             }
         }
@@ -156,6 +163,9 @@ impl Talk {
                     match self.core.concluded(concluded) {
                         Conclusion::Ordinary => {}
                         Conclusion::Discarded => self.happened("discarded"),
+                        Conclusion::SettingsReset => self.happened("reset"),
+                        Conclusion::Answered { .. } => panic!("nobody asked"),
+                        Conclusion::Moved { .. } => panic!("nothing moves"),
                         Conclusion::OwnFailed => self.happened("own failed"),
                     }
                 }
@@ -167,6 +177,17 @@ impl Talk {
         }
         if let Some(ledger) = &mut self.ledger {
             self.core.tidy(ledger, &mut self.sent);
+        }
+        if let Some(ledger) = self.ledger.as_mut().filter(|ledger| ledger.is_idle())
+            && self.core.ask([].into_iter(), ledger, &mut Vec::new())
+        {
+            let concluded = ledger.ready(TxStatus::Idle).expect("in step");
+            assert_eq!(
+                self.core.concluded(concluded),
+                Conclusion::Answered { failed: false }
+            );
+            self.core.answered(Some(&self.answer));
+            self.happened("asked");
         }
         let may_release = |ledger: &Ledger| self.core.may_release(ledger);
         if self.ledger.as_ref().is_some_and(may_release) {
@@ -189,6 +210,19 @@ impl Talk {
         };
         self.core.refuse(&self.pending, &error, &mut self.told);
         self.drive();
+        self
+    }
+
+    /// What the server will say when it is asked: one kind of state, by its letter.
+    fn finds(&mut self, kind: &str) -> &mut Self {
+        self.answer.clear();
+        if !kind.is_empty() {
+            put(&mut self.answer, b'D', |body| {
+                body.extend_from_slice(b"\0\x03\0\0\0\x01");
+                body.extend_from_slice(kind.as_bytes());
+                body.extend_from_slice(&[0; 8]);
+            });
+        }
         self
     }
 
@@ -320,7 +354,7 @@ fn the_cuts_between_reads_change_nothing() {
         let sent = format!("{} >{sent}", order.join(" "));
         // Statements are shown whole once the rest has come.
         assert_eq!(sort(&sent), sort(expected), "cut at {cut}");
-        assert_eq!(talk.reasons(), ["listen"], "cut at {cut}");
+        assert!(talk.core.wonders(), "cut at {cut}");
     }
 }
 
@@ -405,23 +439,42 @@ fn what_an_error_made_the_server_skip_changes_no_statement() {
 
 #[test]
 fn what_pins_and_what_frees() {
+    let large = format!("SELECT {}", "1+".repeat(2500));
     let cases = [
-        (query("LISTEN a"), vec!["listen"]),
-        (query("SET x.y = 1"), vec!["setting"]),
-        (query("SELECT 1"), vec![]),
-        (query("SET LOCAL x.y = 1"), vec![]),
-        (query("CREATE TEMP TABLE t ()"), vec!["temporary_object"]),
-        (parse("", "LISTEN a"), vec![]),
-        (parse("s", "LISTEN a"), vec![]),
-        ([parse("", "LISTEN a"), bind("")].concat(), vec!["listen"]),
-        ([parse("s", "LISTEN a"), bind("s")].concat(), vec!["listen"]),
+        (query("LISTEN a"), "l", vec!["listen"]),
+        (query("LISTEN a; UNLISTEN a"), "", vec![]),
+        (query("SET x.y = 1"), "", vec![]),
         (
-            parse("", &format!("SELECT {}", "1+".repeat(2500))),
-            vec!["large_unnamed_statement"],
+            query("SELECT set_config($1, '1', false)"),
+            "",
+            vec!["setting"],
         ),
+        (query("SELECT 1"), "", vec![]),
+        (query("SET LOCAL x.y = 1"), "", vec![]),
+        (
+            query("CREATE TEMP TABLE t ()"),
+            "t",
+            vec!["temporary_object"],
+        ),
+        (query("CALL p()"), "a", vec!["advisory_lock"]),
+        (parse("s", "SELECT 1"), "", vec![]),
+        (parse("", "LISTEN a"), "l", vec![]),
+        (parse("s", "LISTEN a"), "l", vec![]),
+        (
+            [parse("", "LISTEN a"), bind("")].concat(),
+            "l",
+            vec!["listen"],
+        ),
+        (
+            [parse("s", "LISTEN a"), bind("s")].concat(),
+            "l",
+            vec!["listen"],
+        ),
+        (parse("", &large), "", vec!["large_unnamed_statement"]),
     ];
-    for (message, reasons) in cases {
+    for (message, found, reasons) in cases {
         let mut talk = talk();
+        talk.finds(found);
         let extended = message[0] == b'P';
         talk.client(&message);
         if extended {
@@ -450,9 +503,35 @@ fn what_pins_and_what_frees() {
 }
 
 #[test]
+fn a_pin_is_lifted_as_soon_as_its_reason_is_gone() {
+    let mut talk = talk();
+    talk.finds("t").client(&query("CREATE TEMP TABLE t ()"));
+    talk.server("CZ").client(&query("SELECT 1")).server("TDCZ");
+    assert_eq!(talk.reasons(), ["temporary_object"]);
+    talk.finds("").client(&query("DROP TABLE t"));
+    talk.done();
+    talk.server("CZ");
+    assert_eq!(talk.done(), "asked release");
+}
+
+#[test]
+fn what_only_undoes_is_not_asked_about() {
+    let mut talk = talk();
+    let pool_reset = "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;";
+    talk.client(&query(pool_reset)).server("TDCCCCZ");
+    assert!(talk.done().ends_with(" reset release"));
+    // In a transaction it may be rolled back.
+    talk.client(&query("BEGIN; SELECT 1")).server("CTDCz");
+    talk.client(&query("RESET ALL")).server("Cz");
+    talk.done();
+    talk.client(&query("ROLLBACK")).server("CZ");
+    assert_eq!(talk.done(), ">Q(ROLLBACK) asked release");
+}
+
+#[test]
 fn a_discard_that_fails_frees_nothing() {
     let mut talk = talk();
-    talk.client(&query("LISTEN a")).server("CZ");
+    talk.finds("l").client(&query("LISTEN a")).server("CZ");
     talk.client(&query("DISCARD ALL")).server("EZ");
     assert_eq!(talk.reasons(), ["listen"]);
     assert!(talk.ledger.is_some());
@@ -506,7 +585,7 @@ fn violations_wait_for_what_stands_before_them() {
 fn the_limit_of_open_answers_holds_the_client_up() {
     let mut talk = talk();
     let many = crate::server::ledger::MAX_OUTSTANDING + 10;
-    talk.client(&[query("LISTEN a")].concat()).server("CZ");
+    talk.finds("l").client(&query("LISTEN a")).server("CZ");
     talk.done();
     talk.client(&query("").repeat(many));
     assert_eq!(talk.sent.len(), query("").len() * (many - 10));

@@ -6,4 +6,4 @@ pub mod named;
 pub mod table;
 mod unnamed;
 
-pub use unnamed::{KEPT_BYTES, Placing, Statement, text};
+pub use unnamed::{Allowance, Keeping, Placing, Statement};

@@ -6,10 +6,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::table::{Sharing, Statement, Table};
 use crate::server::Statements;
 use crate::server::ledger::Outcome;
 use crate::server::statements::Act;
+use crate::sql::Report;
 
 /// Names that one client may have. It has to keep its connection for more.
 const MAX_NAMES: usize = 16 * 1024;
@@ -50,7 +53,7 @@ pub struct Named {
     table: Arc<Table>,
     /// The session's settings as far as they change what a text means.
     settings: Box<[u8]>,
-    names: HashMap<Name, Slot>,
+    names: HashMap<Name, Slot, RandomState>,
     /// In the order they were sent.
     pending: VecDeque<Change>,
     /// The sequence of messages that is being sent.
@@ -73,7 +76,7 @@ impl Named {
         Named {
             table,
             settings: Box::default(),
-            names: HashMap::new(),
+            names: HashMap::default(),
             pending: VecDeque::new(),
             sequence: 1,
             sweeping: (0, 0),
@@ -100,6 +103,12 @@ impl Named {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.names.is_empty() && self.pending.is_empty()
+    }
+
+    /// Whether all that was sent has been answered.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_empty()
     }
 
     /// Whether something that an earlier sequence has changed is not known yet.
@@ -129,11 +138,11 @@ impl Named {
     }
 
     /// The statement that a Parse with this body makes; `None` if there is no room for it.
-    pub fn intern(&self, body: &[u8], sharing: Sharing) -> Option<Arc<Statement>> {
+    pub fn intern(&self, body: &[u8], report: &Report, sharing: Sharing) -> Option<Arc<Statement>> {
         if self.names.len() >= MAX_NAMES {
             return None;
         }
-        self.table.intern(&self.settings, body, sharing)
+        self.table.intern(&self.settings, body, report, sharing)
     }
 
     /// Live names, and what stands behind them.

@@ -11,7 +11,7 @@ use dashmap::DashMap;
 
 use crate::protocol::frame::split_cstr;
 use crate::server::statements::server_name;
-use crate::sql::{self, Report};
+use crate::sql::Report;
 
 /// Numbers are never used again: 64 bits last.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -122,38 +122,47 @@ impl Table {
         }
     }
 
-    /// The statement with this body, parsed under these settings; `None` if there is no room for it.
-    pub fn intern(&self, settings: &[u8], body: &[u8], sharing: Sharing) -> Option<Arc<Statement>> {
+    /// The statement with this body, parsed under these settings; `None` if there is no room for it. `report`: what
+    /// its text is known to do.
+    pub fn intern(
+        &self,
+        settings: &[u8],
+        body: &[u8],
+        report: &Report,
+        sharing: Sharing,
+    ) -> Option<Arc<Statement>> {
         let key = [settings, body].concat();
         if sharing == Sharing::Shared
             && let Some(known) = self.shared.get(key.as_slice())
+            && known.key().0.report == *report
         {
             return Some(Arc::clone(&known.key().0));
         }
         if !self.has_room(footprint(&key)) {
             return None;
         }
-        let new = self.make(key, settings.len());
+        let new = self.make(key, settings.len(), report.clone());
         if sharing == Sharing::Own {
             return Some(new);
         }
+        // What was found out about it since the last one of its kind.
+        self.shared
+            .remove_if(&*new.key, |known, ()| known.0.report != *report);
         // Another worker may have been faster.
         let entry = self.shared.entry(Shared(new)).or_insert(());
         Some(Arc::clone(&entry.key().0))
     }
 
-    fn make(&self, key: Vec<u8>, body_start: usize) -> Arc<Statement> {
+    fn make(&self, key: Vec<u8>, body_start: usize, report: Report) -> Arc<Statement> {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         self.usage.count.fetch_add(1, Ordering::Relaxed);
         self.usage
             .bytes
             .fetch_add(footprint(&key), Ordering::Relaxed);
-        let body = key.get(body_start..).unwrap_or_default();
-        let text = split_cstr(body).map_or(body, |(text, _)| text);
         Arc::new(Statement {
             id,
             server_name: server_name(id),
-            report: sql::report(text),
+            report,
             key: key.into(),
             body_start,
             usage: Arc::clone(&self.usage),
@@ -198,7 +207,7 @@ mod tests {
     }
 
     fn id(table: &Table, settings: &[u8], body: &[u8]) -> Option<u64> {
-        let statement = table.intern(settings, body, Sharing::Shared)?;
+        let statement = table.intern(settings, body, &Report::default(), Sharing::Shared)?;
         assert_eq!(statement.body(), body);
         Some(statement.id)
     }
@@ -210,9 +219,11 @@ mod tests {
         assert_eq!(id(&table, b"", b"SELECT 1\0\0\0"), one);
         assert_ne!(id(&table, b"", b"SELECT 1\0\0\x01"), one);
         assert_ne!(id(&table, b"settings", b"SELECT 1\0\0\0"), one);
-        let own = table.intern(b"", b"SELECT 1\0\0\0", Sharing::Own).unwrap();
+        let own = table
+            .intern(b"", b"SELECT 1\0\0\0", &Report::default(), Sharing::Own)
+            .unwrap();
         assert_ne!(Some(own.id), one);
-        let shared = table.intern(b"", b"SELECT 1\0\0\0", Sharing::Shared);
+        let shared = table.intern(b"", b"SELECT 1\0\0\0", &Report::default(), Sharing::Shared);
         table.retire(&shared.unwrap());
         assert_ne!(id(&table, b"", b"SELECT 1\0\0\0"), one);
     }
@@ -220,11 +231,11 @@ mod tests {
     #[test]
     fn what_nobody_has_makes_room_first() {
         let table = table(2, 1 << 20);
-        let held = table.intern(b"", b"a\0\0\0", Sharing::Shared);
+        let held = table.intern(b"", b"a\0\0\0", &Report::default(), Sharing::Shared);
         assert!(id(&table, b"", b"b\0\0\0").is_some());
         assert!(id(&table, b"", b"c\0\0\0").is_some());
         assert_eq!(id(&table, b"", b"a\0\0\0"), held.as_ref().map(|it| it.id));
-        let other = table.intern(b"", b"d\0\0\0", Sharing::Own);
+        let other = table.intern(b"", b"d\0\0\0", &Report::default(), Sharing::Own);
         assert!(other.is_some());
         assert_eq!(id(&table, b"", b"e\0\0\0"), None);
         drop(held);

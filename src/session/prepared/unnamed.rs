@@ -3,23 +3,60 @@
 //! Pure. A client may parse "" in one unit and bind it in a later one, on another server; and must never
 //! bind the unnamed statement that another client has left there. Knows nothing of named statements.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use crate::protocol::frame::{HEADER_BYTES, put, put_cstr, split_cstr};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::Outcome;
 use crate::sql::Report;
 
-/// A Parse message up to this size is kept for the next server; a larger one pins.
-pub const KEPT_BYTES: usize = 4096;
+/// A Parse message up to this size is kept for the next server, whatever others keep.
+const SMALL_BYTES: usize = 4096;
+
+/// Memory for the larger ones of many clients. Where there is none left, a client stays with the server that has its
+/// statement.
+#[derive(Clone, Debug)]
+pub struct Allowance(Rc<Cell<usize>>);
+
+impl Allowance {
+    pub fn new(bytes: usize) -> Allowance {
+        Allowance(Rc::new(Cell::new(bytes)))
+    }
+
+    fn portion(&self, bytes: usize) -> Option<Portion> {
+        let wanted = if bytes > SMALL_BYTES { bytes } else { 0 };
+        self.0.set(self.0.get().checked_sub(wanted)?);
+        Some(Portion(self.clone(), wanted))
+    }
+}
+
+/// Given back when dropped.
+#[derive(Debug)]
+struct Portion(Allowance, usize);
+
+impl Drop for Portion {
+    fn drop(&mut self) {
+        let Portion(Allowance(left), bytes) = self;
+        left.set(left.get() + *bytes);
+    }
+}
+
+/// A whole Parse message, and what its text does to the session that runs it.
+#[derive(Debug)]
+struct Kept {
+    frame: Vec<u8>,
+    report: Report,
+    _portion: Portion,
+}
 
 /// What a client's unnamed statement is.
 #[derive(Debug, Default)]
-pub enum Unnamed {
+enum Unnamed {
     #[default]
     None,
-    /// Its whole Parse message, and what its text does to the session that runs it.
-    Kept(Vec<u8>, Report),
+    Kept(Kept),
     /// Too large to keep: it lives on the server that the session is pinned to.
     OnServer,
 }
@@ -28,7 +65,7 @@ pub enum Unnamed {
 #[derive(Debug)]
 enum Change {
     /// A Parse of ""; `None` if it is too large to keep.
-    Parsed(Option<(Vec<u8>, Report)>),
+    Parsed(Option<Kept>),
     /// A simple Query, or Close.
     Gone,
 }
@@ -38,8 +75,9 @@ enum Change {
 /// A server that the client has been given has the same one as the client from its first message on:
 /// that message replaces it, or `place` goes ahead of it. So nothing that the server skips over after an
 /// error can make a difference between the two.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Statement {
+    allowance: Allowance,
     unnamed: Unnamed,
     /// In the order they were sent.
     pending: VecDeque<Change>,
@@ -53,7 +91,25 @@ pub struct Statement {
 /// So many bytes of Parse messages may await their outcome before a client is read no further.
 const MAX_PENDING_BYTES: usize = 256 * 1024;
 
+/// Whether a Parse message is kept for the next server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    Kept,
+    LeftOnServer,
+}
+
 impl Statement {
+    pub fn new(allowance: Allowance) -> Statement {
+        Statement {
+            allowance,
+            unnamed: Unnamed::None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            effects: 0,
+            version: 0,
+        }
+    }
+
     /// Whether there is anything that a simple Query would do away with.
     #[inline]
     pub fn exists(&self) -> bool {
@@ -68,30 +124,41 @@ impl Statement {
         self.pending_bytes > MAX_PENDING_BYTES
     }
 
-    /// A Parse of "" is sent; `kept` is the whole message if it is small enough to keep, and what its text does.
-    pub fn parsing(&mut self, kept: Option<(&[u8], Report)>) {
-        let kept = kept.map(|(frame, report)| {
-            self.pending_bytes += frame.len();
-            self.effects += usize::from(!report.effects.is_none());
-            (frame.to_vec(), report)
+    /// A Parse of "" is sent: the whole message, if it is there, and what its text does.
+    pub fn parsing(&mut self, frame: Option<(&[u8], Report)>) -> Keeping {
+        let kept = frame.and_then(|(frame, report)| {
+            Some(Kept {
+                frame: frame.to_vec(),
+                report,
+                _portion: self.allowance.portion(frame.len())?,
+            })
         });
+        let keeping = match &kept {
+            Some(kept) => {
+                self.pending_bytes += kept.frame.len();
+                self.effects += usize::from(!kept.report.effects.is_none());
+                Keeping::Kept
+            }
+            None => Keeping::LeftOnServer,
+        };
         self.pending.push_back(Change::Parsed(kept));
+        keeping
     }
 
     /// The statements that a Bind of "" sent now may find, if they do anything to the session: text and report.
     pub fn bound(&self) -> impl Iterator<Item = (&[u8], &Report)> {
         let pending = self.pending.iter().filter_map(|change| match change {
-            Change::Parsed(Some((frame, report))) => Some((frame, report)),
+            Change::Parsed(Some(kept)) => Some(kept),
             Change::Parsed(None) | Change::Gone => None,
         });
         let kept = match &self.unnamed {
-            Unnamed::Kept(frame, report) => Some((frame, report)),
+            Unnamed::Kept(kept) => Some(kept),
             Unnamed::None | Unnamed::OnServer => None,
         };
         let all = kept.into_iter().chain(pending);
         let all = all.take(if self.effects == 0 { 0 } else { usize::MAX });
-        let telling = all.filter(|(_, report)| !report.effects.is_none());
-        telling.map(|(frame, report)| (text(frame), report))
+        let telling = all.filter(|kept| !kept.report.effects.is_none());
+        telling.map(|kept| (text(&kept.frame), &kept.report))
     }
 
     /// A message is sent that does away with it.
@@ -104,42 +171,42 @@ impl Statement {
         let Some(change) = self.pending.pop_front() else {
             return;
         };
-        if let Change::Parsed(Some((frame, _))) = &change {
-            self.pending_bytes -= frame.len();
+        if let Change::Parsed(Some(kept)) = &change {
+            self.pending_bytes -= kept.frame.len();
         }
         if matches!(outcome, Outcome::Done | Outcome::Failed) {
             self.version += 1;
         }
         let before = match (outcome, change) {
-            (Outcome::Skipped | Outcome::Unknown, Change::Parsed(Some((frame, report)))) => {
-                Unnamed::Kept(frame, report)
+            (Outcome::Skipped | Outcome::Unknown, Change::Parsed(Some(kept))) => {
+                Unnamed::Kept(kept)
             }
             (Outcome::Skipped | Outcome::Unknown, _) => return,
             // PostgreSQL drops the old one before it parses the new one.
-            (Outcome::Failed, Change::Parsed(Some((_, report)))) => {
-                self.effects -= usize::from(!report.effects.is_none());
+            (Outcome::Failed, Change::Parsed(Some(kept))) => {
+                self.effects -= usize::from(!kept.report.effects.is_none());
                 std::mem::take(&mut self.unnamed)
             }
             (Outcome::Failed, _) | (Outcome::Done, Change::Gone) => {
                 std::mem::take(&mut self.unnamed)
             }
-            (Outcome::Done, Change::Parsed(Some((frame, report)))) => {
-                std::mem::replace(&mut self.unnamed, Unnamed::Kept(frame, report))
+            (Outcome::Done, Change::Parsed(Some(kept))) => {
+                std::mem::replace(&mut self.unnamed, Unnamed::Kept(kept))
             }
             (Outcome::Done, Change::Parsed(None)) => {
                 std::mem::replace(&mut self.unnamed, Unnamed::OnServer)
             }
         };
-        if let Unnamed::Kept(_, report) = before {
-            self.effects -= usize::from(!report.effects.is_none());
+        if let Unnamed::Kept(kept) = before {
+            self.effects -= usize::from(!kept.report.effects.is_none());
         }
     }
 
     /// Another server, and the client's first message to it leaves the unnamed statement as it is: what must
     /// go ahead so that the server has the same one.
     pub fn place(&mut self, out: &mut Vec<u8>) -> Placing {
-        if let Unnamed::Kept(frame, _) = &self.unnamed {
-            out.extend_from_slice(frame);
+        if let Unnamed::Kept(kept) = &self.unnamed {
+            out.extend_from_slice(&kept.frame);
             return Placing::Parse;
         }
         put(out, frontend::CLOSE, |body| {
@@ -170,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_unnamed_statement_follows_its_client() {
-        let mut statement = Statement::default();
+        let mut statement = Statement::new(Allowance::new(10_000));
         let mut out = Vec::new();
         assert_eq!(statement.place(&mut out), Placing::Close);
         assert_eq!(out, b"C\0\0\0\x06S\0");
@@ -196,11 +263,31 @@ mod tests {
     }
 
     #[test]
+    fn large_ones_share_an_allowance() {
+        let allowance = Allowance::new(10_000);
+        let mut statements = [(); 2].map(|()| Statement::new(allowance.clone()));
+        let large = vec![0; 6000];
+        let parse = |statement: &mut Statement, frame: &[u8]| {
+            let keeping = statement.parsing(Some((frame, Report::default())));
+            statement.settle(Outcome::Done);
+            keeping
+        };
+        assert_eq!(parse(&mut statements[0], &large), Keeping::Kept);
+        assert_eq!(parse(&mut statements[1], &large), Keeping::LeftOnServer);
+        assert_eq!(parse(&mut statements[1], b"P"), Keeping::Kept);
+        // The next one takes its place.
+        assert_eq!(parse(&mut statements[0], b"P"), Keeping::Kept);
+        assert_eq!(parse(&mut statements[1], &large), Keeping::Kept);
+        drop(statements);
+        assert_eq!(allowance.0.get(), 10_000);
+    }
+
+    #[test]
     fn a_bind_finds_what_any_of_them_does() {
         let parse = |text: &str| [b"P\0\0\0\0\0", text.as_bytes(), b"\0\0\0"].concat();
-        let mut statement = Statement::default();
+        let mut statement = Statement::new(Allowance::new(10_000));
         let parsing = |statement: &mut Statement, text: &str| {
-            statement.parsing(Some((&parse(text), crate::sql::report(text.as_bytes()))));
+            statement.parsing(Some((&parse(text), crate::sql::report(text.as_bytes()))))
         };
         let texts = |statement: &Statement| -> Vec<String> {
             let found = statement.bound();
