@@ -151,6 +151,8 @@ pub enum Outcome {
     Failed,
     /// The server passed over it, after an error.
     Skipped,
+    /// It can't be told any more.
+    Unknown,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -292,6 +294,10 @@ impl Ledger {
         std::mem::take(&mut self.sync_due)
     }
 
+    pub fn owes_client_ready(&self) -> bool {
+        self.readies_of_client > 0
+    }
+
     /// Whether the transaction has failed, or may have by the time that the server reads what is sent next.
     pub fn may_be_failed(&self) -> bool {
         self.tx == TxStatus::Failed || self.readies_of_client > 0
@@ -307,7 +313,7 @@ impl Ledger {
     #[inline]
     pub fn send_noted(&mut self, owed: Owed, asker: Asker, note: Note) {
         if self.doubtful {
-            self.tell(note.changes, Outcome::Skipped);
+            self.tell(note.changes, Outcome::Unknown);
             return;
         }
         if let CopyIn::Yes { passed_over_sync } = self.copy_in {
@@ -484,7 +490,7 @@ impl Ledger {
             // Did the error come before that Sync was read, or after? Nobody can tell from here. All that
             // comes is the client's; the connection stays with it, and is closed in the end.
             self.doubtful = true;
-            while self.pop(Outcome::Skipped).is_some() {}
+            while self.pop(Outcome::Unknown).is_some() {}
         }
         self.copy_in = CopyIn::No;
         match self.entries.front().copied() {

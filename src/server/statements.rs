@@ -183,9 +183,11 @@ impl Statements {
         known.open = known.open.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
         match (act, outcome) {
-            (_, Outcome::Skipped) => {}
-            (Act::Parse, Outcome::Done) => known.has = Presence::There,
-            (Act::Parse, Outcome::Failed) | (Act::Close, _) => known.has = Presence::Absent,
+            (_, Outcome::Skipped) | (Act::Close, Outcome::Unknown) => {}
+            (Act::Parse, Outcome::Done | Outcome::Unknown) => known.has = Presence::There,
+            (Act::Parse, Outcome::Failed) | (Act::Close, Outcome::Done | Outcome::Failed) => {
+                known.has = Presence::Absent
+            }
         }
         if known.open == 0 {
             known.will_have = known.has;
@@ -220,9 +222,13 @@ impl Statements {
     pub fn doubt(&mut self) {
         for known in &mut self.known {
             known.will_have = Presence::Stale;
-            if known.has == Presence::There {
-                known.has = Presence::Stale;
-            }
+        }
+    }
+
+    /// It did not.
+    pub fn undoubt(&mut self) {
+        for known in self.known.iter_mut().filter(|known| known.open == 0) {
+            known.will_have = known.has;
         }
     }
 
@@ -315,6 +321,8 @@ mod tests {
         assert_eq!(statements.outlook(2, 9), Outlook::Known(Presence::There));
         statements.doubt();
         assert_eq!(statements.outlook(2, 9), stale);
+        statements.undoubt();
+        assert_eq!(statements.outlook(2, 9), Outlook::Known(Presence::There));
         statements.clear();
         assert_eq!(statements.outlook(2, 9), Outlook::Known(Presence::Absent));
     }

@@ -219,6 +219,7 @@ impl Core {
             return Ok(Step::Terminate);
         }
         let frame = pending.get(..head.frame_bytes()).unwrap_or_default();
+        let told_before = answer.len();
         if self.deferred.answer(head, frame, answer) == deferred::Outcome::NeedsServer {
             return Ok(Step::Borrow);
         }
@@ -227,7 +228,9 @@ impl Core {
             self.statement.leaving();
             self.statement.settle(ledger::Outcome::Done);
         }
+        // Passed over, it changes nothing.
         if head.tag == frontend::CLOSE
+            && answer.len() > told_before
             && let Some(at) = NameAt::find(head.tag, frame)
         {
             self.named.forget(told(at.of(frame)));

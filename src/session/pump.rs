@@ -383,6 +383,8 @@ impl Session {
                     }
                     let used = ledger.failed_use();
                     if let Some(id) = used {
+                        // What was sent behind it is skipped: its name is what it was.
+                        self.core.note_outcomes(ledger, statements);
                         let field = |code| error_field(prefix, code).unwrap_or_default();
                         self.core
                             .use_failed(id, field(b'C'), field(b'R'), statements);

@@ -213,7 +213,8 @@ impl Core {
                 false
             }
         };
-        refers && self.named.is_open()
+        // Whether the transaction has failed must be known, too.
+        refers && (self.named.is_open() || ledger.owes_client_ready())
     }
 
     /// Puts ahead of a message what it needs on this server, and its own front if it goes under another name.
@@ -305,7 +306,11 @@ impl Core {
             self.give(&statement, message.at, out);
             return out.rename(message, at, &statement.server_name);
         }
-        let Some(statement) = self.statement_of(message, out.ledger) else {
+        let sharing = match self.may_parse_differently() {
+            true => Sharing::Own,
+            false => Sharing::Shared,
+        };
+        let Some(mut statement) = self.statement_of(message, sharing, out.ledger) else {
             self.pins.add(Reason::NamedStatement);
             self.culprit.blame(message.frame());
             return;
@@ -315,7 +320,16 @@ impl Core {
         if message.report.effects.has(REFERS) {
             self.refer(message.text(), message.report.effects, message.at, out);
         }
-        let outlook = out.statements.outlook(statement.id, self.named.sequence());
+        let mut outlook = out.statements.outlook(statement.id, self.named.sequence());
+        // PostgreSQL may refuse it, because the transaction has failed: it is asked, and over that no server is to
+        // lose what it has.
+        if outlook != Outlook::Known(Presence::Absent)
+            && out.ledger.may_be_failed()
+            && let Some(own) = self.statement_of(message, Sharing::Own, out.ledger)
+        {
+            statement = own;
+            outlook = Outlook::Known(Presence::Absent);
+        }
         let act = match outlook {
             Outlook::Known(Presence::There) if !out.ledger.may_be_failed() => {
                 out.statements.used(statement.id);
@@ -344,19 +358,17 @@ impl Core {
         self.note(Some(change), &mut passage.note, out);
     }
 
-    /// What a Parse makes, if that can be shared by servers.
-    fn statement_of(&self, message: Message<'_>, ledger: &Ledger) -> Option<Arc<Statement>> {
+    /// What a Parse makes, if servers can have it under a name of ours.
+    fn statement_of(
+        &self,
+        message: Message<'_>,
+        sharing: Sharing,
+        ledger: &Ledger,
+    ) -> Option<Arc<Statement>> {
         let small = message.is_whole() && message.head.frame_bytes() <= MAX_PARSE_BYTES;
         if !small || self.is_literal() || ledger.is_doubtful() {
             return None;
         }
-        // In a failed transaction PostgreSQL refuses it: no server is to lose it over that.
-        let fails = ledger.tx() == TxStatus::Failed;
-        let sharing = if fails || self.may_parse_differently() {
-            Sharing::Own
-        } else {
-            Sharing::Shared
-        };
         let body = message.frame().get(HEADER_BYTES..)?;
         let (_name, body) = split_cstr(body)?;
         self.named.intern(body, message.report, sharing)
@@ -447,7 +459,9 @@ impl Core {
             let mut dropped = dropped.iter();
             dropped.any(|what| matches!(what, Deallocate::Name(known) if known == name))
         };
-        let runs = effects.has(Effects::EXECUTE.with(Effects::PREPARE));
+        // In a failed transaction nothing is run, and nothing but an empty text parsed.
+        let runs = effects.has(Effects::EXECUTE.with(Effects::PREPARE))
+            && out.ledger.tx() != TxStatus::Failed;
         let referred: Vec<(Owned, Option<Arc<Statement>>)> = self
             .named
             .live()

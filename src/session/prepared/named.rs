@@ -220,8 +220,9 @@ impl Named {
                     statements.settle(statement.id, act, outcome);
                 }
                 self.close(&name, |slot| {
-                    // PostgreSQL has left a name unused whose Parse failed.
-                    if outcome == Outcome::Done {
+                    // PostgreSQL has left a name unused whose Parse failed. Where nobody can tell, it has the last
+                    // word on the name that the server would have it under.
+                    if matches!(outcome, Outcome::Done | Outcome::Unknown) {
                         slot.is = Some(statement);
                     }
                 });
@@ -241,6 +242,8 @@ impl Named {
                 if outcome == Outcome::Done {
                     statements.clear();
                     self.forget_all();
+                } else if self.sweeping.0 == 0 {
+                    statements.undoubt();
                 }
             }
         }

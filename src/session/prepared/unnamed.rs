@@ -174,12 +174,14 @@ impl Statement {
         if let Change::Parsed(Some(kept)) = &change {
             self.pending_bytes -= kept.frame.len();
         }
-        if outcome != Outcome::Skipped {
+        if matches!(outcome, Outcome::Done | Outcome::Failed) {
             self.version += 1;
         }
         let before = match (outcome, change) {
-            (Outcome::Skipped, Change::Parsed(Some(kept))) => Unnamed::Kept(kept),
-            (Outcome::Skipped, _) => return,
+            (Outcome::Skipped | Outcome::Unknown, Change::Parsed(Some(kept))) => {
+                Unnamed::Kept(kept)
+            }
+            (Outcome::Skipped | Outcome::Unknown, _) => return,
             // PostgreSQL drops the old one before it parses the new one.
             (Outcome::Failed, Change::Parsed(Some(kept))) => {
                 self.effects -= usize::from(!kept.report.effects.is_none());

@@ -420,7 +420,7 @@ fn names_follow_their_client() {
             made("r", "ROLLBACK"),
             query("BEGIN"),
             query("SELECT 1/0"),
-            made("b", "SELECT 2"),
+            made("b", "SELECT 1"),
             uses("a"),
             describe(b'S', "a"),
             sync(),
@@ -451,6 +451,14 @@ fn names_follow_their_client() {
             bind("p", "a statement", &[Some("1"), Some("2")]),
             sync(),
             made("a statement", "SELECT 2"),
+        ]
+        .concat(),
+        [
+            parse("a", "SELECT 1"),
+            parse("a", "SELECT 1"),
+            close(b'S', "a"),
+            sync(),
+            made("a", "SELECT 2"),
         ]
         .concat(),
         // As long as PostgreSQL tells names apart, and longer.

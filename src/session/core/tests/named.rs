@@ -170,7 +170,7 @@ fn in_one_that_may_have_failed_by_then_too() {
     talk.client(&[bind("a"), sync()].concat());
     talk.went();
     talk.client(&[parse("c", "SELECT 1"), sync()].concat());
-    assert_eq!(talk.went(), "C:w P:w S");
+    assert_eq!(talk.went(), "P:w S");
 }
 
 #[test]
@@ -226,6 +226,21 @@ fn a_broken_copy_is_parsed_anew() {
     // Whoever parses it from here on has another.
     talk.client(&[parse("c", "SELECT 1"), sync()].concat());
     assert!(talk.went().ends_with("P:w S"));
+}
+
+/// A transaction whose first statement got no server: Close is answered all the same.
+#[test]
+fn a_name_is_closed_without_a_server() {
+    for (ahead, bound) in [(vec![], "C B:a S"), (bind("b"), "C B:w S")] {
+        let mut talk = prepared();
+        talk.client(&query("BEGIN"));
+        super::refusing::refused(&mut talk, &query("SELECT 1"));
+        talk.client(&[ahead, close("a"), sync(), query("ROLLBACK")].concat());
+        assert!(talk.ledger.is_none());
+        talk.went();
+        talk.client(&[bind("a"), sync()].concat());
+        assert_eq!(talk.went(), bound);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn a_simple_query_gets_its_error_and_the_next_one_another_chance() {
 }
 
 /// Brings a core to the point of borrowing for `unit`, and refuses.
-fn refused(talk: &mut Talk, unit: &[u8]) {
+pub(super) fn refused(talk: &mut Talk, unit: &[u8]) {
     talk.pending.extend_from_slice(unit);
     loop {
         let step = talk.core.without_server(&talk.pending, &mut talk.told);
