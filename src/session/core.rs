@@ -628,6 +628,9 @@ impl Core {
         if effects.has(Effects::FREES) {
             self.recheck();
         }
+        if effects.has(Effects::DEFINES) {
+            self.named.redefine();
+        }
     }
 
     /// Has the server asked, at the next occasion, whether what the session is pinned for is still there.
@@ -890,7 +893,10 @@ impl Core {
     }
 
     /// PostgreSQL has answered a whole command.
-    pub fn concluded(&mut self, concluded: Concluded) -> Conclusion {
+    pub fn concluded(&mut self, concluded: Concluded, ledger: &Ledger) -> Conclusion {
+        if ledger.tx() == TxStatus::Idle {
+            self.named.transaction_ended(!ledger.is_settled());
+        }
         if concluded.by_query && !concluded.failed && !self.statement.exists() {
             // A Query that was carried out did away with whatever unnamed statement there was.
             self.unnamed_foreign = false;

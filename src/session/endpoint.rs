@@ -11,7 +11,7 @@ use dashmap::DashMap;
 
 use super::hidden::Finds;
 use super::pinboard::Pinboard;
-use super::prepared::table::{self, Table};
+use super::prepared::table::{self, Edition, Table};
 use crate::metrics;
 use crate::pool::{self, PoolId};
 use crate::server::dialer::{Account, Customer, Dialer};
@@ -128,6 +128,8 @@ pub struct Endpoint {
     registry: Arc<metrics::Registry>,
     pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
+    /// Of each database that there is a pool for.
+    editions: DashMap<Arc<str>, Edition>,
     greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
     listeners: Arc<AtomicUsize>,
     greeting_terms: GreetingTerms,
@@ -151,6 +153,7 @@ impl Endpoint {
             registry,
             pinboard,
             entries: DashMap::new(),
+            editions: DashMap::new(),
             greetings: DashMap::new(),
             listeners: Arc::default(),
             greeting_terms,
@@ -180,6 +183,8 @@ impl Endpoint {
         if self.entries.len() >= MAX_POOLS {
             return None;
         }
+        let edition = self.editions.entry(Arc::clone(&account.database));
+        let edition = edition.or_default().clone();
         let entry = self.entries.entry(account.clone()).or_insert_with(|| {
             let limit = self.user_limits.load().get(user).copied();
             let meters = metrics::Pool::new(&self.registry, &self.target_name, database, user);
@@ -193,7 +198,7 @@ impl Endpoint {
                 database: account.database,
                 user: account.user,
                 target_name: Arc::clone(&self.target_name),
-                statements: Arc::new(Table::new(self.statement_terms)),
+                statements: Arc::new(Table::new(self.statement_terms, edition)),
                 finds: Finds::default(),
                 pinboard: Arc::clone(&self.pinboard),
                 pinned: AtomicUsize::new(0),

@@ -442,7 +442,10 @@ impl Session {
 
     fn conclude(&mut self, concluded: crate::server::ledger::Concluded) -> Result<(), Ending> {
         let own = concluded.asker.is_own();
-        match self.core.concluded(concluded) {
+        let Link::Leased(lease) = &self.link else {
+            return Ok(());
+        };
+        match self.core.concluded(concluded, &lease.ledger) {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
                 self.server_fatal = true;

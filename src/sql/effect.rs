@@ -58,6 +58,8 @@ impl Effects {
     /// CREATE DATABASE, DROP DATABASE, ALTER DATABASE that moves or renames: nobody else may be connected to the
     /// databases told.
     pub const DATABASE_DDL: Effects = Effects(1 << 25);
+    /// CREATE, ALTER, DROP of what is not temporary, and DO: other texts may mean something else from then on.
+    pub const DEFINES: Effects = Effects(1 << 26);
 
     /// What stays in the session, so that no other client may have the connection.
     const STAYING: u32 = (Effects::SEQUENCE_READ.0 - 1) | Effects::NEXTVAL.0;

@@ -246,7 +246,10 @@ impl Statements {
                 self.before = Before::Create;
                 Lead::Create
             }
-            b"alter" => Lead::Alter,
+            b"alter" => {
+                self.add(Effects::DEFINES);
+                Lead::Alter
+            }
             b"explain" => Lead::Explain,
             b"prepare" => Lead::Prepare,
             b"declare" => Lead::Declare,
@@ -254,7 +257,8 @@ impl Statements {
             b"notify" => self.known(Effects::NOTIFY),
             b"listen" => self.known(Effects::LISTEN),
             b"load" => self.known(Effects::LOAD),
-            b"do" | b"call" => self.known(Effects::ROUTINE),
+            b"do" => self.known(Effects::ROUTINE.with(Effects::DEFINES)),
+            b"call" => self.known(Effects::ROUTINE),
             b"set" | b"reset" | b"drop" | b"close" | b"unlisten" | b"deallocate" | b"discard" => {
                 self.first_that_frees(word)
             }
@@ -278,7 +282,7 @@ impl Statements {
             b"unlisten" => (Lead::Known, Effects::UNLISTEN),
             b"deallocate" => (Lead::Known, Effects::DEALLOCATE),
             b"discard" => (Lead::Discard, Effects::NONE),
-            b"drop" => (Lead::Drop, Effects::NONE),
+            b"drop" => (Lead::Drop, Effects::DEFINES),
             _ => (Lead::Known, Effects::NONE),
         };
         self.add(effects.with(Effects::FREES));
@@ -294,6 +298,10 @@ impl Statements {
     fn second(&mut self, word: &[u8]) {
         if !matches!(self.before, Before::Lead | Before::Create) {
             return;
+        }
+        // Temporary things are the session's own.
+        if self.lead == Lead::Create && !matches!(word, b"temp" | b"temporary") {
+            self.add(Effects::DEFINES);
         }
         match (self.lead, word) {
             (Lead::Select, b"pg_advisory_unlock_all" | b"pg_catalog") => {

@@ -143,10 +143,10 @@ pub(super) enum Timing {
 }
 
 impl Core {
-    /// Whether the session's own objects, or settings that are not known yet, may give a text another meaning than
+    /// Whether the session's own objects, definitions or settings that are not known yet, may give a text another meaning than
     /// it has for others.
     fn may_parse_differently(&self) -> bool {
-        self.pins.now().has(Reason::Temporary) || self.questions.any()
+        self.pins.now().has(Reason::Temporary) || self.questions.any() || self.named.is_redefining()
     }
 
     /// Whether names go out as they are: SQL's PREPARE has its own, and they must be able to clash.
@@ -543,6 +543,9 @@ impl Core {
             }
             // Something has deallocated it unseen.
             b"26000" => statements.spoil(id),
+            // It may be about types or tables that were replaced unseen. PostgreSQL would parse it anew for whoever
+            // comes with its text.
+            b"42704" | b"42P01" | b"42703" | b"42883" | b"XX000" => self.named.retire(id),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@
 use super::*;
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
-use crate::session::prepared::table::Terms;
+use crate::session::prepared::table::{Edition, Terms};
 
 mod named;
 mod refusing;
@@ -38,10 +38,13 @@ fn core(table: &Arc<Table>) -> Core {
 }
 
 fn table() -> Arc<Table> {
-    Arc::new(Table::new(Terms {
-        max: 100,
-        limit_bytes: 1 << 20,
-    }))
+    Arc::new(Table::new(
+        Terms {
+            max: 100,
+            limit_bytes: 1 << 20,
+        },
+        Edition::default(),
+    ))
 }
 
 fn talk() -> Talk {
@@ -160,7 +163,7 @@ impl Talk {
                         _ => TxStatus::Failed,
                     };
                     let concluded = ledger.ready(status).expect("in step");
-                    match self.core.concluded(concluded) {
+                    match self.core.concluded(concluded, ledger) {
                         Conclusion::Ordinary => {}
                         Conclusion::Discarded => self.happened("discarded"),
                         Conclusion::SettingsReset => self.happened("reset"),
@@ -183,7 +186,7 @@ impl Talk {
         {
             let concluded = ledger.ready(TxStatus::Idle).expect("in step");
             assert_eq!(
-                self.core.concluded(concluded),
+                self.core.concluded(concluded, ledger),
                 Conclusion::Answered { failed: false }
             );
             self.core.answered(Some(&self.answer));

@@ -60,6 +60,8 @@ pub struct Named {
     sequence: u64,
     /// Changes of all names under way, and the sequence of the last.
     sweeping: (u32, u64),
+    /// What was sent may redefine objects of the database, and its transaction has not ended.
+    redefining: bool,
 }
 
 /// What a name means to the message that has it.
@@ -80,6 +82,26 @@ impl Named {
             pending: VecDeque::new(),
             sequence: 1,
             sweeping: (0, 0),
+            redefining: false,
+        }
+    }
+
+    /// A text is sent that may redefine objects of the database.
+    pub fn redefine(&mut self) {
+        self.redefining = true;
+    }
+
+    /// Whether texts may have another meaning to this session than to the others.
+    pub fn is_redefining(&self) -> bool {
+        self.redefining
+    }
+
+    /// A transaction has ended. `further`: more of the session's is on its way.
+    #[inline]
+    pub fn transaction_ended(&mut self, further: bool) {
+        if self.redefining {
+            self.table.redefined();
+            self.redefining = further;
         }
     }
 
@@ -277,5 +299,12 @@ impl Named {
     /// The client has closed a name while it had no server.
     pub fn forget(&mut self, name: &[u8]) {
         self.names.remove(name);
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        // What became of it, nobody has heard.
+        self.transaction_ended(false);
     }
 }

@@ -16,6 +16,17 @@ use crate::sql::Report;
 /// Numbers are never used again: 64 bits last.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// Counts the times that the objects of a database were redefined: the same text parsed before and after may be
+/// two different statements. Shared by all who parse texts there.
+#[derive(Clone, Debug, Default)]
+pub struct Edition(Arc<AtomicU64>);
+
+impl Edition {
+    fn now(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// How much may be kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -31,7 +42,7 @@ pub struct Statement {
     pub server_name: Box<[u8]>,
     /// What its text does to the session that runs it.
     pub report: Report,
-    /// The settings that it was parsed under, then the body of Parse behind the name.
+    /// The edition and the settings that it was parsed under, then the body of Parse behind the name.
     key: Box<[u8]>,
     body_start: usize,
     usage: Arc<Usage>,
@@ -105,6 +116,9 @@ pub struct Table {
     shared: DashMap<Shared, ()>,
     usage: Arc<Usage>,
     terms: Terms,
+    edition: Edition,
+    /// The edition that those shared are of; there may be stragglers of an older one.
+    shared_of: AtomicU64,
     /// Statements to refuse before the table is looked through again for some that nobody has.
     patience: AtomicUsize,
 }
@@ -113,11 +127,13 @@ pub struct Table {
 const PATIENCE: usize = 256;
 
 impl Table {
-    pub fn new(terms: Terms) -> Table {
+    pub fn new(terms: Terms, edition: Edition) -> Table {
         Table {
             shared: DashMap::with_shard_amount(4),
             usage: Arc::default(),
             terms,
+            edition,
+            shared_of: AtomicU64::new(0),
             patience: AtomicUsize::new(0),
         }
     }
@@ -131,7 +147,14 @@ impl Table {
         report: &Report,
         sharing: Sharing,
     ) -> Option<Arc<Statement>> {
-        let key = [settings, body].concat();
+        let edition = self.edition.now();
+        if self.shared_of.load(Ordering::Relaxed) != edition
+            && self.shared_of.swap(edition, Ordering::Relaxed) != edition
+        {
+            self.shared.clear();
+        }
+        let front = [&edition.to_ne_bytes(), settings].concat();
+        let key = [&front, body].concat();
         if sharing == Sharing::Shared
             && let Some(known) = self.shared.get(key.as_slice())
             && known.key().0.report == *report
@@ -141,7 +164,7 @@ impl Table {
         if !self.has_room(footprint(&key)) {
             return None;
         }
-        let new = self.make(key, settings.len(), report.clone());
+        let new = self.make(key, front.len(), report.clone());
         if sharing == Sharing::Own {
             return Some(new);
         }
@@ -191,6 +214,11 @@ impl Table {
             && self.usage.bytes.load(Ordering::Relaxed) + bytes <= self.terms.limit_bytes
     }
 
+    /// Objects of the database were redefined: whoever parses a text from here on gets another statement than before.
+    pub fn redefined(&self) {
+        self.edition.0.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Whoever parses this text from here on gets another statement.
     pub fn retire(&self, statement: &Statement) {
         self.shared
@@ -203,7 +231,7 @@ mod tests {
     use super::*;
 
     fn table(max: usize, limit_bytes: usize) -> Table {
-        Table::new(Terms { max, limit_bytes })
+        Table::new(Terms { max, limit_bytes }, Edition::default())
     }
 
     fn id(table: &Table, settings: &[u8], body: &[u8]) -> Option<u64> {
@@ -226,6 +254,33 @@ mod tests {
         let shared = table.intern(b"", b"SELECT 1\0\0\0", &Report::default(), Sharing::Shared);
         table.retire(&shared.unwrap());
         assert_ne!(id(&table, b"", b"SELECT 1\0\0\0"), one);
+    }
+
+    #[test]
+    fn what_is_redefined_is_another_in_all_tables_of_the_database() {
+        let edition = Edition::default();
+        let terms = Terms {
+            max: 2,
+            limit_bytes: 1 << 20,
+        };
+        let tables = [(); 2].map(|()| Table::new(terms, edition.clone()));
+        let both = || {
+            let [one, other] = &tables;
+            let id = |table| id(table, b"", b"SELECT 1\0\0\0");
+            (id(one), id(other))
+        };
+        let before = both();
+        assert_eq!(both(), before);
+        tables[0].redefined();
+        let after = both();
+        assert!(before.0 != after.0 && before.1 != after.1);
+        assert_eq!(both(), after);
+        // Those of old editions that nobody has take no room.
+        for _ in 0..4 {
+            tables[1].redefined();
+            assert!(both().0.is_some());
+        }
+        assert_eq!(tables[0].usage.count.load(Ordering::Relaxed), 1);
     }
 
     #[test]

@@ -52,7 +52,34 @@ fn statements_that_leave_nothing_behind() {
         "ALTER DATABASE a OWNER TO b",
     ];
     for text in cases {
-        assert_eq!(effects(text.as_bytes()), NONE, "{text}");
+        assert_eq!(left_behind(text), NONE, "{text}");
+    }
+}
+
+/// What a text does to its session.
+fn left_behind(text: &str) -> Effects {
+    effects(text.as_bytes()).without(Effects::DEFINES)
+}
+
+#[test]
+fn what_gives_texts_another_meaning() {
+    let cases = [
+        ("CREATE TYPE t AS (a int)", true),
+        ("CREATE OR REPLACE FUNCTION f() RETURNS int RETURN 1", true),
+        ("CREATE TABLE t (a int)", true),
+        ("alter/**/table t ADD b int", true),
+        ("DROP TYPE t", true),
+        ("BEGIN; DROP TABLE t; COMMIT", true),
+        ("DO $$BEGIN EXECUTE 'DROP TABLE t'; END$$", true),
+        ("CREATE TEMP TABLE t (a int)", false),
+        ("CREATE TEMPORARY TABLE t (a int); DROP TABLE u", true),
+        ("INSERT INTO t VALUES ('CREATE TABLE t')", false),
+        ("SELECT 1 AS drop", false),
+        ("TRUNCATE t", false),
+    ];
+    for (text, expected) in cases {
+        let defines = effects(text.as_bytes()).has(Effects::DEFINES);
+        assert_eq!(defines, expected, "{text}");
     }
 }
 
@@ -131,7 +158,7 @@ fn statements_and_what_they_leave_behind() {
         ("SELECT set_config($$a$$, 'c', false)", UNSEEN),
     ];
     for (text, expected) in cases {
-        assert_eq!(effects(text.as_bytes()), expected, "{text}");
+        assert_eq!(left_behind(text), expected, "{text}");
     }
 }
 

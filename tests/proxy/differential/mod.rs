@@ -3,6 +3,7 @@
 mod copy;
 mod extended;
 mod fuzz;
+mod redefined;
 mod whole;
 
 use crate::house::sides::{Sides, Step, ask};

@@ -192,10 +192,13 @@ fn what_was_used_longest_ago_makes_room() {
 
 #[test]
 fn no_room_in_the_table_pins() {
-    let table = Arc::new(Table::new(Terms {
-        max: 1,
-        limit_bytes: 1 << 20,
-    }));
+    let table = Arc::new(Table::new(
+        Terms {
+            max: 1,
+            limit_bytes: 1 << 20,
+        },
+        Edition::default(),
+    ));
     let mut talk = talk_with(&table);
     talk.client(&[parse("a", "SELECT 1"), parse("b", "SELECT 2"), sync()].concat());
     assert_eq!(talk.went(), "C P:w P:b S");
