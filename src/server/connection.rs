@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
-use super::settings::Settings;
+use super::settings::{Change, Settings};
 use super::simple::{self, AskError};
 use super::statements::Statements;
 use crate::net::Stream;
@@ -138,9 +138,8 @@ impl Connection {
     /// Not cancel-safe: dropped halfway, the connection needs cleaning.
     pub async fn apply(&mut self, wanted: &Arc<Settings>) -> Result<(), CommandError> {
         let mut message = Vec::new();
-        wanted.put_change(&self.applied, &mut message);
-        if !message.is_empty() {
-            self.run(&message).await?;
+        if let Change::Sent { queries } = wanted.put_change(&self.applied, &mut message) {
+            self.run(&message, queries).await?;
         }
         self.applied = Arc::clone(wanted);
         Ok(())
@@ -152,14 +151,16 @@ impl Connection {
         put(&mut message, frontend::QUERY, |body| {
             put_cstr(body, text.as_bytes())
         });
-        self.run(&message).await
+        self.run(&message, 1).await
     }
 
-    async fn run(&mut self, query: &[u8]) -> Result<(), CommandError> {
+    async fn run(&mut self, messages: &[u8], queries: usize) -> Result<(), CommandError> {
         // A Query does away with the unnamed statement.
         self.unnamed_of = None;
-        self.ledger.send(Owed::Query, Asker::Weir);
-        self.stream.send(query).await?;
+        for _ in 0..queries {
+            self.ledger.send(Owed::Query, Asker::Weir);
+        }
+        self.stream.send(messages).await?;
         match self.settle().await? {
             None => Ok(()),
             Some(error) => Err(CommandError::Refused(error)),

@@ -112,6 +112,15 @@ impl Settings {
         if changes.is_empty() {
             return Change::None;
         }
+        if from.is_hasty() {
+            put(out, frontend::QUERY, |body| body.extend_from_slice(CALM));
+            return match self.put_change(&from.calmed(), out) {
+                Change::Sent { queries } => Change::Sent {
+                    queries: queries + 1,
+                },
+                Change::None => Change::Sent { queries: 1 },
+            };
+        }
         // Under another role fewer settings may be changed: it is laid down first and taken up last.
         let ordinary = changes.iter().filter(|(name, _)| !is_role(name)).copied();
         let laid_down = ROLES.iter().filter(|role| from.value(role).is_some());
@@ -119,7 +128,17 @@ impl Settings {
         let taken_up = ROLES.iter().rev();
         let taken_up = taken_up.filter_map(|role| Some((*role, Some(self.value(role)?))));
         put_set_config(out, laid_down.chain(ordinary).chain(taken_up));
-        Change::Sent
+        Change::Sent { queries: 1 }
+    }
+
+    /// Whether a query of ours could be cut short, or made to wait, by one of the values.
+    pub fn is_hasty(&self) -> bool {
+        HASTY.iter().any(|name| self.value(name).is_some())
+    }
+
+    /// As a server has it that was calmed.
+    fn calmed(&self) -> Settings {
+        self.with(HASTY.map(|name| (name.to_owned(), None)))
     }
 
     /// Appends the Query that gives all of this to a server that has it already: it fails where another server
@@ -156,6 +175,12 @@ fn put_set_config<'a>(
     });
 }
 
+/// Values under which another client's query, or our own, would be cancelled, or wait for a safe snapshot.
+const HASTY: [&str; 2] = ["default_transaction_deferrable", "statement_timeout"];
+
+/// Brings them back to what a server starts out with. RESET takes no snapshot.
+const CALM: &[u8] = b"RESET default_transaction_deferrable; RESET statement_timeout\0";
+
 /// In the order they are laid down: taking up a session's user lays down the role.
 const ROLES: [&str; 2] = ["role", "session_authorization"];
 
@@ -184,7 +209,10 @@ fn is_role(name: &str) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     None,
-    Sent,
+    /// In so many messages.
+    Sent {
+        queries: usize,
+    },
 }
 
 /// An escape string constant in ASCII: reads the same whatever `standard_conforming_strings` and
@@ -218,7 +246,7 @@ mod tests {
         let mut out = Vec::new();
         match to.put_change(from, &mut out) {
             Change::None => String::new(),
-            Change::Sent => String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap(),
+            Change::Sent { .. } => String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap(),
         }
     }
 
@@ -244,6 +272,22 @@ mod tests {
         assert_eq!(settings(&[("search_path", "a")]).parsing(), same);
         assert_ne!(settings(&[("search_path", "b")]).parsing(), same);
         assert!(settings(&[("work_mem", "1MB")]).parsing().is_empty());
+    }
+
+    #[test]
+    fn a_hasty_server_is_calmed_first() {
+        let hasty = settings(&[("statement_timeout", "1ms"), ("work_mem", "1MB")]);
+        let mut out = Vec::new();
+        let change = hasty.put_change(&hasty, &mut out);
+        assert_eq!((change, out.len()), (Change::None, 0));
+        let wanted = settings(&[("statement_timeout", "1ms"), ("work_mem", "2MB")]);
+        let change = wanted.put_change(&hasty, &mut out);
+        assert_eq!(change, Change::Sent { queries: 2 });
+        let text = String::from_utf8_lossy(&out);
+        let (calm, rest) = text.split_once("\0Q").unwrap();
+        assert!(calm.contains("RESET statement_timeout"), "{text}");
+        // It is what it was, but only after the rest.
+        assert!(rest.contains("E'statement_timeout',E'1ms'"), "{text}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::pins::{Discard, Pinned, Pins, Reason};
 use super::prepared::named::{Change, Name, Named};
 use super::prepared::table::Table;
 use super::prepared::{Allowance, Keeping, Placing, Statement};
-use super::questions::{self, Answer, Asked, Kinds, Questions};
+use super::questions::{self, Answer, Asked, Defaults, Kinds, Questions};
 use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use super::talk::Talk;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
@@ -59,6 +59,9 @@ pub struct Bounds {
     /// A unit larger than this does not wait to be complete.
     pub max_unit_bytes: usize,
 }
+
+/// set_config by its number (`pg_proc.dat`): its arguments are not looked at.
+const SET_CONFIG_OID: [u8; 4] = 2078_u32.to_be_bytes();
 
 /// What becomes of a message.
 enum Pass {
@@ -576,6 +579,9 @@ impl Core {
         if meaning == Meaning::FunctionCall {
             self.questions.note_anything();
             self.questions.pass_over(self.pins.ignored().kinds());
+            if frame.get(HEADER_BYTES..HEADER_BYTES + 4) == Some(&SET_CONFIG_OID) {
+                self.pins.add(Reason::Setting);
+            }
         }
         let asker = self.asker(meaning, report.effects, ledger);
         if asker == Asker::Client && timing == Timing::Now {
@@ -654,6 +660,7 @@ impl Core {
     pub fn ask<'a>(
         &mut self,
         customs: impl Iterator<Item = &'a str>,
+        defaults: Defaults,
         ledger: &mut Ledger,
         prologue: &mut Vec<u8>,
     ) -> bool {
@@ -670,7 +677,7 @@ impl Core {
         if !self.questions.any() {
             return false;
         }
-        let asked = self.questions.put(customs, prologue);
+        let asked = self.questions.put(customs, defaults, prologue);
         self.inquire(Inquiry::State(asked), ledger);
         true
     }
@@ -929,7 +936,10 @@ impl Core {
         if !effects.has(Effects::RESET_ALL) {
             return Conclusion::Ordinary;
         }
-        self.pins.remove(Reason::Setting);
+        // What SQL has prepared may set them again.
+        if !self.pins.now().has(Reason::SqlPrepare) {
+            self.pins.remove(Reason::Setting);
+        }
         Conclusion::SettingsReset
     }
 

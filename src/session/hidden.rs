@@ -73,26 +73,53 @@ fn nanoseconds(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Functions whose source may change the session, with what calls them: triggers' tables, views, and tables with such
-/// defaults. `set_config(..., true)` is the transaction's. Aggregates, C and built-in functions have no source to read.
-pub const QUERY: &str = r"WITH f AS MATERIALIZED (
-  SELECT p.oid, p.proname FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) p.pronamespace
-  WHERE n.nspname OPERATOR(pg_catalog.<>) ALL (ARRAY['pg_catalog', 'information_schema']::pg_catalog.name[])
-    AND p.prolang OPERATOR(pg_catalog.<>) ALL (ARRAY[12, 13]::pg_catalog.oid[])
-    AND pg_catalog.regexp_replace(p.prosrc, 'set_config\s*\([^()]*,\s*true\s*\)', '', 'gi') OPERATOR(pg_catalog.~*)
-      '(^|;|\m(begin|then|else|loop|as)\M)\s*(set(?!\s+(local|transaction|constraints)\M)|reset|listen|unlisten|load|prepare|deallocate|discard)\M|set_config|\mpg_(try_)?advisory_lock|\mtemp(orary)?\M|pg_temp|\mexecute\M|\msetseed\M|\mwith\s+hold\M|dblink')
-SELECT proname FROM f
-UNION SELECT c.relname FROM pg_catalog.pg_trigger t JOIN f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid
-  JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid WHERE NOT t.tgisinternal
-UNION SELECT c.relname FROM pg_catalog.pg_depend d JOIN f ON d.refobjid OPERATOR(pg_catalog.=) f.oid
-  JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) r.ev_class
-  WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+/// Functions whose source may change the session, and those that call these, two steps deep; with what calls them: triggers'
+/// tables, views, tables with such defaults or policies; and views, defaults and policies that call PostgreSQL's own
+/// functions of the kind. `set_config(..., true)` is the transaction's. Aggregates, C and built-in functions have no source
+/// to read.
+pub const QUERY: &str = r#"WITH own AS MATERIALIZED (
+  SELECT oid FROM pg_catalog.pg_namespace
+  WHERE nspname OPERATOR(pg_catalog.<>) ALL (ARRAY['pg_catalog', 'information_schema']::pg_catalog.name[])),
+s AS MATERIALIZED (
+  SELECT p.oid, p.proname, p.proconfig::pg_catalog.text AS config, pg_catalog.regexp_replace(
+    CASE WHEN p.prosrc OPERATOR(pg_catalog.=) '' THEN pg_catalog.pg_get_functiondef(p.oid) ELSE p.prosrc END,
+    'set_config\s*\([^()]*,\s*true\s*\)', '', 'gi') AS body
+  FROM pg_catalog.pg_proc p JOIN own ON own.oid OPERATOR(pg_catalog.=) p.pronamespace
+  WHERE p.prolang OPERATOR(pg_catalog.<>) ALL (ARRAY[12, 13]::pg_catalog.oid[])
+    AND p.prokind OPERATOR(pg_catalog.=) ANY (ARRAY['f', 'p']::pg_catalog."char"[])),
+f1 AS MATERIALIZED (
+  SELECT oid, proname FROM s WHERE config OPERATOR(pg_catalog.~*) 'pg_temp' OR body OPERATOR(pg_catalog.~*)
+    '(^|;|\m(begin|then|else|loop|as|atomic)\M)\s*(set(?!\s+(local|transaction|constraints)\M)|reset|listen|unlisten|load|prepare|deallocate|discard)\M|set_config|\mpg_(try_)?advisory_lock|\mtemp(orary)?\M|pg_temp|\mexecute\M|\msetseed\M|\mwith\s+hold\M|dblink|_to_xml'),
+f2 AS MATERIALIZED (
+  SELECT oid, proname FROM f1 UNION SELECT s.oid, s.proname FROM s WHERE s.body OPERATOR(pg_catalog.~*) (
+    SELECT pg_catalog.concat('\m(', pg_catalog.string_agg(DISTINCT proname::pg_catalog.text, '|'), ')\M') FROM f1
+    WHERE proname::pg_catalog.text OPERATOR(pg_catalog.~) '^\w+$')),
+f AS MATERIALIZED (
+  SELECT oid, proname FROM f2 UNION SELECT s.oid, s.proname FROM s WHERE s.body OPERATOR(pg_catalog.~*) (
+    SELECT pg_catalog.concat('\m(', pg_catalog.string_agg(DISTINCT proname::pg_catalog.text, '|'), ')\M') FROM f2
+    WHERE proname::pg_catalog.text OPERATOR(pg_catalog.~) '^\w+$')),
+d AS MATERIALIZED (
+  SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN f ON d.refobjid OPERATOR(pg_catalog.=) f.oid
+  WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid),
+t AS (
+  SELECT t.tgrelid AS relation FROM pg_catalog.pg_trigger t JOIN f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid WHERE NOT t.tgisinternal
+  UNION SELECT r.ev_class FROM d JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid
     AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass::pg_catalog.oid
-UNION SELECT c.relname FROM pg_catalog.pg_depend d JOIN f ON d.refobjid OPERATOR(pg_catalog.=) f.oid
-  JOIN pg_catalog.pg_attrdef a ON a.oid OPERATOR(pg_catalog.=) d.objid JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) a.adrelid
-  WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid
+  UNION SELECT a.adrelid FROM d JOIN pg_catalog.pg_attrdef a ON a.oid OPERATOR(pg_catalog.=) d.objid
     AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid
-LIMIT 4000";
+  UNION SELECT p.polrelid FROM d JOIN pg_catalog.pg_policy p ON p.oid OPERATOR(pg_catalog.=) d.objid
+    AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass::pg_catalog.oid
+  UNION SELECT v.oid FROM pg_catalog.pg_class v JOIN own ON own.oid OPERATOR(pg_catalog.=) v.relnamespace
+    WHERE v.relkind OPERATOR(pg_catalog.=) 'v' AND pg_catalog.pg_get_viewdef(v.oid)
+      OPERATOR(pg_catalog.~*) 'set_config|pg_(try_)?advisory_lock|setseed|dblink|_to_xml'
+  UNION SELECT a.adrelid FROM pg_catalog.pg_attrdef a WHERE pg_catalog.pg_get_expr(a.adbin, a.adrelid)
+    OPERATOR(pg_catalog.~*) 'set_config|pg_(try_)?advisory_lock|setseed|dblink|_to_xml'
+  UNION SELECT p.polrelid FROM pg_catalog.pg_policy p WHERE pg_catalog.concat(
+      pg_catalog.pg_get_expr(p.polqual, p.polrelid), ' ', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
+    OPERATOR(pg_catalog.~*) 'set_config|pg_(try_)?advisory_lock|setseed|dblink|_to_xml')
+SELECT proname FROM f
+UNION SELECT c.relname FROM t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
+LIMIT 4000"#;
 
 #[cfg(test)]
 mod tests {

@@ -233,7 +233,7 @@ impl Session {
         }
         if !Arc::ptr_eq(&lease.applied, self.settings.now())
             && lease.ledger.is_idle()
-            && give_settings(lease, self.settings.now(), &mut self.prologue) == Change::Sent
+            && give_settings(lease, self.settings.now(), &mut self.prologue) != Change::None
         {
             self.core.interposed();
         }
@@ -468,7 +468,7 @@ impl Session {
                 self.core.parse_under(self.settings.now().parsing());
                 self.note_pins(Lifted::Discarded);
             }
-            Conclusion::Answered { failed } => self.learn(failed),
+            Conclusion::Answered { failed } => self.learn(failed)?,
             Conclusion::Moved { failed } => self.moved(failed)?,
         }
         if own {

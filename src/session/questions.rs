@@ -64,6 +64,13 @@ pub struct Questions {
     kinds: Kinds,
 }
 
+/// What a transaction of the session is by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defaults {
+    Plain,
+    MayWait,
+}
+
 /// What was asked, to be held against the answer.
 #[derive(Debug)]
 pub struct Asked {
@@ -175,7 +182,14 @@ impl Questions {
     }
 
     /// Appends the Query that asks, and starts anew. `customs`: names that are asked for when everything is.
-    pub fn put<'a>(&mut self, customs: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) -> Asked {
+    ///
+    /// In a transaction of its own where the session's defaults could make it wait for a safe snapshot.
+    pub fn put<'a>(
+        &mut self,
+        customs: impl Iterator<Item = &'a str>,
+        defaults: Defaults,
+        out: &mut Vec<u8>,
+    ) -> Asked {
         let Questions {
             mut names,
             everything,
@@ -192,7 +206,12 @@ impl Questions {
                 }
             }
         }
+        const WAITS: &str = "default_transaction_deferrable";
+        let waits = defaults == Defaults::MayWait || names.iter().any(|named| named.name == WAITS);
         put(out, frontend::QUERY, |body| {
+            if waits {
+                body.extend_from_slice(b"BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE; ");
+            }
             let mut parts = Parts { body, any: false };
             parts.names(&names);
             if everything {
@@ -202,6 +221,9 @@ impl Questions {
                 if kinds.has(kind) {
                     parts.next(part);
                 }
+            }
+            if waits {
+                body.extend_from_slice(b"; COMMIT");
             }
             body.push(0);
         });
@@ -377,7 +399,7 @@ mod tests {
             questions.note(&report(text.as_bytes()));
         }
         let mut out = Vec::new();
-        let asked = questions.put(customs.iter().copied(), &mut out);
+        let asked = questions.put(customs.iter().copied(), Defaults::Plain, &mut out);
         assert!(!questions.any());
         let text = String::from_utf8(out[HEADER_BYTES..out.len() - 1].to_vec()).unwrap();
         (text, asked)
@@ -410,6 +432,8 @@ mod tests {
         assert_eq!(asked.names.len(), 4);
         assert!(asked.everything);
         assert_eq!(asked.kinds, Kinds::ALL);
+        let (text, _) = self::asked(&["SET default_transaction_deferrable = on"], &[]);
+        assert!(text.starts_with("BEGIN ") && text.ends_with("; COMMIT"));
     }
 
     #[test]

@@ -14,12 +14,14 @@ use super::ending::{Ending, NoServer};
 use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
-use super::questions::Kinds;
-use super::settings::Learnt;
+use super::questions::{Defaults, Kinds};
+use super::settings::{IDLE_LIMIT, Learnt};
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
 use crate::pool::BorrowError;
-use crate::protocol::reply::ErrorReply;
+use crate::protocol::frame::{put, put_cstr};
+use crate::protocol::reply::{ErrorReply, TxStatus};
+use crate::protocol::tag::frontend;
 use crate::server::ledger::{Asker, Owed};
 use crate::server::settings::Change;
 use crate::server::{ConnectError, Settings};
@@ -74,7 +76,7 @@ impl Session {
             self.core.know_hidden(hidden);
         }
         let mut before = self.before(&lease);
-        if change == Change::Sent && before.unnamed == Owner::Self_ {
+        if change != Change::None && before.unnamed == Owner::Self_ {
             before.unnamed = Owner::Nobody;
         }
         self.core
@@ -225,7 +227,11 @@ impl Session {
 
     fn may_ask(&self) -> bool {
         let pins = self.core.pins().any();
-        (self.core.wonders() || pins) && self.is_server_quiet()
+        let limited = match &self.link {
+            Link::Leased(lease) => lease.applied.value(IDLE_LIMIT).is_some(),
+            Link::Free | Link::Waiting(_) => false,
+        };
+        (self.core.wonders() || pins || limited) && self.is_server_quiet()
     }
 
     /// Whether the server is between two transactions, and all that it said is understood.
@@ -253,19 +259,40 @@ impl Session {
             return false;
         };
         self.answer.clear();
+        if lease.applied.value(IDLE_LIMIT).is_some() {
+            let gone = [(IDLE_LIMIT.to_owned(), None)];
+            lease.applied = Arc::new(lease.applied.with(gone));
+            put(&mut self.prologue, frontend::QUERY, |body| {
+                put_cstr(body, b"SET idle_session_timeout = 0");
+            });
+            lease.ledger.send(Owed::Query, Asker::Weir);
+            self.core.interposed();
+            return true;
+        }
+        let defaults = match lease.applied.value("default_transaction_deferrable") {
+            Some(_) => Defaults::MayWait,
+            None => Defaults::Plain,
+        };
         let (ledger, prologue) = (&mut lease.ledger, &mut self.prologue);
-        self.core.ask(self.settings.customs(), ledger, prologue)
+        self.core
+            .ask(self.settings.customs(), defaults, ledger, prologue)
             || self.core.rehearse(self.settings.now(), ledger, prologue)
     }
 
     /// The server has answered: the session carries on what it has set, and is pinned for what is left.
-    pub(super) fn learn(&mut self, failed: bool) {
+    pub(super) fn learn(&mut self, failed: bool) -> Result<(), Ending> {
         let complete = !failed && self.answer.len() <= MAX_ANSWER_BYTES;
         let learnt = self.core.answered(complete.then_some(&*self.answer));
         self.answer = Vec::new();
         let Link::Leased(lease) = &mut self.link else {
-            return;
+            return Ok(());
         };
+        if lease.ledger.tx() != TxStatus::Idle {
+            // The question failed in a transaction of its own.
+            self.server_fatal = true;
+            let cause = "It did not answer what the session has left behind.";
+            return Err(Ending::ServerLost(cause.into()));
+        }
         let mut channels = None;
         if let Answered::Hidden(names) = learnt {
             self.entry.finds.set(names);
@@ -288,6 +315,10 @@ impl Session {
             if now.may_be_temporary() {
                 self.core.pin(Reason::Temporary);
             }
+            // A server that has used temporary tables takes no other value.
+            if now.value("temp_buffers").is_some() {
+                self.core.pin(Reason::Setting);
+            }
             if !Arc::ptr_eq(&before, now) {
                 self.core.parse_under(now.parsing());
                 self.core.settings_changed();
@@ -297,6 +328,7 @@ impl Session {
             self.found_channels(channels);
         }
         self.note_pins(Lifted::Gone);
+        Ok(())
     }
 
     pub(super) fn release(&mut self) -> bool {
@@ -342,8 +374,10 @@ pub(super) fn give_settings(
     }
     let change = settings.put_change(&lease.applied, prologue);
     lease.applied = Arc::clone(settings);
-    if change == Change::Sent {
-        lease.ledger.send(Owed::Query, Asker::Weir);
+    if let Change::Sent { queries } = change {
+        for _ in 0..queries {
+            lease.ledger.send(Owed::Query, Asker::Weir);
+        }
     }
     change
 }

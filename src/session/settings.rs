@@ -76,12 +76,20 @@ impl Carried {
                 its.push((name.into(), None));
             }
             for (name, value) in answer.set {
+                if name == IDLE_LIMIT {
+                    its.push((name, Some(value).filter(|value| value != b"0")));
+                    continue;
+                }
                 mine.push((name.clone(), Some(value.clone())));
                 its.push((name, Some(value)));
             }
         }
         for (name, value) in answer.values {
             if is_fleeting(&name) {
+                continue;
+            }
+            if name == IDLE_LIMIT {
+                its.push((name, value.filter(|value| value != b"0")));
                 continue;
             }
             let value = value.filter(|value| !is_unset(&name, value, user));
@@ -118,6 +126,9 @@ impl Carried {
     }
 }
 
+/// It would end a server that lies idle: no session carries it, and no server is released with it.
+pub const IDLE_LIMIT: &str = "idle_session_timeout";
+
 fn is_role(name: &str) -> bool {
     matches!(name, "role" | "session_authorization")
 }
@@ -142,7 +153,7 @@ fn is_unset(name: &str, value: &[u8], user: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::questions::Questions;
+    use crate::session::questions::{Defaults, Questions};
     use crate::sql::report;
 
     fn settings(pairs: &[(&str, &str)]) -> Settings {
@@ -153,7 +164,7 @@ mod tests {
     fn learn(carried: &mut Carried, text: &str, answer: Answer, had: &Settings) -> Settings {
         let mut questions = Questions::default();
         questions.note(&report(text.as_bytes()));
-        let asked = questions.put(carried.customs(), &mut Vec::new());
+        let asked = questions.put(carried.customs(), Defaults::Plain, &mut Vec::new());
         match carried.learn(&asked, answer, had, "app") {
             Learnt::Server(settings) => settings,
             Learnt::TooLarge => panic!("too large"),

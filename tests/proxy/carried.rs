@@ -343,7 +343,12 @@ fn state_hidden_in_functions_is_found() {
          CREATE TABLE watched (a int); \
          CREATE TRIGGER w BEFORE INSERT ON watched FOR EACH ROW EXECUTE FUNCTION locks(); \
          CREATE VIEW tenant_view AS SELECT sets_tenant('7MB')::text; \
-         GRANT ALL ON watched, tenant_view TO app",
+         CREATE FUNCTION calls() RETURNS void LANGUAGE sql AS 'SELECT sets_tenant(''9MB'')'; \
+         CREATE FUNCTION atomic() RETURNS text LANGUAGE sql BEGIN ATOMIC \
+           SELECT set_config('work_mem', '10MB', false); END; \
+         CREATE TABLE with_default (a int, b text DEFAULT set_config('work_mem', '11MB', false)); \
+         CREATE VIEW plain_view AS SELECT set_config('work_mem', '12MB', false); \
+         GRANT ALL ON watched, tenant_view, with_default, plain_view TO app",
     );
     let proxy = Proxy::before(postgres, &database, 1)
         .set("WEIR__POOL__CONNECTION_BORROW_TIMEOUT", "10s")
@@ -362,11 +367,59 @@ fn state_hidden_in_functions_is_found() {
     assert_eq!(one.exchange(&runs).errors(), []);
     assert_eq!(other.value("SHOW work_mem"), "4MB");
     assert_eq!(one.value("SHOW work_mem"), "8MB");
+    for (does, finds) in [
+        ("SELECT calls()", "9MB"),
+        ("SELECT atomic()", "10MB"),
+        ("INSERT INTO with_default (a) VALUES (1)", "11MB"),
+        ("SELECT * FROM plain_view", "12MB"),
+    ] {
+        one.run(does);
+        assert_eq!(other.value("SHOW work_mem"), "4MB", "{does}");
+        assert_eq!(one.value("SHOW work_mem"), finds, "{does}");
+    }
     no_pins(&proxy);
     one.run("INSERT INTO watched VALUES (1)");
     eventually("pinned", || proxy.pooled("pinned"), |pinned| *pinned == 1);
     one.run("SELECT pg_advisory_unlock(77)");
     assert_eq!(other.value("SELECT 1"), "1");
+}
+
+/// What one has set for its own transactions neither cuts another's short nor makes it wait.
+#[test]
+fn hasty_settings_harm_nobody_else() {
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    let proxy = Proxy::before(postgres, &database, 1)
+        .set("WEIR__POOL__CONNECTION_BORROW_TIMEOUT", "10s")
+        .start();
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    other.run("SET app.large = 'x'");
+    let mut outside = postgres.client(&database);
+    outside.run("CREATE TABLE t (a int)");
+    outside.run("BEGIN ISOLATION LEVEL SERIALIZABLE");
+    outside.run("INSERT INTO t VALUES (1)");
+    one.run("SET default_transaction_deferrable = on");
+    one.run("SET default_transaction_read_only = on");
+    one.run("SET default_transaction_isolation = 'serializable'");
+    // It would wait for a safe snapshot, and so would any query of ours under its settings.
+    assert_eq!(other.value("SELECT 1"), "1");
+    assert_eq!(other.value("SHOW default_transaction_deferrable"), "off");
+    outside.run("COMMIT");
+    assert_eq!(one.value("SHOW default_transaction_deferrable"), "on");
+    one.run("RESET ALL");
+
+    one.run("SET statement_timeout = 1");
+    for _ in 0..50 {
+        assert_eq!(other.value("SELECT current_setting('app.large')"), "x");
+        one.ask("SELECT 1");
+    }
+    one.run("RESET ALL");
+    one.run("SET idle_session_timeout = '20ms'");
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(other.value("SHOW idle_session_timeout"), "0");
+    }
+    no_pins(&proxy);
 }
 
 /// nextval does not pin; who needs its value in later transactions can have it.

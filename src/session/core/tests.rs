@@ -182,7 +182,9 @@ impl Talk {
             self.core.tidy(ledger, &mut self.sent);
         }
         if let Some(ledger) = self.ledger.as_mut().filter(|ledger| ledger.is_idle())
-            && self.core.ask([].into_iter(), ledger, &mut Vec::new())
+            && self
+                .core
+                .ask([].into_iter(), Defaults::Plain, ledger, &mut Vec::new())
         {
             let concluded = ledger.ready(TxStatus::Idle).expect("in step");
             assert_eq!(
