@@ -224,8 +224,8 @@ impl Core {
             note: Note::default(),
             timing: Timing::Now,
         };
-        // Inside COPY PostgreSQL has words for it.
         if out.ledger.is_copying_in() {
+            self.name_in_copy(message, &mut passage, out);
             return passage;
         }
         match message.meaning {
@@ -261,21 +261,7 @@ impl Core {
                 }
             }
             Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, &mut passage, out),
-            Meaning::BindUnnamed => {
-                let bound = self.statement.bound();
-                let texts: Vec<(Vec<u8>, Report)> = bound
-                    .map(|(text, report)| (text.to_vec(), report.clone()))
-                    .collect();
-                for (text, report) in texts {
-                    self.culprit.blame_text(&text, report.effects);
-                    self.note_effects(&report);
-                    let effects = report.effects;
-                    if effects.has(REFERS) {
-                        let change = self.refer(&text, effects, message.at, out);
-                        self.executing = change.or(self.executing.take());
-                    }
-                }
-            }
+            Meaning::BindUnnamed => self.bind_unnamed(message, out),
             Meaning::Plain if message.head.tag == frontend::EXECUTE => {
                 let change = self.executing.take();
                 self.note(change, &mut passage.note, out);
@@ -284,6 +270,47 @@ impl Core {
             }
         }
         passage
+    }
+
+    /// Inside COPY PostgreSQL has words for it. But the COPY may have failed by the time that it reads this, and then it
+    /// carries it out.
+    fn name_in_copy(
+        &mut self,
+        message: Message<'_>,
+        passage: &mut Passage,
+        out: &mut Outgoing<'_>,
+    ) {
+        match message.meaning {
+            Meaning::ParseNamed => {
+                self.pins.add(Reason::NamedStatement);
+                self.culprit.blame(message.frame());
+            }
+            Meaning::BindUnnamed => self.bind_unnamed(message, out),
+            Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, passage, out),
+            Meaning::Query
+            | Meaning::ParseUnnamed
+            | Meaning::CloseUnnamed
+            | Meaning::CloseNamed
+            | Meaning::FunctionCall
+            | Meaning::Plain
+            | Meaning::Terminate => {}
+        }
+    }
+
+    fn bind_unnamed(&mut self, message: Message<'_>, out: &mut Outgoing<'_>) {
+        let bound = self.statement.bound();
+        let texts: Vec<(Vec<u8>, Report)> = bound
+            .map(|(text, report)| (text.to_vec(), report.clone()))
+            .collect();
+        for (text, report) in texts {
+            self.culprit.blame_text(&text, report.effects);
+            self.note_effects(&report);
+            let effects = report.effects;
+            if effects.has(REFERS) {
+                let change = self.refer(&text, effects, message.at, out);
+                self.executing = change.or(self.executing.take());
+            }
+        }
     }
 
     /// The message changes something: its outcome is awaited.
@@ -403,8 +430,8 @@ impl Core {
         let id = statement.id;
         match out.statements.outlook(id, self.named.sequence()) {
             Outlook::Known(Presence::There) => return out.statements.used(id),
-            // Answers could not be withheld.
-            _ if out.ledger.is_doubtful() => return,
+            // Answers could not be withheld; and inside COPY nothing of ours may be read.
+            _ if out.ledger.is_doubtful() || out.ledger.is_copying_in() => return,
             Outlook::Known(Presence::Absent) => self.make_room(at, out),
             Outlook::Known(Presence::Stale) | Outlook::Open => {
                 self.close(id, &statement.server_name, at, out);
@@ -477,6 +504,12 @@ impl Core {
             let body = statement
                 .as_ref()
                 .map_or(EMPTY, |statement| statement.body());
+            if let Some(statement) = &statement {
+                // EXECUTE runs it.
+                self.culprit
+                    .blame_text(statement.text(), statement.report.effects);
+                self.note_effects(&statement.report);
+            }
             self.lend(name, body, at, out);
         }
         if forgets_all {
@@ -487,7 +520,7 @@ impl Core {
 
     /// Gives the server a statement under the client's own name, for a while.
     fn lend(&mut self, name: Owned, body: &[u8], at: usize, out: &mut Outgoing<'_>) {
-        if out.ledger.is_doubtful() {
+        if out.ledger.is_doubtful() || out.ledger.is_copying_in() {
             return;
         }
         let prologue = out.ahead_of(at);

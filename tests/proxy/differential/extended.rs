@@ -724,3 +724,25 @@ fn a_statement_that_sets_something_pins_where_it_is_run() {
         }
     }
 }
+
+/// SQL's EXECUTE runs what the protocol has prepared: with all that it does.
+#[test]
+fn what_execute_runs_is_carried_as_well() {
+    let sides = Sides::new(1);
+    for run in [
+        query("EXECUTE s"),
+        [unnamed("EXECUTE s", &[]), sync()].concat(),
+    ] {
+        let mut one = sides.through.connect();
+        let mut other = sides.through.connect();
+        let set = "SET DateStyle = 'SQL'";
+        let parsed = one.exchange(&[parse("s", set), sync()].concat());
+        assert_eq!(parsed.errors(), []);
+        assert_eq!(other.value("SHOW DateStyle"), "ISO, MDY");
+        assert_eq!(one.exchange(&run).errors(), []);
+        for _ in 0..3 {
+            assert_eq!(one.value("SHOW DateStyle"), "SQL, MDY");
+            assert_eq!(other.value("SHOW DateStyle"), "ISO, MDY");
+        }
+    }
+}
