@@ -355,6 +355,10 @@ impl Core {
         }
         let consumed = out.copied;
         if forwarded == 0 {
+            if self.statement.is_full() {
+                // What it waits for the server may keep to itself until a Sync, which stands behind it.
+                self.hurry(ledger, prologue);
+            }
             return Ok(Step::Wait);
         }
         self.units.consumed(forwarded);

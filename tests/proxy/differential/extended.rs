@@ -746,3 +746,16 @@ fn what_execute_runs_is_carried_as_well() {
         }
     }
 }
+
+/// PostgreSQL answers them when it comes to the Sync.
+#[test]
+fn large_texts_ahead_of_their_sync() {
+    let sides = Sides::new(1);
+    let text = |bytes: usize| format!("SELECT 1 /* {} */", "x".repeat(bytes));
+    let one = parse("", &text(300_000));
+    let many: Vec<u8> = (0..100).flat_map(|_| parse("", &text(4000))).collect();
+    for parses in [one, many] {
+        let rest = [bind("", "", &[]), execute("", 0), sync()].concat();
+        sides.agree_to_the_end("", &[parses, rest, query("SELECT 2")].concat());
+    }
+}
