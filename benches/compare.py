@@ -138,12 +138,14 @@ class Compare:
 
     def state(self):
         process, port = self.begin("weir")
+        relay, relay_port = self.begin("relay")
         pid, seconds = process.pid, self.options.seconds
         paths = ("-c search_path=one,public", "-c search_path=two,public")
         loads = {
             "simple": lambda: meter.loads(port, 16, "simple", seconds, pid, ("", "")),
             "prepared": lambda: meter.loads(port, 16, "prepared", seconds, pid, ("", "")),
             "two search_paths": lambda: meter.loads(port, 16, "simple", seconds, pid, paths),
+            "prepared, relay": lambda: meter.loads(relay_port, 16, "prepared", seconds, relay.pid, ("", "")),
         }
         runs = {name: [] for name in loads}
         for number in range(self.options.rounds):
@@ -155,6 +157,7 @@ class Compare:
         share = [user(b) / user(a) for a, b in zip(runs["simple"], runs["prepared"])]
         calls = {mode: sum(meter.calls_per_transaction(pid, port, mode).values()) for mode in ("simple", "prepared")}
         self.home.stop(process)
+        self.home.stop(relay)
         say("What carried state costs Weir, 16 clients in the clear: us of CPU for a transaction, medians (user + system)")
         for name, measured in runs.items():
             middle = statistics.median(map(micros, measured))
