@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Core;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
-use crate::protocol::names::{NameAt, put_close, put_parse, told};
+use crate::protocol::names::{NameAt, portal, put_close, put_parse, told};
 use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
@@ -23,6 +23,8 @@ use crate::sql::{self, Deallocate, Effects, Report};
 
 /// A Parse larger than this keeps its name, and the session its server. Must fit into a buffer.
 const MAX_PARSE_BYTES: usize = 60_000;
+/// So many portals may wait to be executed that change named statements.
+const MAX_EXECUTING: usize = 256;
 /// So many statements are given to a server because one text may refer to them.
 const MAX_REFERRED: usize = 64;
 /// Body of a Parse behind the name: no text, no parameters. Never fails.
@@ -134,6 +136,14 @@ pub(super) struct Passage {
     pub timing: Timing,
 }
 
+/// Whether a server has the statements that it is thought to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Kept,
+    /// The connection is to be made as new when the session lets go of it.
+    Lost,
+}
+
 /// When a message's text does what it may do to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timing {
@@ -166,6 +176,12 @@ impl Core {
     ) -> bool {
         if ledger.is_copying_in() || ledger.is_doubtful() {
             return false;
+        }
+        if message.head.tag == frontend::EXECUTE
+            && !self.executing.is_empty()
+            && portal(message.frame()).is_none()
+        {
+            return true;
         }
         // What was put there for the client's last sequence is cleared away first.
         if !self.strays.is_empty() && !ledger.is_unsynced() && ledger.owes() {
@@ -266,24 +282,45 @@ impl Core {
                 let texts: Vec<(Vec<u8>, Report)> = bound
                     .map(|(text, report)| (text.to_vec(), report.clone()))
                     .collect();
+                let mut change = None;
                 for (text, report) in texts {
                     self.culprit.blame_text(&text, report.effects);
                     self.note_effects(&report);
                     let effects = report.effects;
                     if effects.has(REFERS) {
-                        let change = self.refer(&text, effects, message.at, out);
-                        self.executing = change.or(self.executing.take());
+                        change = self.refer(&text, effects, message.at, out).or(change);
                     }
                 }
+                self.bound(message, change);
             }
             Meaning::Plain if message.head.tag == frontend::EXECUTE => {
-                let change = self.executing.take();
+                // It stays: where this one is passed over, another may come.
+                let name = portal(message.frame()).unwrap_or_default();
+                let mut executing = self.executing.iter();
+                let executed = executing.find(|(portal, _)| **portal == *name);
+                let change = executed.map(|(_, change)| change.clone());
                 self.note(change, &mut passage.note, out);
             }
             Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
             }
         }
         passage
+    }
+
+    /// What a portal will do to named statements, from this Bind on.
+    fn bound(&mut self, message: Message<'_>, change: Option<Change>) {
+        if self.executing.is_empty() && change.is_none() {
+            return;
+        }
+        let name = portal(message.frame()).unwrap_or_default();
+        self.executing.retain(|(portal, _)| **portal != *name);
+        let Some(change) = change else { return };
+        if self.executing.len() < MAX_EXECUTING {
+            self.executing.push((name.into(), change));
+        } else {
+            self.pins.add(Reason::Unsure);
+            self.suspects = true;
+        }
     }
 
     /// The message changes something: its outcome is awaited.
@@ -346,6 +383,7 @@ impl Core {
                         self.close(statement.id, &statement.server_name, message.at, out);
                     }
                 }
+                passage.note.uses = statement.id;
                 out.rename(message, at, &statement.server_name);
                 Some(Act::Parse)
             }
@@ -380,6 +418,9 @@ impl Core {
         let Some(at) = message.name() else { return };
         let name = told(at.of(message.bytes));
         let Name::Known(statement) = self.named.meaning(name) else {
+            if message.meaning == Meaning::BindNamed {
+                self.bound(message, None);
+            }
             return;
         };
         let statement = Arc::clone(statement);
@@ -389,10 +430,11 @@ impl Core {
             let effects = statement.report.effects;
             self.culprit.blame_text(statement.text(), effects);
             self.note_effects(&statement.report);
-            if effects.has(REFERS) {
-                let change = self.refer(statement.text(), effects, message.at, out);
-                self.executing = change.or(self.executing.take());
-            }
+            let change = match effects.has(REFERS) {
+                true => self.refer(statement.text(), effects, message.at, out),
+                false => None,
+            };
+            self.bound(message, change);
         }
         out.rename(message, at, &statement.server_name);
     }
@@ -422,6 +464,7 @@ impl Core {
         };
         let note = Note {
             changes: Changes::NAMED,
+            uses: id,
             ..Note::default()
         };
         out.ledger.send_noted(owed, Asker::Weir, note);
@@ -534,7 +577,7 @@ impl Core {
         sqlstate: &[u8],
         routine: &[u8],
         statements: &mut Statements,
-    ) {
+    ) -> Trust {
         match sqlstate {
             // "cached plan must not change result type"
             b"0A000" if routine == b"RevalidateCachedQuery" => {
@@ -542,12 +585,21 @@ impl Core {
                 self.named.retire(id);
             }
             // Something has deallocated it unseen.
-            b"26000" => statements.spoil(id),
+            b"26000" => {
+                statements.spoil(id);
+                return Trust::Lost;
+            }
+            // The server has what it was thought to lack. (A second Parse of a name is refused, too.)
+            b"42P05" if statements.outlook(id, 0) == Outlook::Known(Presence::Absent) => {
+                statements.found(id);
+                return Trust::Lost;
+            }
             // It may be about types or tables that were replaced unseen. PostgreSQL would parse it anew for whoever
             // comes with its text.
             b"42704" | b"42P01" | b"42703" | b"42883" | b"XX000" => self.named.retire(id),
             _ => {}
         }
+        Trust::Kept
     }
 
     /// What the client calls a statement.

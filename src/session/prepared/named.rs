@@ -20,7 +20,7 @@ const MAX_NAMES: usize = 16 * 1024;
 pub type Name = Box<[u8]>;
 
 /// A change on its way to the server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// The client's Parse; the server has such a statement already, or is given it.
     Name {
@@ -262,8 +262,11 @@ impl Named {
             Change::ForgetAll => {
                 self.sweeping.0 = self.sweeping.0.saturating_sub(1);
                 if outcome == Outcome::Done {
-                    statements.clear();
+                    statements.suspect();
                     self.forget_all();
+                } else if outcome == Outcome::Failed {
+                    // Part of a text that failed it may have been carried out.
+                    statements.suspect();
                 } else if self.sweeping.0 == 0 {
                     statements.undoubt();
                 }

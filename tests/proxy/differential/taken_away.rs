@@ -1,0 +1,70 @@
+//! Invisible: what one client has taken away, another still has; what it has given up itself is gone.
+
+use super::redefined::{Turn, agree};
+use crate::house::wire::*;
+
+fn turn(client: usize, parts: &[Vec<u8>]) -> Turn {
+    Turn {
+        client,
+        bytes: parts.concat(),
+    }
+}
+
+/// The statement `v` is bound and run.
+fn runs(client: usize, name: &str) -> Turn {
+    turn(client, &[bind("", name, &[]), execute("", 0), sync()])
+}
+
+#[test]
+fn a_deallocate_that_is_bound_and_not_run() {
+    let bound = [
+        parse("d", "DEALLOCATE ALL"),
+        parse("s", "SELECT 1"),
+        bind("p", "d", &[]),
+        bind("", "s", &[]),
+        execute("", 0),
+        sync(),
+    ];
+    agree(
+        1,
+        &[
+            turn(1, &[parse("v", "SELECT 41"), sync()]),
+            runs(1, "v"),
+            turn(0, &bound),
+            runs(0, "s"),
+            runs(1, "v"),
+            turn(0, &[parse("t", "SELECT 41"), sync()]),
+            runs(0, "t"),
+            runs(1, "v"),
+        ],
+    );
+}
+
+#[test]
+fn a_deallocate_whose_portal_is_run_later() {
+    let later = [
+        query("BEGIN"),
+        parse("d", "DEALLOCATE ALL"),
+        parse("s", "SELECT 2"),
+        bind("p", "d", &[]),
+        bind("", "s", &[]),
+        execute("", 0),
+        sync(),
+        execute("p", 0),
+        sync(),
+        query("COMMIT"),
+    ];
+    agree(
+        1,
+        &[
+            turn(1, &[parse("v", "SELECT 42"), sync()]),
+            turn(0, &later[..1]),
+            turn(0, &later[1..7]),
+            turn(0, &later[7..9]),
+            turn(0, &later[9..]),
+            runs(0, "s"),
+            runs(1, "v"),
+            runs(1, "v"),
+        ],
+    );
+}
