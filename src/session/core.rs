@@ -8,12 +8,12 @@ mod naming;
 use std::sync::Arc;
 
 pub use self::naming::Trust;
-use self::naming::{Message, Outgoing, Passage, Timing};
+use self::naming::{Executing, Message, Outgoing, Passage, Timing};
 use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
 use super::hidden;
 use super::pins::{Discard, Pinned, Pins, Reason};
-use super::prepared::named::{Change, Name, Named};
+use super::prepared::named::{Name, Named};
 use super::prepared::table::Table;
 use super::prepared::{Allowance, Keeping, Placing, Statement};
 use super::questions::{self, Answer, Asked, Kinds, Questions};
@@ -83,7 +83,7 @@ pub struct Core {
     statement: Statement,
     named: Named,
     /// What Execute does to named statements, if it succeeds, by the portals.
-    executing: Vec<(Name, Change)>,
+    executing: Vec<(Name, Executing)>,
     /// What was sent last may have taken all statements away from the server.
     suspects: bool,
     /// Names of the client's that the server has been given for a while.
@@ -579,6 +579,7 @@ impl Core {
         note.changes = note.changes.with(unnamed);
         self.talk.note(meaning, frame, report.effects);
         if meaning == Meaning::FunctionCall {
+            self.suspects = true;
             self.questions.note_anything();
             self.questions.pass_over(self.pins.ignored().kinds());
         }
@@ -627,6 +628,7 @@ impl Core {
             return;
         }
         self.pins.add_effects(effects);
+        self.suspects |= effects.has(questions::UNSEEN);
         self.questions.note(report);
         self.questions.pass_over(self.pins.ignored().kinds());
         self.had_role |= effects.has(Effects::ROLE.with(Effects::ROUTINE));

@@ -17,7 +17,7 @@ use crate::server::statements::{Act, Outlook, Presence, nobodys_name};
 use crate::session::pins::Reason;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
-use crate::session::questions::Kinds;
+use crate::session::questions::{self, Kinds};
 use crate::session::requests::Meaning;
 use crate::sql::{self, Deallocate, Effects, Report};
 
@@ -134,6 +134,14 @@ pub(super) struct Passage {
     pub owed: Option<Owed>,
     pub note: Note,
     pub timing: Timing,
+}
+
+/// What executing a portal does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Executing {
+    change: Option<Change>,
+    /// It may do what its text does not show.
+    unseen: bool,
 }
 
 /// Whether a server has the statements that it is thought to have.
@@ -282,24 +290,27 @@ impl Core {
                 let texts: Vec<(Vec<u8>, Report)> = bound
                     .map(|(text, report)| (text.to_vec(), report.clone()))
                     .collect();
-                let mut change = None;
+                let mut does = Executing::default();
                 for (text, report) in texts {
                     self.culprit.blame_text(&text, report.effects);
                     self.note_effects(&report);
                     let effects = report.effects;
                     if effects.has(REFERS) {
-                        change = self.refer(&text, effects, message.at, out).or(change);
+                        let change = self.refer(&text, effects, message.at, out);
+                        does.change = change.or(does.change.take());
                     }
+                    does.unseen |= effects.has(questions::UNSEEN);
                 }
-                self.bound(message, change);
+                self.bound(message, does);
             }
             Meaning::Plain if message.head.tag == frontend::EXECUTE => {
                 // It stays: where this one is passed over, another may come.
                 let name = portal(message.frame()).unwrap_or_default();
                 let mut executing = self.executing.iter();
                 let executed = executing.find(|(portal, _)| **portal == *name);
-                let change = executed.map(|(_, change)| change.clone());
-                self.note(change, &mut passage.note, out);
+                let does = executed.map(|(_, does)| does.clone()).unwrap_or_default();
+                self.suspects |= does.unseen;
+                self.note(does.change, &mut passage.note, out);
             }
             Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
             }
@@ -307,16 +318,19 @@ impl Core {
         passage
     }
 
-    /// What a portal will do to named statements, from this Bind on.
-    fn bound(&mut self, message: Message<'_>, change: Option<Change>) {
-        if self.executing.is_empty() && change.is_none() {
+    /// What a portal will do, from this Bind on.
+    fn bound(&mut self, message: Message<'_>, does: Executing) {
+        let changes = does.change.is_some() || does.unseen;
+        if self.executing.is_empty() && !changes {
             return;
         }
         let name = portal(message.frame()).unwrap_or_default();
         self.executing.retain(|(portal, _)| **portal != *name);
-        let Some(change) = change else { return };
+        if !changes {
+            return;
+        }
         if self.executing.len() < MAX_EXECUTING {
-            self.executing.push((name.into(), change));
+            self.executing.push((name.into(), does));
         } else {
             self.pins.add(Reason::Unsure);
             self.suspects = true;
@@ -419,7 +433,7 @@ impl Core {
         let name = told(at.of(message.bytes));
         let Name::Known(statement) = self.named.meaning(name) else {
             if message.meaning == Meaning::BindNamed {
-                self.bound(message, None);
+                self.bound(message, Executing::default());
             }
             return;
         };
@@ -434,7 +448,8 @@ impl Core {
                 true => self.refer(statement.text(), effects, message.at, out),
                 false => None,
             };
-            self.bound(message, change);
+            let unseen = effects.has(questions::UNSEEN);
+            self.bound(message, Executing { change, unseen });
         }
         out.rename(message, at, &statement.server_name);
     }

@@ -68,3 +68,41 @@ fn a_deallocate_whose_portal_is_run_later() {
         ],
     );
 }
+
+#[test]
+fn statements_that_anothers_routine_has_taken_away() {
+    let wipe = "DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$";
+    let unseen = [
+        vec![query(wipe)],
+        vec![unnamed(wipe, &[]), sync()],
+        vec![
+            parse("w", wipe),
+            bind("p", "w", &[]),
+            bind("q", "x", &[]),
+            execute("p", 0),
+            sync(),
+        ],
+    ];
+    for wipe in unseen {
+        agree(
+            1,
+            &[
+                turn(1, &[parse("v", "SELECT 43"), sync()]),
+                turn(0, &[parse("x", "SELECT 7"), sync()]),
+                runs(1, "v"),
+                turn(0, &wipe),
+                runs(1, "v"),
+                turn(
+                    1,
+                    &[
+                        parse("x", "SELECT 7"),
+                        bind("", "x", &[]),
+                        execute("", 0),
+                        sync(),
+                    ],
+                ),
+                runs(1, "v"),
+            ],
+        );
+    }
+}
