@@ -24,6 +24,18 @@ pub fn nobodys_name() -> Box<[u8]> {
     format!("{}none", &**PREFIX).into_bytes().into()
 }
 
+/// In place of a name of Weir's that a client says: one that nobody else's statement has.
+pub fn clients_name(name: &[u8]) -> Option<Box<[u8]>> {
+    let rest = name.strip_prefix(PREFIX.as_bytes())?;
+    Some([PREFIX.as_bytes(), b"client_", rest].concat().into())
+}
+
+/// Whether a text has the beginning of Weir's names in it.
+pub fn mentions_names(text: &[u8]) -> bool {
+    let mut parts = text.windows(PREFIX.len());
+    parts.any(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
+}
+
 /// Finds a name of Weir's in a server's words: where it stands, and which it is.
 pub fn find_name(text: &[u8]) -> Option<(std::ops::Range<usize>, u64)> {
     let start = text

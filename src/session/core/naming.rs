@@ -13,7 +13,9 @@ use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
-use crate::server::statements::{Act, Outlook, Presence, nobodys_name};
+use crate::server::statements::{
+    Act, Outlook, Presence, clients_name, mentions_names, nobodys_name,
+};
 use crate::session::pins::Reason;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
@@ -273,12 +275,20 @@ impl Core {
             Meaning::CloseNamed => {
                 if let Some(at) = message.name()
                     && let name = told(at.of(message.bytes))
-                    && let Name::Known(statement) = self.named.meaning(name)
                 {
+                    let Name::Known(statement) = self.named.meaning(name) else {
+                        if let Some(name) = clients_name(name) {
+                            out.rename(message, at, &name);
+                        }
+                        return passage;
+                    };
                     if out.ledger.is_doubtful() {
                         // Nobody will tell whether it was carried out; the connection is nobody else's any more.
                         out.rename(message, at, &statement.server_name);
                     } else {
+                        if let Some(name) = clients_name(name) {
+                            out.rename(message, at, &name);
+                        }
                         let change = Change::Forget(vec![name.into()]);
                         self.note(Some(change), &mut passage.note, out);
                     }
@@ -362,6 +372,9 @@ impl Core {
             false => Sharing::Shared,
         };
         let Some(mut statement) = self.statement_of(message, sharing, out.ledger) else {
+            if let Some(name) = clients_name(name) {
+                out.rename(message, at, &name);
+            }
             self.pins.add(Reason::NamedStatement);
             self.culprit.blame(message.frame());
             return;
@@ -434,6 +447,9 @@ impl Core {
         let Name::Known(statement) = self.named.meaning(name) else {
             if message.meaning == Meaning::BindNamed {
                 self.bound(message, Executing::default());
+            }
+            if let Some(name) = clients_name(name) {
+                out.rename(message, at, &name);
             }
             return;
         };
@@ -511,6 +527,8 @@ impl Core {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> Option<Change> {
+        // It may take away what others have.
+        self.suspects |= mentions_names(text);
         let dropped = dropped(text, effects);
         let forgets_all = dropped.contains(&Deallocate::All);
         let is_dropped = |name: &[u8]| {

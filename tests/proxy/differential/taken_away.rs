@@ -1,6 +1,7 @@
 //! Invisible: what one client has taken away, another still has; what it has given up itself is gone.
 
 use super::redefined::{Turn, agree};
+use crate::house::sides::Sides;
 use crate::house::wire::*;
 
 fn turn(client: usize, parts: &[Vec<u8>]) -> Turn {
@@ -104,5 +105,35 @@ fn statements_that_anothers_routine_has_taken_away() {
                 runs(1, "v"),
             ],
         );
+    }
+}
+
+/// A client reads what the server calls another's statement, and says that name.
+#[test]
+fn a_servers_names_are_nobodys() {
+    let sides = Sides::new(1);
+    let (mut mine, mut theirs) = (sides.through.connect(), sides.through.connect());
+    let runs = |name: &str| [bind("", name, &[]), execute("", 0), sync()].concat();
+    mine.send(&[parse("v", "SELECT 44"), sync()].concat());
+    mine.replies(1);
+    theirs.send(&query(
+        "SELECT name FROM pg_prepared_statements WHERE statement = 'SELECT 44'",
+    ));
+    let name = theirs.replies(1).rows()[0][0].clone().unwrap();
+    let attempts = [
+        (runs(&name), "26000"),
+        ([describe(b'S', &name), sync()].concat(), "26000"),
+        ([close(b'S', &name), sync()].concat(), ""),
+        ([parse(&name, "SELECT 45"), sync()].concat(), ""),
+        (runs(&name), ""),
+        ([close(b'S', &name), sync()].concat(), ""),
+        (query(&format!("DEALLOCATE {name}")), ""),
+    ];
+    for (attempt, code) in attempts {
+        theirs.send(&attempt);
+        let answer = theirs.replies(1);
+        assert_eq!(answer.code(), code, "{}", attempt.escape_ascii());
+        mine.send(&runs("v"));
+        assert_eq!(mine.replies(1).rows()[0][0].as_deref(), Some("44"));
     }
 }
