@@ -892,7 +892,10 @@ impl Core {
         self.suspect(statements);
         while let Some((changes, outcome)) = ledger.outcome() {
             if changes == Changes::NAMED {
-                self.named.settle(outcome, statements);
+                let left = self.named.settle(outcome, statements);
+                if !left.is_empty() {
+                    self.leave(&left);
+                }
             } else {
                 self.unnamed_foreign &= outcome != ledger::Outcome::Done;
                 self.statement.settle(outcome);

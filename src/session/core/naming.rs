@@ -536,18 +536,26 @@ impl Core {
             dropped.any(|what| matches!(what, Deallocate::Name(known) if known == name))
         };
         // In a failed transaction nothing is run, and nothing but an empty text parsed.
-        let runs = effects.has(Effects::EXECUTE.with(Effects::PREPARE))
-            && out.ledger.tx() != TxStatus::Failed;
+        let may_run = out.ledger.tx() != TxStatus::Failed && !out.ledger.is_doubtful();
+        let runs = may_run && effects.has(Effects::EXECUTE.with(Effects::PREPARE));
+        let several =
+            may_run && effects.has(Effects::DEALLOCATE) && sql::deallocate(text).is_none();
         let referred: Vec<(Owned, Option<Arc<Statement>>)> = self
             .named
             .live()
-            .filter(|(name, _)| is_dropped(name) || (runs && mentions(text, name)))
-            .map(|(name, statement)| (name.into(), runs.then(|| Arc::clone(statement))))
+            .filter(|(name, _)| {
+                let all = several && forgets_all;
+                all || is_dropped(name) || (runs && mentions(text, name))
+            })
+            .map(|(name, statement)| {
+                let is_needed = runs || several;
+                (name.into(), is_needed.then(|| Arc::clone(statement)))
+            })
             .take(MAX_REFERRED)
             .collect();
         let mut forgotten = Vec::new();
         for (name, statement) in referred {
-            if is_dropped(&name) {
+            if forgets_all || is_dropped(&name) {
                 forgotten.push(name.clone());
             }
             let body = statement
@@ -555,10 +563,26 @@ impl Core {
                 .map_or(EMPTY, |statement| statement.body());
             self.lend(name, body, at, out);
         }
+        if several && !forgotten.is_empty() {
+            if effects.has(Effects::PREPARE) {
+                // It may give a name that it takes away to another.
+                self.leave(&forgotten);
+            }
+            return Some(Change::Leave {
+                names: forgotten,
+                all: forgets_all,
+            });
+        }
         if forgets_all {
             return Some(Change::ForgetAll);
         }
         (!forgotten.is_empty()).then_some(Change::Forget(forgotten))
+    }
+
+    /// What the server has under these names is the client's, and PostgreSQL has the last word on it.
+    pub(super) fn leave(&mut self, names: &[Owned]) {
+        self.strays.retain(|name| !names.contains(name));
+        self.pins.add(Reason::NamedStatement);
     }
 
     /// Gives the server a statement under the client's own name, for a while.

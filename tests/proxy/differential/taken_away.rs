@@ -137,3 +137,39 @@ fn a_servers_names_are_nobodys() {
         assert_eq!(mine.replies(1).rows()[0][0].as_deref(), Some("44"));
     }
 }
+
+/// The server alone knows how far a text has come that failed.
+#[test]
+fn texts_that_take_away_and_fail() {
+    let texts = [
+        "DEALLOCATE s; SELECT 1/0",
+        "SELECT 1/0; DEALLOCATE s",
+        "DEALLOCATE s; SELEC",
+        "DEALLOCATE ALL; SELECT 1/0",
+        "DEALLOCATE ALL; SELEC",
+        "DEALLOCATE s; SELECT 1",
+        "DEALLOCATE s; PREPARE s AS SELECT 7",
+        "EXECUTE s; DEALLOCATE s; PREPARE s AS SELECT 7; EXECUTE s",
+        "DEALLOCATE s; PREPARE s AS SELECT 7; SELECT 1/0",
+        "DEALLOCATE s; SELECT 1/0; PREPARE s AS SELECT 7",
+        "DEALLOCATE ALL; PREPARE s AS SELECT 7",
+    ];
+    for text in texts {
+        agree(
+            1,
+            &[
+                turn(0, &[parse("s", "SELECT 3"), parse("o", "SELECT 4"), sync()]),
+                turn(0, &[query(text)]),
+                runs(0, "s"),
+                runs(0, "o"),
+                turn(0, &[query("EXECUTE s")]),
+                turn(0, &[parse("s", "SELECT 5"), sync()]),
+                runs(0, "s"),
+                turn(0, &[query("DISCARD ALL")]),
+                turn(1, &[parse("v", "SELECT 3"), sync()]),
+                runs(1, "v"),
+                runs(1, "s"),
+            ],
+        );
+    }
+}
