@@ -59,6 +59,15 @@ pub fn told(name: &[u8]) -> &[u8] {
     name.get(..TOLD_BYTES).unwrap_or(name)
 }
 
+/// The portal that a Bind or Execute names, as much of it as is told apart; `None` if that isn't there yet.
+pub fn portal(frame: &[u8]) -> Option<&[u8]> {
+    let body = frame.get(HEADER_BYTES..)?;
+    match split_cstr(body) {
+        Some((name, _)) => Some(told(name)),
+        None => body.get(..TOLD_BYTES),
+    }
+}
+
 /// Appends a Parse; `body` is all behind the name: text and parameter types.
 pub fn put_parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
     put(out, frontend::PARSE, |to| {

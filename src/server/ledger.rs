@@ -509,13 +509,15 @@ impl Ledger {
     }
 
     fn skip_to_sync(&mut self, failed: Asker) {
-        let mut client_waits = false;
+        // Ours failed ahead of the client's Query, and made the server skip it.
+        let mut others = self.entries.iter();
+        let next = others.find(|entry| entry.asker != Asker::Weir);
+        let client_waits = failed == Asker::Weir
+            && next.is_some_and(|entry| entry.owed != Owed::Sync && entry.owed.ends_in_ready());
         while let Some(entry) = self.entries.front() {
             if entry.owed == Owed::Sync {
                 return;
             }
-            // Ours failed ahead of the client's Query, and made the server skip it.
-            client_waits |= failed == Asker::Weir && entry.owed.ends_in_ready();
             self.pop(Outcome::Skipped);
         }
         self.skipping = true;
@@ -606,6 +608,26 @@ mod tests {
             shown.push_str(" settled");
         }
         shown
+    }
+
+    #[test]
+    fn a_query_skipped_over_a_message_of_ours_is_owed_its_end() {
+        for (skipped, due) in [
+            ("Q", true),
+            ("PQ", false),
+            ("BES", false),
+            ("S", false),
+            ("F", true),
+        ] {
+            let mut ledger = Ledger::default();
+            ledger.send(Owed::Parse, Asker::Weir);
+            ledger.send(Owed::Close, Asker::Weir);
+            for tag in skipped.bytes() {
+                ledger.send(Owed::by(tag).unwrap(), Asker::Client);
+            }
+            ledger.error();
+            assert_eq!(ledger.take_sync_due(), due, "{skipped}");
+        }
     }
 
     #[test]

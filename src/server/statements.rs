@@ -24,6 +24,18 @@ pub fn nobodys_name() -> Box<[u8]> {
     format!("{}none", &**PREFIX).into_bytes().into()
 }
 
+/// In place of a name of Weir's that a client says: one that nobody else's statement has.
+pub fn clients_name(name: &[u8]) -> Option<Box<[u8]>> {
+    let rest = name.strip_prefix(PREFIX.as_bytes())?;
+    Some([PREFIX.as_bytes(), b"client_", rest].concat().into())
+}
+
+/// Whether a text has the beginning of Weir's names in it.
+pub fn mentions_names(text: &[u8]) -> bool {
+    let mut parts = text.windows(PREFIX.len());
+    parts.any(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
+}
+
 /// Finds a name of Weir's in a server's words: where it stands, and which it is.
 pub fn find_name(text: &[u8]) -> Option<(std::ops::Range<usize>, u64)> {
     let start = text
@@ -69,6 +81,8 @@ struct Known {
     will_have: Presence,
     /// Messages sent that change it and were not answered.
     open: u32,
+    /// So many of these went before something that may have taken it away.
+    doubted: u32,
     /// The sequence of messages (up to a Sync) with the last of these.
     sequence: u64,
     /// The time it was last named.
@@ -118,7 +132,7 @@ impl Statements {
         for known in &mut self.known {
             if known.open > 0 {
                 (known.has, known.will_have) = (Presence::Stale, Presence::Stale);
-                known.open = 0;
+                (known.open, known.doubted) = (0, 0);
             }
         }
     }
@@ -157,6 +171,7 @@ impl Statements {
                     has: Presence::Absent,
                     will_have,
                     open: 0,
+                    doubted: 0,
                     sequence,
                     used: 0,
                 };
@@ -181,10 +196,17 @@ impl Statements {
             return;
         };
         known.open = known.open.saturating_sub(1);
+        let is_doubted = known.doubted > 0;
+        known.doubted = known.doubted.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
         match (act, outcome) {
             (_, Outcome::Skipped) | (Act::Close, Outcome::Unknown) => {}
-            (Act::Parse, Outcome::Done | Outcome::Unknown) => known.has = Presence::There,
+            (Act::Parse, Outcome::Done | Outcome::Unknown) => {
+                known.has = match is_doubted {
+                    true => Presence::Stale,
+                    false => Presence::There,
+                }
+            }
             (Act::Parse, Outcome::Failed) | (Act::Close, Outcome::Done | Outcome::Failed) => {
                 known.has = Presence::Absent
             }
@@ -215,6 +237,30 @@ impl Statements {
     pub fn spoil(&mut self, id: u64) {
         if let Some(known) = self.find(id) {
             (known.has, known.will_have) = (Presence::Stale, Presence::Stale);
+        }
+    }
+
+    /// The server has it after all, whoever gave it that.
+    pub fn found(&mut self, id: u64) {
+        if let Err(place) = self.place(id) {
+            let new = Known {
+                id,
+                has: Presence::Stale,
+                will_have: Presence::Stale,
+                open: 0,
+                doubted: 0,
+                sequence: 0,
+                used: self.time,
+            };
+            self.known.insert(place, new);
+        }
+    }
+
+    /// What was sent last may have taken all statements away.
+    pub fn suspect(&mut self) {
+        for known in &mut self.known {
+            (known.has, known.will_have) = (Presence::Stale, Presence::Stale);
+            known.doubted = known.open;
         }
     }
 

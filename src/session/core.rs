@@ -7,12 +7,13 @@ mod naming;
 
 use std::sync::Arc;
 
-use self::naming::{Message, Outgoing, Passage, Timing};
+pub use self::naming::Trust;
+use self::naming::{Executing, Message, Outgoing, Passage, Timing};
 use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
 use super::hidden;
 use super::pins::{Discard, Pinned, Pins, Reason};
-use super::prepared::named::{Change, Name, Named};
+use super::prepared::named::{Name, Named};
 use super::prepared::table::Table;
 use super::prepared::{Allowance, Keeping, Placing, Statement};
 use super::questions::{self, Answer, Asked, Defaults, Kinds, Questions};
@@ -84,8 +85,10 @@ pub struct Core {
     refusing: bool,
     statement: Statement,
     named: Named,
-    /// What the next Execute does to named statements, if it succeeds.
-    executing: Option<Change>,
+    /// What Execute does to named statements, if it succeeds, by the portals.
+    executing: Vec<(Name, Executing)>,
+    /// What was sent last may have taken all statements away from the server.
+    suspects: bool,
     /// Names of the client's that the server has been given for a while.
     strays: Vec<Name>,
     pins: Pinned,
@@ -132,7 +135,8 @@ impl Core {
             refusing: false,
             statement: Statement::new(allowance),
             named: Named::new(table),
-            executing: None,
+            executing: Vec::new(),
+            suspects: false,
             strays: Vec::new(),
             pins: Pinned::default(),
             culprit: Culprit::default(),
@@ -422,6 +426,7 @@ impl Core {
         self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
         let passage = self.name(message, out);
         let sent = self.forward(message, &report, passage, out.ledger);
+        self.suspect(out.statements);
         self.untouched = false;
         Ok(Pass::Sent(sent))
     }
@@ -429,7 +434,7 @@ impl Core {
     /// Whether a message that neither has a text nor names a statement is just passed on.
     #[inline]
     fn has_nothing_pending(&self) -> bool {
-        !self.unnamed_foreign && self.executing.is_none() && self.strays.is_empty()
+        !self.unnamed_foreign && self.executing.is_empty() && self.strays.is_empty()
     }
 
     #[inline]
@@ -581,6 +586,7 @@ impl Core {
         note.changes = note.changes.with(unnamed);
         self.talk.note(meaning, frame, report.effects);
         if meaning == Meaning::FunctionCall {
+            self.suspects = true;
             self.questions.note_anything();
             self.questions.pass_over(self.pins.ignored().kinds());
             if frame.get(HEADER_BYTES..HEADER_BYTES + 4) == Some(&SET_CONFIG_OID) {
@@ -632,6 +638,7 @@ impl Core {
             return;
         }
         self.pins.add_effects(effects);
+        self.suspects |= effects.has(questions::UNSEEN);
         self.questions.note(report);
         self.questions.pass_over(self.pins.ignored().kinds());
         self.had_role |= effects.has(Effects::ROLE.with(Effects::ROUTINE));
@@ -893,9 +900,13 @@ impl Core {
     /// Takes note of what the server made of messages that were to change prepared statements.
     #[inline]
     pub fn note_outcomes(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
+        self.suspect(statements);
         while let Some((changes, outcome)) = ledger.outcome() {
             if changes == Changes::NAMED {
-                self.named.settle(outcome, statements);
+                let left = self.named.settle(outcome, statements);
+                if !left.is_empty() {
+                    self.leave(&left);
+                }
             } else {
                 self.unnamed_foreign &= outcome != ledger::Outcome::Done;
                 self.statement.settle(outcome);
@@ -903,10 +914,21 @@ impl Core {
         }
     }
 
+    #[inline]
+    fn suspect(&mut self, statements: &mut Statements) {
+        if std::mem::take(&mut self.suspects) {
+            statements.suspect();
+        }
+    }
+
     /// PostgreSQL has answered a whole command.
     pub fn concluded(&mut self, concluded: Concluded, ledger: &Ledger) -> Conclusion {
         if ledger.tx() == TxStatus::Idle {
             self.named.transaction_ended(!ledger.is_settled());
+            if ledger.is_settled() {
+                // And with it all portals.
+                self.executing.clear();
+            }
         }
         if concluded.by_query && !concluded.failed && !self.statement.exists() {
             // A Query that was carried out did away with whatever unnamed statement there was.

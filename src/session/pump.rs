@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::Instant;
 
-use super::core::{Conclusion, Step};
+use super::core::{Conclusion, Step, Trust};
 use super::ending::Ending;
 use super::pinning::Lifted;
 use super::servers::give_settings;
@@ -342,6 +342,7 @@ impl Session {
                 ledger,
                 parameters,
                 statements,
+                marked,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
@@ -386,8 +387,10 @@ impl Session {
                         // What was sent behind it is skipped: its name is what it was.
                         self.core.note_outcomes(ledger, statements);
                         let field = |code| error_field(prefix, code).unwrap_or_default();
-                        self.core
+                        let trust = self
+                            .core
                             .use_failed(id, field(b'C'), field(b'R'), statements);
+                        *marked |= trust == Trust::Lost;
                     }
                     if used.is_some() || ledger.is_doubtful() {
                         let words = reworded(self.replies.raw(), |id| self.core.name_of(id));

@@ -99,6 +99,9 @@ pub struct Answer {
     pub channels: Vec<Vec<u8>>,
 }
 
+/// Of texts that may do what they don't show.
+pub const UNSEEN: Effects = Effects::ROUTINE.with(Effects::UNSURE);
+
 impl Questions {
     /// Something is to be asked.
     #[inline]
@@ -113,8 +116,7 @@ impl Questions {
 
     /// A text was sent to be executed.
     pub fn note(&mut self, report: &Report) {
-        const ANYTHING: Effects = Effects::ROUTINE
-            .with(Effects::UNSURE)
+        const ANYTHING: Effects = UNSEEN
             .with(Effects::RESET_ALL)
             .with(Effects::UNSEEN_SETTING)
             .with(Effects::DISCARD_ALL)

@@ -8,21 +8,25 @@ use std::sync::Arc;
 
 use super::Core;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
-use crate::protocol::names::{NameAt, put_close, put_parse, told};
+use crate::protocol::names::{NameAt, portal, put_close, put_parse, told};
 use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
-use crate::server::statements::{Act, Outlook, Presence, nobodys_name};
+use crate::server::statements::{
+    Act, Outlook, Presence, clients_name, mentions_names, nobodys_name,
+};
 use crate::session::pins::Reason;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
-use crate::session::questions::Kinds;
+use crate::session::questions::{self, Kinds};
 use crate::session::requests::Meaning;
 use crate::sql::{self, Deallocate, Effects, Report};
 
 /// A Parse larger than this keeps its name, and the session its server. Must fit into a buffer.
 const MAX_PARSE_BYTES: usize = 60_000;
+/// So many portals may wait to be executed that change named statements.
+const MAX_EXECUTING: usize = 256;
 /// So many statements are given to a server because one text may refer to them.
 const MAX_REFERRED: usize = 64;
 /// Body of a Parse behind the name: no text, no parameters. Never fails.
@@ -134,6 +138,22 @@ pub(super) struct Passage {
     pub timing: Timing,
 }
 
+/// What executing a portal does.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Executing {
+    change: Option<Change>,
+    /// It may do what its text does not show.
+    unseen: bool,
+}
+
+/// Whether a server has the statements that it is thought to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    Kept,
+    /// The connection is to be made as new when the session lets go of it.
+    Lost,
+}
+
 /// When a message's text does what it may do to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timing {
@@ -166,6 +186,12 @@ impl Core {
     ) -> bool {
         if ledger.is_copying_in() || ledger.is_doubtful() {
             return false;
+        }
+        if message.head.tag == frontend::EXECUTE
+            && !self.executing.is_empty()
+            && portal(message.frame()).is_none()
+        {
+            return true;
         }
         // What was put there for the client's last sequence is cleared away first.
         if !self.strays.is_empty() && !ledger.is_unsynced() && ledger.owes() {
@@ -249,12 +275,20 @@ impl Core {
             Meaning::CloseNamed => {
                 if let Some(at) = message.name()
                     && let name = told(at.of(message.bytes))
-                    && let Name::Known(statement) = self.named.meaning(name)
                 {
+                    let Name::Known(statement) = self.named.meaning(name) else {
+                        if let Some(name) = clients_name(name) {
+                            out.rename(message, at, &name);
+                        }
+                        return passage;
+                    };
                     if out.ledger.is_doubtful() {
                         // Nobody will tell whether it was carried out; the connection is nobody else's any more.
                         out.rename(message, at, &statement.server_name);
                     } else {
+                        if let Some(name) = clients_name(name) {
+                            out.rename(message, at, &name);
+                        }
                         let change = Change::Forget(vec![name.into()]);
                         self.note(Some(change), &mut passage.note, out);
                     }
@@ -263,8 +297,13 @@ impl Core {
             Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, &mut passage, out),
             Meaning::BindUnnamed => self.bind_unnamed(message, out),
             Meaning::Plain if message.head.tag == frontend::EXECUTE => {
-                let change = self.executing.take();
-                self.note(change, &mut passage.note, out);
+                // It stays: where this one is passed over, another may come.
+                let name = portal(message.frame()).unwrap_or_default();
+                let mut executing = self.executing.iter();
+                let executed = executing.find(|(portal, _)| **portal == *name);
+                let does = executed.map(|(_, does)| does.clone()).unwrap_or_default();
+                self.suspects |= does.unseen;
+                self.note(does.change, &mut passage.note, out);
             }
             Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
             }
@@ -302,14 +341,36 @@ impl Core {
         let texts: Vec<(Vec<u8>, Report)> = bound
             .map(|(text, report)| (text.to_vec(), report.clone()))
             .collect();
+        let mut does = Executing::default();
         for (text, report) in texts {
             self.culprit.blame_text(&text, report.effects);
             self.note_effects(&report);
             let effects = report.effects;
             if effects.has(REFERS) {
                 let change = self.refer(&text, effects, message.at, out);
-                self.executing = change.or(self.executing.take());
+                does.change = change.or(does.change.take());
             }
+            does.unseen |= effects.has(questions::UNSEEN);
+        }
+        self.bound(message, does);
+    }
+
+    /// What a portal will do, from this Bind on.
+    fn bound(&mut self, message: Message<'_>, does: Executing) {
+        let changes = does.change.is_some() || does.unseen;
+        if self.executing.is_empty() && !changes {
+            return;
+        }
+        let name = portal(message.frame()).unwrap_or_default();
+        self.executing.retain(|(portal, _)| **portal != *name);
+        if !changes {
+            return;
+        }
+        if self.executing.len() < MAX_EXECUTING {
+            self.executing.push((name.into(), does));
+        } else {
+            self.pins.add(Reason::Unsure);
+            self.suspects = true;
         }
     }
 
@@ -338,6 +399,9 @@ impl Core {
             false => Sharing::Shared,
         };
         let Some(mut statement) = self.statement_of(message, sharing, out.ledger) else {
+            if let Some(name) = clients_name(name) {
+                out.rename(message, at, &name);
+            }
             self.pins.add(Reason::NamedStatement);
             self.culprit.blame(message.frame());
             return;
@@ -373,6 +437,7 @@ impl Core {
                         self.close(statement.id, &statement.server_name, message.at, out);
                     }
                 }
+                passage.note.uses = statement.id;
                 out.rename(message, at, &statement.server_name);
                 Some(Act::Parse)
             }
@@ -407,6 +472,12 @@ impl Core {
         let Some(at) = message.name() else { return };
         let name = told(at.of(message.bytes));
         let Name::Known(statement) = self.named.meaning(name) else {
+            if message.meaning == Meaning::BindNamed {
+                self.bound(message, Executing::default());
+            }
+            if let Some(name) = clients_name(name) {
+                out.rename(message, at, &name);
+            }
             return;
         };
         let statement = Arc::clone(statement);
@@ -416,10 +487,12 @@ impl Core {
             let effects = statement.report.effects;
             self.culprit.blame_text(statement.text(), effects);
             self.note_effects(&statement.report);
-            if effects.has(REFERS) {
-                let change = self.refer(statement.text(), effects, message.at, out);
-                self.executing = change.or(self.executing.take());
-            }
+            let change = match effects.has(REFERS) {
+                true => self.refer(statement.text(), effects, message.at, out),
+                false => None,
+            };
+            let unseen = effects.has(questions::UNSEEN);
+            self.bound(message, Executing { change, unseen });
         }
         out.rename(message, at, &statement.server_name);
     }
@@ -449,6 +522,7 @@ impl Core {
         };
         let note = Note {
             changes: Changes::NAMED,
+            uses: id,
             ..Note::default()
         };
         out.ledger.send_noted(owed, Asker::Weir, note);
@@ -480,6 +554,8 @@ impl Core {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> Option<Change> {
+        // It may take away what others have.
+        self.suspects |= mentions_names(text);
         let dropped = dropped(text, effects);
         let forgets_all = dropped.contains(&Deallocate::All);
         let is_dropped = |name: &[u8]| {
@@ -487,18 +563,26 @@ impl Core {
             dropped.any(|what| matches!(what, Deallocate::Name(known) if known == name))
         };
         // In a failed transaction nothing is run, and nothing but an empty text parsed.
-        let runs = effects.has(Effects::EXECUTE.with(Effects::PREPARE))
-            && out.ledger.tx() != TxStatus::Failed;
+        let may_run = out.ledger.tx() != TxStatus::Failed && !out.ledger.is_doubtful();
+        let runs = may_run && effects.has(Effects::EXECUTE.with(Effects::PREPARE));
+        let several =
+            may_run && effects.has(Effects::DEALLOCATE) && sql::deallocate(text).is_none();
         let referred: Vec<(Owned, Option<Arc<Statement>>)> = self
             .named
             .live()
-            .filter(|(name, _)| is_dropped(name) || (runs && mentions(text, name)))
-            .map(|(name, statement)| (name.into(), runs.then(|| Arc::clone(statement))))
+            .filter(|(name, _)| {
+                let all = several && forgets_all;
+                all || is_dropped(name) || (runs && mentions(text, name))
+            })
+            .map(|(name, statement)| {
+                let is_needed = runs || several;
+                (name.into(), is_needed.then(|| Arc::clone(statement)))
+            })
             .take(MAX_REFERRED)
             .collect();
         let mut forgotten = Vec::new();
         for (name, statement) in referred {
-            if is_dropped(&name) {
+            if forgets_all || is_dropped(&name) {
                 forgotten.push(name.clone());
             }
             let body = statement
@@ -512,10 +596,26 @@ impl Core {
             }
             self.lend(name, body, at, out);
         }
+        if several && !forgotten.is_empty() {
+            if effects.has(Effects::PREPARE) {
+                // It may give a name that it takes away to another.
+                self.leave(&forgotten);
+            }
+            return Some(Change::Leave {
+                names: forgotten,
+                all: forgets_all,
+            });
+        }
         if forgets_all {
             return Some(Change::ForgetAll);
         }
         (!forgotten.is_empty()).then_some(Change::Forget(forgotten))
+    }
+
+    /// What the server has under these names is the client's, and PostgreSQL has the last word on it.
+    pub(super) fn leave(&mut self, names: &[Owned]) {
+        self.strays.retain(|name| !names.contains(name));
+        self.pins.add(Reason::NamedStatement);
     }
 
     /// Gives the server a statement under the client's own name, for a while.
@@ -567,7 +667,7 @@ impl Core {
         sqlstate: &[u8],
         routine: &[u8],
         statements: &mut Statements,
-    ) {
+    ) -> Trust {
         match sqlstate {
             // "cached plan must not change result type"
             b"0A000" if routine == b"RevalidateCachedQuery" => {
@@ -575,12 +675,21 @@ impl Core {
                 self.named.retire(id);
             }
             // Something has deallocated it unseen.
-            b"26000" => statements.spoil(id),
+            b"26000" => {
+                statements.spoil(id);
+                return Trust::Lost;
+            }
+            // The server has what it was thought to lack. (A second Parse of a name is refused, too.)
+            b"42P05" if statements.outlook(id, 0) == Outlook::Known(Presence::Absent) => {
+                statements.found(id);
+                return Trust::Lost;
+            }
             // It may be about types or tables that were replaced unseen. PostgreSQL would parse it anew for whoever
             // comes with its text.
             b"42704" | b"42P01" | b"42703" | b"42883" | b"XX000" => self.named.retire(id),
             _ => {}
         }
+        Trust::Kept
     }
 
     /// What the client calls a statement.

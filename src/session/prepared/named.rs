@@ -20,7 +20,7 @@ const MAX_NAMES: usize = 16 * 1024;
 pub type Name = Box<[u8]>;
 
 /// A change on its way to the server.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Change {
     /// The client's Parse; the server has such a statement already, or is given it.
     Name {
@@ -32,6 +32,9 @@ pub enum Change {
     Server { id: u64, act: Act },
     /// Close or DEALLOCATE.
     Forget(Vec<Name>),
+    /// Of a text of several statements that was lent these: where it fails, the server alone knows which of them it has
+    /// still, and what it has under their names.
+    Leave { names: Vec<Name>, all: bool },
     /// DEALLOCATE ALL, DISCARD ALL.
     ForgetAll,
 }
@@ -211,7 +214,7 @@ impl Named {
                 (slot.open, slot.sequence) = (slot.open + 1, self.sequence);
             }
             Change::Server { id, act } => statements.sent(*id, *act, self.sequence),
-            Change::Forget(names) => {
+            Change::Forget(names) | Change::Leave { names, all: false } => {
                 for name in names {
                     if let Some(slot) = self.names.get_mut(name) {
                         slot.will_be = None;
@@ -219,7 +222,7 @@ impl Named {
                     }
                 }
             }
-            Change::ForgetAll => {
+            Change::ForgetAll | Change::Leave { all: true, .. } => {
                 statements.doubt();
                 self.sweeping = (self.sweeping.0 + 1, self.sequence);
             }
@@ -227,11 +230,12 @@ impl Named {
         self.pending.push_back(change);
     }
 
-    /// The server has answered, or skipped, the oldest of these.
-    pub fn settle(&mut self, outcome: Outcome, statements: &mut Statements) {
+    /// The server has answered, or skipped, the oldest of these. Names that only the server knows any more.
+    pub fn settle(&mut self, outcome: Outcome, statements: &mut Statements) -> Vec<Name> {
         let Some(change) = self.pending.pop_front() else {
-            return;
+            return Vec::new();
         };
+        let mut left = Vec::new();
         match change {
             Change::Name {
                 name,
@@ -250,24 +254,42 @@ impl Named {
                 });
             }
             Change::Server { id, act } => statements.settle(id, act, outcome),
-            Change::Forget(names) => {
-                for name in &names {
-                    self.close(name, |slot| {
-                        if outcome == Outcome::Done {
-                            slot.is = None;
-                        }
-                    });
+            Change::Forget(names) => self.forget_these(&names, outcome == Outcome::Done),
+            Change::Leave { names, all: false } => {
+                self.forget_these(&names, outcome != Outcome::Skipped);
+                if outcome == Outcome::Failed {
+                    left = names;
                 }
             }
-            Change::ForgetAll => {
+            Change::ForgetAll | Change::Leave { all: true, .. } => {
                 self.sweeping.0 = self.sweeping.0.saturating_sub(1);
                 if outcome == Outcome::Done {
-                    statements.clear();
+                    statements.suspect();
                     self.forget_all();
+                } else if outcome == Outcome::Failed {
+                    // Part of a text that failed it may have been carried out.
+                    statements.suspect();
+                    if let Change::Leave { names, .. } = change {
+                        for name in &names {
+                            self.forget(name);
+                        }
+                        left = names;
+                    }
                 } else if self.sweeping.0 == 0 {
                     statements.undoubt();
                 }
             }
+        }
+        left
+    }
+
+    fn forget_these(&mut self, names: &[Name], are_gone: bool) {
+        for name in names {
+            self.close(name, |slot| {
+                if are_gone {
+                    slot.is = None;
+                }
+            });
         }
     }
 

@@ -759,3 +759,25 @@ fn large_texts_ahead_of_their_sync() {
         sides.agree_to_the_end("", &[parses, rest, query("SELECT 2")].concat());
     }
 }
+
+/// A Query that is skipped behind a client's own error brings no ReadyForQuery.
+#[test]
+fn a_query_behind_an_error_in_a_failed_transaction() {
+    each_agrees(&[[
+        parse("A", "SET search_path = nope"),
+        query("BEGIN; SET work_mem = '9MB'"),
+        execute("", 0),
+        sync(),
+        bind("", "a", &[]),
+        execute("", 0),
+        sync(),
+        bind("", "A", &[]),
+        sync(),
+        parse("b", "EXPLAIN EXECUTE a"),
+        query("SELECT 1"),
+        parse("A", "SELECT 2"),
+        sync(),
+        sync(),
+    ]
+    .concat()]);
+}

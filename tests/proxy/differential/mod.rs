@@ -4,6 +4,7 @@ mod copy;
 mod extended;
 mod fuzz;
 mod redefined;
+mod taken_away;
 mod whole;
 
 use crate::house::sides::{Sides, Step, ask};

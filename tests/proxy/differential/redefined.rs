@@ -5,9 +5,9 @@ use crate::house::wire::*;
 use crate::house::{Answer, Client, Login};
 
 /// One of two clients, and what it sends in one go.
-struct Turn {
-    client: usize,
-    bytes: Vec<u8>,
+pub struct Turn {
+    pub client: usize,
+    pub bytes: Vec<u8>,
 }
 
 /// A whole unit that parses a text under this name, has it described and run.
@@ -65,7 +65,7 @@ fn heard(login: &Login, turns: &[Turn]) -> Vec<String> {
     heard
 }
 
-fn agree(cap: usize, turns: &[Turn]) {
+pub fn agree(cap: usize, turns: &[Turn]) {
     let sides = Sides::new(cap);
     let grant = "GRANT CREATE ON SCHEMA public TO app";
     sides.postgres.sql_in(&sides.database, grant);

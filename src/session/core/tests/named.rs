@@ -232,6 +232,68 @@ fn a_broken_copy_is_parsed_anew() {
 }
 
 /// A transaction whose first statement got no server: Close is answered all the same.
+/// A portal's DEALLOCATE counts when that portal is executed.
+#[test]
+fn a_change_waits_for_its_portal() {
+    let bind_to = |portal: &str, name: &str| {
+        let body = [portal.as_bytes(), b"\0", name.as_bytes(), &[0; 7]].concat();
+        frame(b'B', &body)
+    };
+    let run = |portal: &str| frame(b'E', &[portal.as_bytes(), &[0; 5]].concat());
+    let ahead = [parse("d", "DEALLOCATE ALL"), bind_to("p", "d"), bind("a")].concat();
+    let cases: [(Vec<u8>, &str, &str); 3] = [
+        (run(""), "3122CZ", "C B:w S"),
+        (run("p"), "3122CZ", "C B:a S"),
+        // Bound anew.
+        ([bind_to("p", "b"), run("p")].concat(), "31222CZ", "C B:w S"),
+    ];
+    for (executed, replies, bound) in cases {
+        let mut talk = prepared();
+        talk.client(&[ahead.clone(), executed, sync()].concat());
+        talk.server(replies);
+        talk.went();
+        talk.client(&[bind("a"), sync()].concat());
+        assert_eq!(talk.went(), bound, "{replies}");
+    }
+}
+
+/// A server is told to drop what it was thought to have lost, and one that has lost it is made as new.
+#[test]
+fn what_may_be_gone_is_closed_first() {
+    let mut talk = prepared();
+    talk.client(&query("DEALLOCATE ALL")).server("CZ");
+    talk.went();
+    talk.client(&[parse("a", "SELECT 1"), bind("a"), sync()].concat());
+    assert_eq!(talk.went(), "C C:w P:w B:w S");
+}
+
+#[test]
+fn a_server_that_was_misjudged_is_not_trusted() {
+    for (has, sqlstate, trust) in [
+        (true, b"26000", Trust::Lost),
+        (true, b"42P05", Trust::Kept),
+        (false, b"42P05", Trust::Lost),
+        (true, b"22012", Trust::Kept),
+    ] {
+        let mut talk = prepared();
+        let id = {
+            let mut live = talk.core.named.live();
+            live.find(|(name, _)| *name == b"a").unwrap().1.id
+        };
+        if !has {
+            talk.elsewhere();
+        }
+        let told = talk
+            .core
+            .use_failed(id, sqlstate, b"", &mut talk.statements);
+        assert_eq!(told, trust);
+        if trust == Trust::Lost {
+            talk.client(&[bind("a"), sync()].concat());
+            assert_eq!(talk.went(), "C C:w P:w B:w S");
+        }
+    }
+}
+
 #[test]
 fn a_name_is_closed_without_a_server() {
     for (ahead, bound) in [(vec![], "C B:a S"), (bind("b"), "C B:w S")] {
