@@ -149,6 +149,8 @@ pub struct Note {
 pub enum Outcome {
     Done,
     Failed,
+    /// A Query, after some of its statements were carried out.
+    FailedLate,
     /// The server passed over it, after an error.
     Skipped,
     /// It can't be told any more.
@@ -187,6 +189,8 @@ pub struct Ledger {
     unsynced: bool,
     /// An ErrorResponse came since the last ReadyForQuery.
     failed: bool,
+    /// A statement of a Query was carried out since then.
+    completed: bool,
     /// It can't be told any more what is owed.
     doubtful: bool,
     /// Of the messages that were to change prepared statements, in their order.
@@ -208,6 +212,7 @@ impl Default for Ledger {
             skipping: false,
             unsynced: false,
             failed: false,
+            completed: false,
             doubtful: false,
             outcomes: VecDeque::new(),
             readies_of_client: 0,
@@ -401,6 +406,7 @@ impl Ledger {
             | backend::EMPTY_QUERY_RESPONSE
             | backend::PORTAL_SUSPENDED => {
                 self.copy_in = CopyIn::No;
+                self.completed |= owed == Some(Owed::Query);
                 owed == Some(Owed::Execute)
             }
             backend::COPY_IN_RESPONSE => {
@@ -538,9 +544,11 @@ impl Ledger {
         self.drop_copy_ends();
         // A Query does away with the unnamed statement whatever comes of it: `core` knows.
         let outcome = match self.failed {
+            true if self.completed => Outcome::FailedLate,
             true => Outcome::Failed,
             false => Outcome::Done,
         };
+        self.completed = false;
         match self.pop(outcome) {
             Some(entry) if entry.owed.ends_in_ready() => {
                 self.tx = tx;

@@ -207,7 +207,8 @@ impl Statements {
                     false => Presence::There,
                 }
             }
-            (Act::Parse, Outcome::Failed) | (Act::Close, Outcome::Done | Outcome::Failed) => {
+            (Act::Parse, Outcome::Failed | Outcome::FailedLate)
+            | (Act::Close, Outcome::Done | Outcome::Failed | Outcome::FailedLate) => {
                 known.has = Presence::Absent
             }
         }

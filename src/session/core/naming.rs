@@ -601,7 +601,15 @@ impl Core {
                 // It may give a name that it takes away to another.
                 self.leave(&forgotten);
             }
+            let begins = text.split(|&byte| byte == b';').next();
+            let begins = begins.and_then(sql::deallocate);
+            let first = match begins {
+                Some(Deallocate::All) => true,
+                Some(Deallocate::Name(_)) => !forgets_all && forgotten.len() == 1,
+                None => false,
+            };
             return Some(Change::Leave {
+                first: first && dropped.len() == 1 && !effects.has(Effects::PREPARE),
                 names: forgotten,
                 all: forgets_all,
             });

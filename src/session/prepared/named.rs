@@ -34,7 +34,12 @@ pub enum Change {
     Forget(Vec<Name>),
     /// Of a text of several statements that was lent these: where it fails, the server alone knows which of them it has
     /// still, and what it has under their names.
-    Leave { names: Vec<Name>, all: bool },
+    Leave {
+        names: Vec<Name>,
+        all: bool,
+        /// It begins with that, and does no more about them.
+        first: bool,
+    },
     /// DEALLOCATE ALL, DISCARD ALL.
     ForgetAll,
 }
@@ -214,7 +219,10 @@ impl Named {
                 (slot.open, slot.sequence) = (slot.open + 1, self.sequence);
             }
             Change::Server { id, act } => statements.sent(*id, *act, self.sequence),
-            Change::Forget(names) | Change::Leave { names, all: false } => {
+            Change::Forget(names)
+            | Change::Leave {
+                names, all: false, ..
+            } => {
                 for name in names {
                     if let Some(slot) = self.names.get_mut(name) {
                         slot.will_be = None;
@@ -255,18 +263,27 @@ impl Named {
             }
             Change::Server { id, act } => statements.settle(id, act, outcome),
             Change::Forget(names) => self.forget_these(&names, outcome == Outcome::Done),
-            Change::Leave { names, all: false } => {
-                self.forget_these(&names, outcome != Outcome::Skipped);
-                if outcome == Outcome::Failed {
+            Change::Leave {
+                names,
+                all: false,
+                first,
+            } => {
+                self.forget_these(
+                    &names,
+                    matches!(outcome, Outcome::Done | Outcome::FailedLate),
+                );
+                if outcome == Outcome::FailedLate && !first {
                     left = names;
                 }
             }
             Change::ForgetAll | Change::Leave { all: true, .. } => {
                 self.sweeping.0 = self.sweeping.0.saturating_sub(1);
-                if outcome == Outcome::Done {
+                let late = outcome == Outcome::FailedLate;
+                let first = matches!(change, Change::Leave { first: true, .. });
+                if outcome == Outcome::Done || (late && first) {
                     statements.suspect();
                     self.forget_all();
-                } else if outcome == Outcome::Failed {
+                } else if late {
                     // Part of a text that failed it may have been carried out.
                     statements.suspect();
                     if let Change::Leave { names, .. } = change {

@@ -174,7 +174,10 @@ impl Statement {
         if let Change::Parsed(Some(kept)) = &change {
             self.pending_bytes -= kept.frame.len();
         }
-        if matches!(outcome, Outcome::Done | Outcome::Failed) {
+        if matches!(
+            outcome,
+            Outcome::Done | Outcome::Failed | Outcome::FailedLate
+        ) {
             self.version += 1;
         }
         let before = match (outcome, change) {
@@ -183,11 +186,11 @@ impl Statement {
             }
             (Outcome::Skipped | Outcome::Unknown, _) => return,
             // PostgreSQL drops the old one before it parses the new one.
-            (Outcome::Failed, Change::Parsed(Some(kept))) => {
+            (Outcome::Failed | Outcome::FailedLate, Change::Parsed(Some(kept))) => {
                 self.effects -= usize::from(!kept.report.effects.is_none());
                 std::mem::take(&mut self.unnamed)
             }
-            (Outcome::Failed, _) | (Outcome::Done, Change::Gone) => {
+            (Outcome::Failed | Outcome::FailedLate, _) | (Outcome::Done, Change::Gone) => {
                 std::mem::take(&mut self.unnamed)
             }
             (Outcome::Done, Change::Parsed(Some(kept))) => {

@@ -173,3 +173,28 @@ fn texts_that_take_away_and_fail() {
         );
     }
 }
+
+/// Nor does such a client keep its server where the answer tells.
+#[test]
+fn a_text_that_began_with_a_deallocate_leaves_the_server() {
+    for text in [
+        "DEALLOCATE s; SELECT 1/0",
+        "DEALLOCATE ALL; SELECT 1/0",
+        "DEALLOCATE ALL; SELEC",
+        "SELECT 1/0; DEALLOCATE s",
+    ] {
+        agree(
+            1,
+            &[
+                turn(1, &[parse("v", "SELECT 44"), sync()]),
+                turn(0, &[parse("s", "SELECT 3"), parse("o", "SELECT 4"), sync()]),
+                turn(0, &[query(text)]),
+                runs(1, "v"),
+                runs(0, "s"),
+                runs(0, "o"),
+                runs(1, "v"),
+                runs(1, "s"),
+            ],
+        );
+    }
+}
