@@ -6,6 +6,7 @@ use super::*;
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
 use crate::session::prepared::table::{Edition, Terms};
+use crate::session::questions::Defaults;
 
 mod named;
 mod refusing;
