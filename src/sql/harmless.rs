@@ -6,7 +6,7 @@
 /// Whether a text is one SELECT, INSERT, UPDATE, DELETE, WITH or VALUES, with no word in it that matters.
 pub fn is_harmless(text: &[u8]) -> bool {
     let (lead, rest) = split_run(text.trim_ascii_start(), WORD);
-    is_harmless_lead(lead) && is_harmless_body(rest)
+    is_harmless_lead(lead) && rest.first() != Some(&b'$') && is_harmless_body(rest)
 }
 
 const BLANK: u8 = 1;
@@ -64,9 +64,12 @@ fn is_harmless_body(mut rest: &[u8]) -> bool {
             split_run(rest, DIGIT).1
         } else if kind & WORD != 0 {
             let (word, behind) = split_run(rest, WORD);
-            // E'', U&'' and their like have rules of their own.
-            let is_prefix = word.len() == 1 && matches!(behind.first(), Some(b'\'' | b'&'));
-            if is_prefix || matters(word) {
+            // E'', U&'' and their like have rules of their own; a dollar sign goes on with the word.
+            let goes_on = match behind.first() {
+                Some(b'\'' | b'&') => word.len() == 1,
+                next => next == Some(&b'$'),
+            };
+            if goes_on || matters(word) {
                 return false;
             }
             behind
@@ -232,6 +235,8 @@ mod tests {
             "SELECT \"open",
             "UPDATE pg_settings SET setting = 1",
             "SELECT * FROM crosstabn('x')",
+            "SELECT$1xE'E'",
+            "SELECT a$1xE'E'",
         ];
         for text in texts {
             assert!(!is_harmless(text.as_bytes()), "{text}");
