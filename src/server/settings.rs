@@ -17,9 +17,7 @@ impl Settings {
     pub fn new(given: impl IntoIterator<Item = (String, Vec<u8>)>) -> Settings {
         let mut settings: Vec<(String, Vec<u8>)> = Vec::new();
         for (name, value) in given {
-            // Between transactions nobody sits on a server: this limit is Weir's own business
-            // (`session.idle_client_timeout`), and would end servers that lie idle.
-            if name == "idle_session_timeout" {
+            if name == IDLE_LIMIT {
                 continue;
             }
             match settings.binary_search_by(|(known, _)| known.cmp(&name)) {
@@ -175,6 +173,10 @@ fn put_set_config<'a>(
     });
 }
 
+/// It would end a server that lies idle: no session carries it, and no server is released with it. Between
+/// transactions nobody sits on a server; clients have `session.idle_client_timeout`.
+pub const IDLE_LIMIT: &str = "idle_session_timeout";
+
 /// Values under which another client's query, or our own, would be cancelled, or wait for a safe snapshot.
 const HASTY: [&str; 2] = ["default_transaction_deferrable", "statement_timeout"];
 
@@ -201,7 +203,7 @@ const PARSING: [&str; 13] = [
     "xmloption",
 ];
 
-fn is_role(name: &str) -> bool {
+pub fn is_role(name: &str) -> bool {
     ROLES.contains(&name)
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Pure. Keeps its digest, never its text; knows nothing of pins.
 
-use crate::protocol::frame::{HEADER_BYTES, split_cstr};
+use super::requests::TextScan;
+use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::tag::frontend;
 use crate::sql::{Effects, digest};
 
@@ -58,12 +59,10 @@ impl Culprit {
 fn told(frame: &[u8]) -> Box<str> {
     let body = frame.get(HEADER_BYTES..).unwrap_or_default();
     let text = match frame.first() {
-        Some(&frontend::QUERY) => body,
-        Some(&frontend::PARSE) => split_cstr(body).map_or(&[][..], |(_, text)| text),
+        Some(&tag @ (frontend::QUERY | frontend::PARSE)) => TextScan::whole(tag, body),
         Some(&frontend::FUNCTION_CALL) => return "(a function, called by its number)".into(),
         _ => return "(no statement)".into(),
     };
-    let text = split_cstr(text).map_or(text, |(text, _)| text);
     digest(text).into_boxed_str()
 }
 

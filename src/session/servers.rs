@@ -15,7 +15,7 @@ use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::questions::{Defaults, Kinds};
-use super::settings::{IDLE_LIMIT, Learnt};
+use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
 use crate::pool::BorrowError;
@@ -23,7 +23,7 @@ use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::{Asker, Owed};
-use crate::server::settings::Change;
+use crate::server::settings::{Change, IDLE_LIMIT};
 use crate::server::{ConnectError, Settings};
 
 /// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::questions::{Answer, Asked};
 use crate::server::Settings;
+use crate::server::settings::{IDLE_LIMIT, is_role};
 use crate::sql::Act;
 
 /// Names and values that a session may carry, in bytes; one with more stays with its server.
@@ -124,13 +125,6 @@ impl Carried {
         }
         Learnt::Server(had.with(its))
     }
-}
-
-/// It would end a server that lies idle: no session carries it, and no server is released with it.
-pub const IDLE_LIMIT: &str = "idle_session_timeout";
-
-fn is_role(name: &str) -> bool {
-    matches!(name, "role" | "session_authorization")
 }
 
 /// Settings of a transaction, that are set again by each.

@@ -20,7 +20,7 @@ use crate::session::pins::Reason;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
 use crate::session::questions::{self, Kinds};
-use crate::session::requests::Meaning;
+use crate::session::requests::{Meaning, TextScan};
 use crate::sql::{self, Deallocate, Effects, Report};
 
 /// A Parse larger than this keeps its name, and the session its server. Must fit into a buffer.
@@ -71,11 +71,8 @@ impl<'a> Message<'a> {
 
     /// The text of a Query or Parse that is there in full.
     fn text(&self) -> &'a [u8] {
-        let mut body = self.frame().get(HEADER_BYTES..).unwrap_or_default();
-        if self.head.tag == frontend::PARSE {
-            body = split_cstr(body).map_or(&[][..], |(_, rest)| rest);
-        }
-        split_cstr(body).map_or(body, |(text, _)| text)
+        let body = self.frame().get(HEADER_BYTES..).unwrap_or_default();
+        TextScan::whole(self.head.tag, body)
     }
 }
 
