@@ -13,3 +13,4 @@ pub mod secrets;
 pub mod server;
 pub mod session;
 pub mod sql;
+pub mod topology;

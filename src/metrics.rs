@@ -30,6 +30,7 @@ metrics! {
     LOGINS_FAILED = Counter "weir_client_logins_failed_total", "Logins that failed, by reason.";
     HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's connecting to the end of its login.";
     ERRORS = Counter "weir_client_errors_total", "Errors of Weir's own sent to clients, by SQLSTATE and by whose fault they are.";
+    SERVERS_LOST = Counter "weir_client_servers_lost_total", "Clients whose connection was lost under them, by what became of their work: nothing, transaction (undone), unknown (a commit without an answer), session (closed).";
     CANCELS_RECEIVED = Counter "weir_cancels_received_total", "Cancel requests received.";
     CANCELS_FORWARDED = Counter "weir_cancels_forwarded_total", "Cancel requests passed on to a server.";
     CANCELS_IGNORED = Counter "weir_cancels_ignored_total", "Cancel requests with an unknown key or nothing to cancel.";
@@ -59,6 +60,8 @@ metrics! {
     WAITING = Gauge "weir_pool_waiting_clients", "Clients waiting for a connection.";
     TARGET_CAP = Gauge "weir_target_max_connections", "Connections that Weir may have to the target.";
     TARGET_USED = Gauge "weir_target_connections", "Connections that Weir has to the target, opening and closing ones included.";
+    FAILOVERS = Counter "weir_cluster_failovers_total", "Times that another instance became the writer.";
+    REFUSED_WRITERS = Counter "weir_cluster_refused_writers_total", "Times that an instance claimed to be the writer beside another, and was refused.";
     BUILD = Gauge "weir_build_info", "1, with the version as a label.";
 }
 
@@ -78,6 +81,7 @@ pub struct Clients {
     refused: Labelled<Counter>,
     logins_failed: Labelled<Counter>,
     errors: Labelled<Counter>,
+    servers_lost: Labelled<Counter>,
 }
 
 /// Whether a client came over TLS.
@@ -102,6 +106,7 @@ impl Clients {
             refused: labelled(REFUSED),
             logins_failed: labelled(LOGINS_FAILED),
             errors: labelled(ERRORS),
+            servers_lost: labelled(SERVERS_LOST),
         }
     }
 
@@ -123,6 +128,11 @@ impl Clients {
         self.logins_failed.count(&[("reason", reason)]);
     }
 
+    /// A client's connection was lost under it.
+    pub fn server_lost(&self, outcome: &'static str) {
+        self.servers_lost.count(&[("outcome", outcome)]);
+    }
+
     /// A client was sent an error of Weir's own.
     pub fn error(&self, sqlstate: SqlState, blame: Blame) {
         let blame = match blame {
@@ -132,6 +142,21 @@ impl Clients {
         };
         self.errors
             .count(&[("sqlstate", sqlstate.as_str()), ("blame", blame)]);
+    }
+}
+
+/// What is counted about the cluster.
+pub struct Cluster {
+    pub failovers: Counter,
+    pub refused_writers: Counter,
+}
+
+impl Cluster {
+    pub fn new(registry: &Arc<Registry>) -> Self {
+        Self {
+            failovers: registry.counter(FAILOVERS, &[]),
+            refused_writers: registry.counter(REFUSED_WRITERS, &[]),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use serde::Serialize;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct PoolsReport {
     pub pools: Vec<PoolReport>,
     pub targets: Vec<TargetReport>,
@@ -82,7 +82,7 @@ pub struct DigestReport {
     pub count: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TargetReport {
     pub target: String,
     pub role: Role,
@@ -93,12 +93,16 @@ pub struct TargetReport {
     pub state: State,
     /// Why it is unavailable: RDS Proxy's word where there is one, then what happened.
     pub reason: Option<String>,
+    /// How far a reader is behind the writer.
+    pub lag_seconds: Option<f64>,
 }
 
 /// RDS Proxy's words for a target's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum State {
+    /// It has not answered yet.
+    Registering,
     Available,
     Unavailable,
 }

@@ -17,7 +17,8 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-const PATHS: &str = "GET /health, GET /ready, GET /metrics, GET /pools, GET /pins, POST /reload";
+const PATHS: &str =
+    "GET /health, GET /ready, GET /metrics, GET /pools, GET /targets, GET /pins, POST /reload";
 
 pub fn answer<B>(request: &Request<B>, house: &dyn House) -> Answer {
     let reads = [Method::GET, Method::HEAD].contains(request.method());
@@ -26,9 +27,12 @@ pub fn answer<B>(request: &Request<B>, house: &dyn House) -> Answer {
         "/ready" if reads => ready(house),
         "/metrics" if reads => body(StatusCode::OK, PROMETHEUS, house.metrics()),
         "/pools" if reads => json(StatusCode::OK, &house.pools()),
+        "/targets" if reads => json(StatusCode::OK, &house.pools().targets),
         "/pins" if reads => json(StatusCode::OK, &house.pins()),
         "/reload" if request.method() == Method::POST => reload(house),
-        "/health" | "/ready" | "/metrics" | "/pools" | "/pins" => not_allowed("GET, HEAD"),
+        "/health" | "/ready" | "/metrics" | "/pools" | "/targets" | "/pins" => {
+            not_allowed("GET, HEAD")
+        }
         "/reload" => not_allowed("POST"),
         _ => body(
             StatusCode::NOT_FOUND,

@@ -42,6 +42,7 @@ impl House for Fake {
                 used: 3,
                 state: State::Unavailable,
                 reason: Some("UNREACHABLE: connection refused".into()),
+                lag_seconds: None,
             }],
             clients: 7,
         }
@@ -157,7 +158,7 @@ async fn each_path_answers() {
             "GET /nowhere",
             "404 not found",
             "text/plain",
-            "no such path; there are: GET /health, GET /ready, GET /metrics, GET /pools, GET /pins, POST /reload\n",
+            "no such path; there are: GET /health, GET /ready, GET /metrics, GET /pools, GET /targets, GET /pins, POST /reload\n",
         ),
     ];
     for (request, status, header, body) in cases {
@@ -185,7 +186,7 @@ async fn pools_are_told_in_the_agreed_shape() {
             }],
             "targets": [{
                 "target": "db:5432", "role": "writer", "cap": 20, "used": 3,
-                "state": "UNAVAILABLE", "reason": "UNREACHABLE: connection refused",
+                "state": "UNAVAILABLE", "reason": "UNREACHABLE: connection refused", "lag_seconds": null,
             }],
             "clients": 7,
         })

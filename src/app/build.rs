@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::shared::{Shared, Way};
+use super::shared::Shared;
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
-use crate::admin::Role;
 use crate::config::{Config, HostPort};
 use crate::metrics;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::{BadAuthorities, listen};
-use crate::pool::{Policy, Target, WorkerId};
+use crate::pool::{Policy, Target, Tickets, WorkerId};
 use crate::secrets::{Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
 use crate::server::{self, Security};
-use crate::session::endpoint::{Endpoint, GreetingTerms};
+use crate::session::endpoint::{Endpoint, GreetingTerms, Instance};
 use crate::session::pinboard::Pinboard;
 use crate::session::prepared::table;
+use crate::topology::{Board, Place, Role, View};
 
 /// Why Weir does not start.
 #[derive(Debug, thiserror::Error)]
@@ -65,23 +65,14 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
 
-    let mut ways = Vec::new();
-    for (role, hosts) in [
-        (Role::Writer, &config.database.hosts),
-        (Role::Reader, &config.database.reader_hosts),
-    ] {
-        if !hosts.is_empty() {
-            let (dialer, name) = dialer(&config, hosts, &security, &vault);
-            let endpoint = endpoint(&config, dialer, &name, &registry, &pinboard);
-            let endpoint = Arc::new(endpoint);
-            ways.push(Way { role, endpoint });
-        }
-    }
+    let endpoint = Arc::new(endpoint(&config, &security, &vault, &registry, &pinboard));
     let workers = config.workers.get();
     let (orders, inboxes): (Vec<mpsc::Sender<Order>>, Vec<_>) =
         (0..workers).map(|_| mpsc::channel(MAX_ORDERS)).unzip();
     let (stage, watching) = watch::channel(Stage::default());
-    let shared = Shared::new(config, vault, acceptor, registry, pinboard, ways, orders);
+    let shared = Shared::new(
+        config, vault, acceptor, registry, pinboard, endpoint, orders,
+    );
     let shared = Arc::new(shared);
     let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
         id: WorkerId(id),
@@ -91,9 +82,9 @@ pub fn build(config: Config) -> Result<House, StartError> {
         stage: watching.clone(),
     });
     let mut plans: Vec<Plan> = plans.collect();
-    for (way, sockets) in shared.ways.iter().zip(listeners) {
+    for (role, sockets) in listeners {
         for (plan, socket) in plans.iter_mut().zip(sockets) {
-            plan.listeners.push((socket, Arc::clone(&way.endpoint)));
+            plan.listeners.push((socket, role));
         }
     }
     Ok(House {
@@ -117,20 +108,20 @@ fn security(config: &Config) -> Result<Security, StartError> {
     Ok(Security::new(config.database.ssl, authorities.as_deref())?)
 }
 
-/// The writer's listeners, one a worker; and the reader's, if there is a reader.
-fn listeners(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
-    let mut names = vec![("listen.writer", config.listen.writer)];
-    if !config.database.reader_hosts.is_empty() {
-        names.push(("listen.reader", config.listen.reader));
+/// The writer's listeners, one a worker; and the readers', if there may be readers.
+fn listeners(config: &Config) -> Result<Vec<(Role, Vec<StdListener>)>, StartError> {
+    let mut names = vec![("listen.writer", Role::Writer, config.listen.writer)];
+    if config.database.has_readers() {
+        names.push(("listen.reader", Role::Reader, config.listen.reader));
     }
-    let bind = |(name, address)| {
-        listen::bind(address, config.workers, config.listen.backlog).map_err(|source| {
-            StartError::Listen {
-                name,
-                address,
-                source,
-            }
-        })
+    let bind = |(name, role, address)| {
+        let sockets = listen::bind(address, config.workers, config.listen.backlog);
+        let sockets = sockets.map_err(|source| StartError::Listen {
+            name,
+            address,
+            source,
+        })?;
+        Ok((role, sockets))
     };
     names.into_iter().map(bind).collect()
 }
@@ -148,35 +139,53 @@ fn bind_one(name: &'static str, address: SocketAddr) -> Result<StdListener, Star
     })
 }
 
-/// Who dials one target, and what the target is called.
-fn dialer(
+/// One of the cluster's instances, with its pools.
+fn instance(
+    (place, at): (usize, &HostPort),
     config: &Config,
-    hosts: &[HostPort],
     security: &Security,
     vault: &Arc<Vault>,
-) -> (Dialer, String) {
-    let targets = hosts
-        .iter()
-        .map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
-    let vault = Arc::clone(vault);
+    board: &Arc<Board>,
+    tickets: &Tickets,
+) -> Instance {
+    let host = server::Target::new(at.clone(), &config.database, security.clone());
+    let (vault, board) = (Arc::clone(vault), Arc::clone(board));
     let dialer = Dialer::new(
-        targets.collect(),
+        host,
         terms(config),
         Box::new(move |user| vault.login(user)),
+        Box::new(move || board.hint(Place(place))),
     );
-    let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
-    (dialer, name.join(","))
+    let first_cap = terms(config).first_cap();
+    let workers = config.workers.get();
+    let target = Target::new(
+        dialer,
+        policy(config),
+        workers,
+        first_cap,
+        Arc::clone(tickets),
+    );
+    Instance {
+        name: at.to_string().into(),
+        target: Arc::new(target),
+    }
 }
 
 fn endpoint(
     config: &Config,
-    dialer: Dialer,
-    name: &str,
+    security: &Security,
+    vault: &Arc<Vault>,
     registry: &Arc<metrics::Registry>,
     pinboard: &Arc<Pinboard>,
 ) -> Endpoint {
-    let first_cap = terms(config).first_cap();
-    let target = Target::new(dialer, policy(config), config.workers.get(), first_cap);
+    let hosts = config.database.instances();
+    let view = match &*hosts {
+        [one] => View::of_one(one.to_string().into()),
+        _ => View::default(),
+    };
+    let (board, tickets) = (Arc::new(Board::new(view)), Tickets::default());
+    let instances = hosts.into_iter().enumerate();
+    let instances = instances.map(|host| instance(host, config, security, vault, &board, &tickets));
     let greetings = GreetingTerms {
         max: config.session.max_startup_cache,
         lasts: config.session.startup_cache_ttl,
@@ -186,8 +195,8 @@ fn endpoint(
         limit_bytes: config.pool.statements_limit_bytes,
     };
     let endpoint = Endpoint::new(
-        Arc::new(target),
-        name,
+        instances.collect(),
+        Arc::clone(&board),
         Arc::clone(registry),
         Arc::clone(pinboard),
         greetings,
@@ -218,6 +227,8 @@ pub fn terms(config: &Config) -> Terms {
     Terms {
         max_connections: config.pool.max_connections,
         max_connections_percent: u32::from(config.pool.max_connections_percent),
+        // The monitor's own.
+        kept_aside: u32::from(config.database.instances().len() > 1),
         max_statements: config.pool.max_statements_per_connection,
         init_query: config.pool.init_query.as_str().into(),
     }

@@ -5,6 +5,7 @@
 mod accept;
 pub mod ask;
 mod build;
+mod cluster;
 pub mod demo;
 pub mod log;
 mod probe;

@@ -58,15 +58,15 @@ impl Reloader {
         let handshakes = Arc::clone(&shared.gate.load().handshakes);
         let gate = gate(&config, &shared.vault, &shared.acceptor, handshakes);
         shared.gate.store(Arc::new(gate));
-        for way in &shared.ways {
-            let target = &way.endpoint.target;
+        for instance in &shared.endpoint.instances {
+            let target = &instance.target;
             target.set_policy(policy(&config));
             if let Some(cap) = target.manage.set_terms(terms(&config)) {
                 target.set_cap(cap);
             }
-            way.endpoint.set_user_limits(user_limits(&config));
-            way.endpoint.forget_greetings();
         }
+        shared.endpoint.set_user_limits(user_limits(&config));
+        shared.endpoint.forget_greetings();
         for worker in &shared.workers {
             // A worker with a full inbox keeps its old limits until the next reload; it has other worries.
             let _ = worker.try_send(Order::Limits(limits(&config)));
@@ -97,6 +97,7 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
             "database.reader_host",
             old.database.reader_hosts != new.database.reader_hosts,
         ),
+        ("cluster.*", old.cluster != new.cluster),
         ("database.ssl", old.database.ssl != new.database.ssl),
         (
             "database.ca_file",

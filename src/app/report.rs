@@ -5,13 +5,15 @@
 use std::sync::Arc;
 
 use super::reload::Reloader;
-use super::shared::{Shared, Way};
+use super::shared::Shared;
 use crate::admin::{
     DigestReport, House, PinReport, PinsReport, PoolReport, PoolsReport, ReasonReport, Role, State,
     TargetReport,
 };
 use crate::metrics::{self, PoolNow, TargetNow};
+use crate::session::endpoint::{Endpoint, Entry, Instance};
 use crate::session::pinboard::Listing;
+use crate::topology::{self, Health, Place, Seen};
 
 /// Pins that are told of one by one.
 const MAX_PINS: usize = 1000;
@@ -32,26 +34,36 @@ impl House for Reporter {
         if self.shared.is_draining() {
             return Err("Weir is shutting down".into());
         }
-        let writer = self.shared.ways.iter().find(|way| way.role == Role::Writer);
-        let Some(Way { endpoint, .. }) = writer else {
-            return Err("no writer is configured".into());
+        let endpoint = &self.shared.endpoint;
+        let view = endpoint.board.view();
+        let writer = view
+            .writer
+            .and_then(|Place(place)| endpoint.instances.get(place));
+        let Some(writer) = writer else {
+            return Err(format!("no instance is the writer: {}", view.explain()));
         };
-        match endpoint.target.down() {
+        match writer.target.down() {
             Some(cause) => Err(cause.to_string()),
-            None if endpoint.target.has_answered() => Ok(()),
+            None if writer.target.has_answered() || endpoint.instances.len() > 1 => Ok(()),
             // Nothing to ask with until the first client has logged in: it must be let through.
             None if self.shared.first_account().is_none() => Ok(()),
             None => Err(format!(
                 "the database at {} has not been reached yet",
-                endpoint.target_name
+                endpoint.name
             )),
         }
     }
 
     fn pools(&self) -> PoolsReport {
         PoolsReport {
-            pools: self.shared.ways.iter().flat_map(pools_of).collect(),
-            targets: self.shared.ways.iter().map(target_of).collect(),
+            pools: self
+                .instances()
+                .flat_map(|(seen, at)| pools_of(&self.shared.endpoint, seen, at))
+                .collect(),
+            targets: self
+                .instances()
+                .map(|(seen, at)| target_of(seen, at))
+                .collect(),
             clients: self.shared.clients(),
         }
     }
@@ -73,19 +85,54 @@ impl House for Reporter {
     }
 }
 
-fn pools_of(way: &Way) -> Vec<PoolReport> {
-    let entries = way.endpoint.entries();
-    let report = |entry: &Arc<crate::session::endpoint::Entry>| {
-        let counts = way.endpoint.target.counts(entry.pool);
+impl Reporter {
+    /// Each instance with what is known of it.
+    fn instances(&self) -> impl Iterator<Item = (Seen, &Instance)> {
+        let endpoint = &self.shared.endpoint;
+        let seen = endpoint.board.view().instances.clone();
+        // Before the first question nothing is known.
+        let unknown = |instance: &Instance| Seen {
+            name: Arc::clone(&instance.name),
+            role: None,
+            health: Health::Registering,
+            lag: None,
+            position: None,
+            serves_readers: false,
+        };
+        let instances = endpoint.instances.iter().enumerate();
+        instances.map(move |(place, instance)| {
+            let seen = seen.get(place).cloned();
+            (seen.unwrap_or_else(|| unknown(instance)), instance)
+        })
+    }
+}
+
+fn role_of(seen: &Seen) -> Role {
+    match seen.role {
+        Some(topology::Role::Reader) => Role::Reader,
+        Some(topology::Role::Writer) | None => Role::Writer,
+    }
+}
+
+fn pools_of(endpoint: &Endpoint, seen: Seen, instance: &Instance) -> Vec<PoolReport> {
+    let entries = endpoint.entries();
+    let single = endpoint.instances.len() == 1;
+    let report = |entry: &Arc<Entry>| {
+        let counts = instance.target.counts(entry.pool);
+        // Whoever is pinned, is so to the writer, as a rule: nobody counts it by instance.
+        let pinned = match single || seen.role == Some(topology::Role::Writer) {
+            true => entry.pinned_now(),
+            false => 0,
+        };
         PoolReport {
-            target: way.endpoint.target_name.to_string(),
-            role: way.role,
+            target: instance.name.to_string(),
+            role: role_of(&seen),
             database: entry.database.to_string(),
             user: entry.user.to_string(),
             total: counts.idle + counts.leased,
             idle: counts.idle,
             leased: counts.leased,
-            pinned: entry.pinned_now(),
+            pinned,
             waiting: counts.waiting,
             opening: counts.opening,
         }
@@ -126,21 +173,31 @@ fn pins_of(listing: Listing) -> PinsReport {
     }
 }
 
-fn target_of(way: &Way) -> TargetReport {
-    let target = &way.endpoint.target;
+fn target_of(seen: Seen, instance: &Instance) -> TargetReport {
+    let target = &instance.target;
     let (cap, used) = target.usage();
-    let down = target.down();
+    let (mut state, mut reason) = match &seen.health {
+        Health::Registering => (State::Registering, None),
+        Health::Available => (
+            State::Available,
+            target.trouble().map(|cause| cause.to_string()),
+        ),
+        Health::Unavailable(word, why) => (
+            State::Unavailable,
+            Some(format!("{}: {why}", word.as_str())),
+        ),
+    };
+    if let Some(down) = target.down() {
+        (state, reason) = (State::Unavailable, Some(down.to_string()));
+    }
     TargetReport {
-        target: way.endpoint.target_name.to_string(),
-        role: way.role,
+        target: instance.name.to_string(),
+        role: role_of(&seen),
         cap: target.has_answered().then_some(cap),
         used,
-        state: if down.is_some() {
-            State::Unavailable
-        } else {
-            State::Available
-        },
-        reason: target.trouble().map(|cause| cause.to_string()),
+        state,
+        reason,
+        lag_seconds: seen.lag.map(|lag| lag.as_secs_f64()),
     }
 }
 

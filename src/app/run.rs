@@ -32,6 +32,7 @@ pub fn run(config: Config, read: Reload) -> Result<(), StartError> {
     let outcome = runtime.block_on(async {
         let workers = Workers::start(plans)?;
         announce(&shared);
+        tokio::task::spawn_local(super::cluster::watch(Arc::clone(&shared)));
         let reloader = Arc::new(Reloader::new(Arc::clone(&shared), read));
         attend(shared, stage, http, reloader, workers).await
     });
@@ -99,12 +100,10 @@ fn note_failure(outcome: io::Result<()>) {
 
 fn announce(shared: &Shared) {
     let config = shared.config.load();
-    for way in &shared.ways {
-        let address = match way.role {
-            admin::Role::Writer => config.listen.writer,
-            admin::Role::Reader => config.listen.reader,
-        };
-        tracing::info!(%address, role = ?way.role, target = %way.endpoint.target_name, "listening");
+    let name = &shared.endpoint.name;
+    tracing::info!(address = %config.listen.writer, cluster = %name, "listening");
+    if config.database.has_readers() {
+        tracing::info!(address = %config.listen.reader, cluster = %name, "listening for readers");
     }
     tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
 }

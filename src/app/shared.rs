@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::worker::Order;
-use crate::admin::Role;
 use crate::client::Gate;
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
@@ -20,12 +19,6 @@ use crate::session::endpoint::Endpoint;
 use crate::session::pinboard::Pinboard;
 use crate::session::pins::{Pins, Reason};
 
-/// A listener's role and its way to the database.
-pub struct Way {
-    pub role: Role,
-    pub endpoint: Arc<Endpoint>,
-}
-
 pub struct Shared {
     pub config: ArcSwap<Config>,
     pub registry: Arc<metrics::Registry>,
@@ -34,7 +27,9 @@ pub struct Shared {
     pub acceptor: Arc<Acceptor>,
     /// What clients are admitted by; a new one after a reload.
     pub gate: ArcSwap<Gate>,
-    pub ways: Vec<Way>,
+    /// The way to the database.
+    pub endpoint: Arc<Endpoint>,
+    pub cluster_meters: metrics::Cluster,
     /// Where each worker takes orders.
     pub workers: Vec<mpsc::Sender<Order>>,
     clients: AtomicUsize,
@@ -64,18 +59,19 @@ impl Shared {
         acceptor: Arc<Acceptor>,
         registry: Arc<metrics::Registry>,
         pinboard: Arc<Pinboard>,
-        ways: Vec<Way>,
+        endpoint: Arc<Endpoint>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
         let handshakes = Arc::new(Semaphore::new(config.auth.max_handshakes));
         Shared {
             gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
             config: ArcSwap::from_pointee(config),
+            cluster_meters: metrics::Cluster::new(&registry),
             registry,
             pinboard,
             vault,
             acceptor,
-            ways,
+            endpoint,
             workers,
             clients: AtomicUsize::new(0),
             draining: AtomicBool::new(false),

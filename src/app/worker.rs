@@ -13,13 +13,17 @@ use tokio::task::JoinSet;
 
 use super::accept::{self, Door};
 use super::shared::Shared;
-use crate::pool::{Desk, WorkerId};
+use crate::config::ReaderFallback;
+use crate::pool::WorkerId;
 use crate::protocol::CancelKey;
+use crate::session::Kind;
 use crate::session::context::{Context, Limits};
-use crate::session::endpoint::Endpoint;
+use crate::session::endpoint::Desks;
 use crate::session::handle::{CancelDone, CancelOutcome, Sessions};
 use crate::session::listen::Hubs;
 use crate::session::login::Hall;
+use crate::topology::Role;
+use crate::topology::board::Fallback;
 
 /// What a worker is told from outside.
 pub enum Order {
@@ -49,7 +53,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Plan {
     pub id: WorkerId,
     pub shared: Arc<Shared>,
-    pub listeners: Vec<(StdListener, Arc<Endpoint>)>,
+    pub listeners: Vec<(StdListener, Role)>,
     pub orders: mpsc::Receiver<Order>,
     pub stage: watch::Receiver<Stage>,
 }
@@ -79,23 +83,27 @@ impl Plan {
         let mut doors = JoinSet::new();
         let mut guests = Guests::default();
         let (incoming, mut arrivals) = mpsc::channel(1);
-        for (listener, endpoint) in std::mem::take(&mut self.listeners) {
-            let (desk, janitor) = Desk::new(Arc::clone(&endpoint.target), self.id);
-            janitors.spawn_local(janitor.run());
-            if self.id == WorkerId(0) {
-                janitors.spawn_local(super::probe::keep_asking(
-                    Arc::clone(&endpoint),
-                    Rc::clone(&desk),
-                    Arc::clone(&self.shared),
-                ));
-            }
-            let (hubs, keeper) = Hubs::new(Rc::clone(&desk));
+        let (desks, cleaners) = Desks::new(Arc::clone(&self.shared.endpoint), self.id);
+        for cleaner in cleaners {
+            janitors.spawn_local(cleaner.run());
+        }
+        if self.id == WorkerId(0) {
+            let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
+            janitors.spawn_local(super::probe::keep_asking(desks, shared));
+        }
+        let mut cluster = desks.endpoint.board.watch();
+        for (listener, role) in std::mem::take(&mut self.listeners) {
+            let kind = Kind {
+                role,
+                fallback: fallback(self.shared.config.load().cluster.reader_fallback),
+            };
+            let (hubs, keeper) = Hubs::new(Rc::clone(&desks), kind);
             janitors.spawn_local(keeper.run());
             let hall = Rc::new(Hall {
                 context: Rc::clone(&context),
                 sessions: Rc::clone(&sessions),
-                endpoint,
-                desk,
+                desks: Rc::clone(&desks),
+                kind,
                 hubs,
             });
             let listener: TcpListener = crate::net::listen::attach(listener)?;
@@ -113,6 +121,8 @@ impl Plan {
                 }
                 Some(_) = guests.tasks.join_next() => {}
                 Some(order) = self.orders.recv() => obey(order, &sessions, &context),
+                // Who has a server may have to do without it.
+                Ok(()) = cluster.changed() => sessions.wake_all(),
                 Ok(()) = self.stage.changed() => {
                     let stage = *self.stage.borrow_and_update();
                     if stage == Stage::Serving {
@@ -125,16 +135,24 @@ impl Plan {
                 }
             }
         }
-        self.see_off(&mut guests, &sessions, &context).await;
+        self.see_off(&mut guests, &sessions, &context, cluster)
+            .await;
         Ok(())
     }
 
     /// Waits for the last client, or until those who stay are to be closed.
-    async fn see_off(&mut self, guests: &mut Guests, sessions: &Sessions, context: &Context) {
+    async fn see_off(
+        &mut self,
+        guests: &mut Guests,
+        sessions: &Sessions,
+        context: &Context,
+        mut cluster: watch::Receiver<u64>,
+    ) {
         while !guests.tasks.is_empty() {
             tokio::select! {
                 _ = guests.tasks.join_next() => {}
                 Some(order) = self.orders.recv() => obey(order, sessions, context),
+                Ok(()) = cluster.changed() => sessions.wake_all(),
                 changed = self.stage.wait_for(|stage| *stage == Stage::Closing) => {
                     if changed.is_ok() {
                         context.close();
@@ -165,5 +183,12 @@ fn obey(order: Order, sessions: &Sessions, context: &Context) {
             counter.increment(1);
         }
         Order::Limits(limits) => context.set_limits(limits),
+    }
+}
+
+fn fallback(configured: ReaderFallback) -> Fallback {
+    match configured {
+        ReaderFallback::None => Fallback::None,
+        ReaderFallback::Writer => Fallback::Writer,
     }
 }

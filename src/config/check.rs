@@ -10,7 +10,7 @@ use super::error::{ConfigError, Place};
 use super::given::Values;
 use super::layers::Layers;
 use super::options::{
-    Auth, AuthMethod, DatabaseShape, House, Listen, Log, Pool, Session, SslMode, TlsShape,
+    Auth, AuthMethod, Cluster, DatabaseShape, House, Listen, Log, Pool, Session, SslMode, TlsShape,
     UserShape,
 };
 use super::section::Section;
@@ -21,10 +21,11 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let house = House::read(values)?;
     let database = database(values)?;
     let listen = listen(values, &database)?;
-    let pool = pool(values)?;
+    let pool = pool(values, &database)?;
     let auth = Auth::read(values)?;
     Ok(Config {
         tls: tls(values)?,
+        cluster: Cluster::read(values)?,
         session: Session::read(values)?,
         users: users(layers, &auth, &pool)?,
         workers: house
@@ -72,7 +73,7 @@ fn listen(values: &Values, database: &Database) -> Result<Listen, ConfigError> {
     let listen = Listen::read(values)?;
     let mut taken: Vec<(&str, SocketAddr)> = vec![("listen.writer", listen.writer)];
     // Without readers that listener stays closed, and its default may be anything.
-    if !database.reader_hosts.is_empty() {
+    if database.has_readers() {
         taken.push(("listen.reader", listen.reader));
     }
     taken.push(("listen.http", listen.http));
@@ -190,8 +191,15 @@ impl HostPort {
     }
 }
 
-fn pool(values: &Values) -> Result<Pool, ConfigError> {
+fn pool(values: &Values, database: &Database) -> Result<Pool, ConfigError> {
     let pool = Pool::read(values)?;
+    if pool.max_connections == Some(1) && database.instances().len() > 1 {
+        return Err(contradiction(
+            values,
+            "pool.max_connections",
+            "must be at least 2 where there is more than one host: one connection to each is Weir's own, to see which is the writer",
+        ));
+    }
     if pool
         .max_connections
         .is_some_and(|max| max < pool.min_idle_connections)

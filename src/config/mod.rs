@@ -24,8 +24,8 @@ use std::time::Duration;
 
 pub use error::{ConfigError, Place};
 pub use options::{
-    Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
-    Session, SslMode, TlsMode,
+    Auth, AuthMethod, Cluster, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool,
+    ReaderFallback, SequencePins, Session, SslMode, TlsMode,
 };
 pub use parse::Word;
 pub use reference::reference_markdown;
@@ -38,6 +38,7 @@ pub struct Config {
     pub tls: Tls,
     pub database: Database,
     pub pool: Pool,
+    pub cluster: Cluster,
     pub session: Session,
     pub auth: Auth,
     /// At least one; no name twice.
@@ -68,7 +69,6 @@ pub struct CertificateFiles {
 pub struct Database {
     /// At least one; none twice.
     pub hosts: Vec<HostPort>,
-    /// Empty: the reader listener stays closed.
     pub reader_hosts: Vec<HostPort>,
     /// The database of clients that name none.
     pub name: String,
@@ -79,6 +79,24 @@ pub struct Database {
     pub keepalive_interval: Duration,
     pub keepalive_retries: u32,
     pub tcp_user_timeout: Duration,
+}
+
+impl Database {
+    /// All instances that are known from the start; none twice.
+    pub fn instances(&self) -> Vec<&HostPort> {
+        let mut all: Vec<&HostPort> = Vec::new();
+        for host in self.hosts.iter().chain(&self.reader_hosts) {
+            if !all.contains(&host) {
+                all.push(host);
+            }
+        }
+        all
+    }
+
+    /// Whether there is a listener for readers.
+    pub fn has_readers(&self) -> bool {
+        !self.reader_hosts.is_empty() || self.hosts.len() > 1
+    }
 }
 
 /// A name or IP address (IPv6 without brackets) and a port.

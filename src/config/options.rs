@@ -42,7 +42,7 @@ section! {
     pub struct Listen in "listen." {
         /// The listener for everything.
         writer: SocketAddr = Is("0.0.0.0:5432"), Address, ["WEIR_LISTEN"];
-        /// The listener for readers; opens only where a reader host is given.
+        /// The listener for readers; opens only where a reader host, or more than one host, is given.
         reader: SocketAddr = Is("0.0.0.0:5433"), Address, ["WEIR_READER_LISTEN"];
         /// The HTTP listener: health, readiness, metrics, pools, reload. Without authentication: keep it inside.
         http: SocketAddr = Is("0.0.0.0:8080"), Address, ["WEIR_HTTP_LISTEN"];
@@ -68,11 +68,11 @@ section! {
 section! {
     /// The database, one cluster.
     pub(super) struct DatabaseShape in "database." {
-        /// The writer: a cluster endpoint, or any PostgreSQL; several are tried in order.
+        /// A cluster endpoint, or any PostgreSQL; of several, the one that is the writer.
         host: Vec<HostMaybePort> = Absent("must be given"), Hosts, ["AURORA_HOST", "POSTGRES_HOST"];
         /// The port of hosts that name none.
         port: u16 = Is("5432"), Number(1, u16::MAX), ["AURORA_PORT"];
-        /// The readers; without them the reader listener stays closed.
+        /// The readers. Which host is the writer and which a reader, all of them are asked.
         reader_host: Vec<HostMaybePort> = Absent("none"), Hosts, ["AURORA_READER_HOST"];
         /// The port of reader hosts that name none.
         reader_port: Option<u16> = Absent("that of `database.port`"), Maybe(Number(1, u16::MAX)), ["AURORA_READER_PORT"];
@@ -98,7 +98,7 @@ section! {
 section! {
     /// Connections to the database, and who waits for them.
     pub struct Pool in "pool." {
-        /// Connections to one target at most, over all its pools.
+        /// Connections to one target at most, over all its pools; one of them is Weir's own where there is more than one host.
         max_connections: Option<u32> = Is("off"), Off(Number(1, 262_143)), ["AURORA_MAX_CONNECTIONS"];
         /// The same as a share of what the instance itself allows (its `max_connections` less those reserved); the smaller of the two holds.
         max_connections_percent: u8 = Is("100"), Number(1, 100), [];
@@ -138,6 +138,22 @@ section! {
         reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
         /// Connections of one pool that pinned sessions may hold; a session that would be pinned beyond it is closed (53400).
         pin_limit: Option<usize> = Is("off"), Off(Number(0, 262_143)), [];
+    }
+}
+
+section! {
+    /// Which instance of the cluster is what; of use where there is more than one host.
+    pub struct Cluster in "cluster." {
+        /// How often each instance is asked what it is, while the cluster is used.
+        probe_interval: Duration = Is("1s"), Length(ms(100), secs(60)), [];
+        /// The same while the writer is in doubt.
+        hurried_probe_interval: Duration = Is("100ms"), Length(ms(10), secs(5)), [];
+        /// Time for an answer; after it, an instance is taken to be out of reach.
+        probe_timeout: Duration = Is("1s"), Length(ms(50), secs(30)), [];
+        /// A reader further behind the writer gets no clients.
+        max_replica_lag: Option<Duration> = Is("10s"), Off(Length(ms(10), secs(3_600))), [];
+        /// Where clients of the reader listener go while no reader can be used: `none`, they wait, or are told at once that there is none; or to the `writer`.
+        reader_fallback: ReaderFallback = Is("none"), OneOf::<ReaderFallback>::new(), [];
     }
 }
 
@@ -208,7 +224,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 10] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -218,6 +234,7 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
         row::<TlsShape>("[tls]"),
         row::<DatabaseShape>("[database]"),
         row::<Pool>("[pool]"),
+        row::<Cluster>("[cluster]"),
         row::<Session>("[session]"),
         row::<Auth>("[auth]"),
         row::<UserShape>("[[users]]"),
@@ -281,6 +298,18 @@ impl Word for AuthMethod {
     const WORDS: &'static [(&'static str, Self)] =
         &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
     const LATER: &'static [&'static str] = &["iam", "cert"];
+}
+
+/// Where readers' clients go without a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReaderFallback {
+    None,
+    Writer,
+}
+
+impl Word for ReaderFallback {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("writer", Self::Writer)];
 }
 
 /// Whether what nextval leaves behind keeps a session at its connection.

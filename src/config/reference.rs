@@ -65,6 +65,7 @@ impl Config {
         section(&mut out, "[tls]", &self.tls_shape().show());
         section(&mut out, "[database]", &self.database_shape().show());
         section(&mut out, "[pool]", &self.pool.show());
+        section(&mut out, "[cluster]", &self.cluster.show());
         section(&mut out, "[session]", &self.session.show());
         section(&mut out, "[auth]", &self.auth.show());
         section(&mut out, "[log]", &self.log.show());

@@ -78,6 +78,7 @@ impl<M: Manage> Janitor<M> {
                 .tasks
                 .spawn_local(async move { desk.close(pool, held, why).await }),
             Job::Watch => return,
+            Job::Plan => return desk.carry_out_plan(),
         };
     }
 
@@ -103,6 +104,7 @@ impl<M: Manage> Desk<M> {
         // Should this task end early, the slot is free again.
         let approval = Approval { desk: self, pool };
         let key = self.target.key(pool);
+        let generation = self.target.slots().generation();
         let outcome = self.target.manage.open(&key).await;
         approval.redeem();
         match outcome {
@@ -116,11 +118,16 @@ impl<M: Manage> Desk<M> {
                     slots.opened(pool);
                     Held {
                         connection: opened.connection,
+                        generation,
                         expires: now() + slots.policy().lifetime_with(jitter),
                         worker: self.worker,
                     }
                 };
                 self.put_back(pool, held);
+            }
+            // What was tried before says nothing of what the target is now.
+            Err(_) if !self.target.is_current(generation) => {
+                self.target.slots().opening_given_up(pool);
             }
             Err(cause) => self.opening_failed(pool, cause),
         }
@@ -141,6 +148,10 @@ impl<M: Manage> Desk<M> {
     /// A connection left in an unknown state: made as new, or closed.
     async fn clean(&self, pool: PoolId, held: Held<M::Connection>) {
         let limit = self.target.slots().policy().reset_timeout;
+        if self.target.is_severed(held.generation) {
+            self.target.slots().discard(pool);
+            return self.close(pool, held, Leaving::Severed).await;
+        }
         let mut held = held;
         let key = self.target.key(pool);
         let cleaning = self.target.manage.clean(&key, &mut held.connection);

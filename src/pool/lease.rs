@@ -13,7 +13,8 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use super::slots::{Held, PoolId, Ticket};
-use super::{Desk, Job, Leaving, Manage, now};
+use super::{Desk, Job, Leaving, Manage, Target, now};
+use std::sync::Arc;
 
 /// A borrowed connection. Dropped, it goes to the janitor to be cleaned; only `release` says that
 /// it is clean already.
@@ -44,8 +45,26 @@ impl<M: Manage> Lease<M> {
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
         if let Some(held) = self.held.take() {
-            self.desk.discard(self.pool, held, Leaving::Broken);
+            let why = match self.desk.target.is_severed(held.generation) {
+                true => Leaving::Severed,
+                false => Leaving::Broken,
+            };
+            self.desk.discard(self.pool, held, why);
         }
+    }
+
+    /// Whether the target has turned out to be gone, or not to be used, since this was lent.
+    pub fn is_severed(&self) -> bool {
+        let held = self.held.as_ref();
+        held.is_some_and(|held| self.desk.target.is_severed(held.generation))
+    }
+
+    pub fn desk(&self) -> &Rc<Desk<M>> {
+        &self.desk
+    }
+
+    pub fn target(&self) -> &Arc<Target<M>> {
+        &self.desk.target
     }
 }
 
@@ -99,14 +118,22 @@ pub enum BorrowError<E> {
     QueueFull {
         waiting: usize,
     },
+    /// There was no target to wait at for as long as one may wait.
+    NoTarget {
+        waited: Duration,
+    },
 }
+
+type Outcome<M> = Result<Held<<M as Manage>::Connection>, <M as Manage>::Error>;
 
 /// A place in the queue; dropped, it is given up.
 pub struct Waiting<M: Manage> {
     desk: Rc<Desk<M>>,
     pool: PoolId,
     ticket: Ticket,
-    outcome: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
+    outcome: oneshot::Receiver<Outcome<M>>,
+    /// The other end of `outcome`, of one that stands in no queue.
+    apart: Option<oneshot::Sender<Outcome<M>>>,
     since: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -116,7 +143,7 @@ impl<M: Manage> Waiting<M> {
         desk: Rc<Desk<M>>,
         pool: PoolId,
         ticket: Ticket,
-        outcome: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
+        outcome: oneshot::Receiver<Outcome<M>>,
     ) -> Waiting<M> {
         let wait = desk.patience();
         Waiting {
@@ -124,8 +151,50 @@ impl<M: Manage> Waiting<M> {
             pool,
             ticket,
             outcome,
+            apart: None,
             since: now(),
             timer: Box::pin(tokio::time::sleep(wait)),
+        }
+    }
+
+    pub(super) fn apart(desk: Rc<Desk<M>>, pool: PoolId) -> Waiting<M> {
+        let ticket = desk.target.slots().ticket();
+        let (never, outcome) = oneshot::channel();
+        let mut waiting = Waiting::new(desk, pool, ticket, outcome);
+        waiting.apart = Some(never);
+        waiting
+    }
+
+    /// Goes on waiting at another target, behind all who came before and ahead of all who came after; the clock
+    /// runs on.
+    pub fn move_to(&mut self, desk: &Rc<Desk<M>>) {
+        self.leave();
+        self.desk = Rc::clone(desk);
+        self.apart = None;
+        self.rejoin();
+        self.desk.send(Job::Watch);
+    }
+
+    /// Goes on waiting at no target for the time being.
+    pub fn step_aside(&mut self) {
+        self.leave();
+        let (never, outcome) = oneshot::channel();
+        (self.apart, self.outcome) = (Some(never), outcome);
+    }
+
+    pub fn desk(&self) -> &Rc<Desk<M>> {
+        &self.desk
+    }
+
+    /// Gives up the place in the queue, and whatever was handed over already.
+    fn leave(&mut self) {
+        if self.apart.is_some() || self.desk.target.slots().abandon(self.pool, self.ticket) {
+            return;
+        }
+        // Served already: what lies in the channel must not be lost.
+        self.outcome.close();
+        if let Ok(Ok(held)) = self.outcome.try_recv() {
+            self.desk.put_back(self.pool, held);
         }
     }
 
@@ -138,6 +207,10 @@ impl<M: Manage> Waiting<M> {
     fn overdue(&self) -> Option<BorrowError<M::Error>> {
         let waited = self.waited();
         let slots = self.desk.target.slots();
+        if self.apart.is_some() {
+            let over = waited >= slots.policy().unavailable_timeout;
+            return over.then_some(BorrowError::NoTarget { waited });
+        }
         match slots.down() {
             Some(trouble) if waited >= slots.policy().unavailable_timeout => {
                 Some(BorrowError::Unreachable {
@@ -219,13 +292,6 @@ impl<M: Manage> Future for Waiting<M> {
 
 impl<M: Manage> Drop for Waiting<M> {
     fn drop(&mut self) {
-        if self.desk.target.slots().abandon(self.pool, self.ticket) {
-            return;
-        }
-        // Served already: what lies in the channel must not be lost.
-        self.outcome.close();
-        if let Ok(Ok(held)) = self.outcome.try_recv() {
-            self.desk.put_back(self.pool, held);
-        }
+        self.leave();
     }
 }

@@ -15,6 +15,7 @@ pub mod slots;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use janitor::Janitor;
 pub use lease::{BorrowError, Lease, Waiting};
 pub use policy::Policy;
-pub use slots::{Counts, FailureKind, Leaving, PoolId, WorkerId};
+pub use slots::{Counts, FailureKind, Generation, Leaving, PoolId, Tickets, WorkerId};
 use slots::{Held, Order, Released, Slots};
 
 /// What the pool must be told of its connections.
@@ -79,15 +80,68 @@ pub struct Target<M: Manage> {
     pub manage: M,
     slots: Mutex<TargetSlots<M>>,
     keys: Mutex<Vec<M::Key>>,
+    /// The generation of `slots`, to be read without its lock.
+    generation: AtomicU64,
+    /// Connections of generations before this are not to be used any more, not even by those who have them.
+    severed_before: AtomicU64,
+    /// The janitors of all workers.
+    janitors: Mutex<Vec<mpsc::UnboundedSender<Job<M>>>>,
 }
 
 impl<M: Manage> Target<M> {
-    pub fn new(manage: M, policy: Policy, workers: usize, cap: usize) -> Target<M> {
+    /// `tickets`: shared with the targets that waiters may move to.
+    pub fn new(
+        manage: M,
+        policy: Policy,
+        workers: usize,
+        cap: usize,
+        tickets: Tickets,
+    ) -> Target<M> {
         Target {
             manage,
-            slots: Mutex::new(Slots::new(policy, workers, cap)),
+            slots: Mutex::new(Slots::new(policy, workers, cap, tickets)),
             keys: Mutex::new(Vec::new()),
+            generation: AtomicU64::new(0),
+            severed_before: AtomicU64::new(0),
+            janitors: Mutex::default(),
         }
+    }
+
+    /// The target is another than it was: no connection that there is now is lent again. With `Lent::Sever`, those
+    /// that are lent are not to be used any more either: whoever has one is to look at `Lease::is_severed`.
+    pub fn renew(&self, lent: Lent) {
+        let why = match lent {
+            Lent::Keep => Leaving::Superseded,
+            Lent::Sever => Leaving::Severed,
+        };
+        let leaving = {
+            let mut slots = self.slots();
+            let leaving = slots.renew();
+            let generation = slots.generation().0;
+            self.generation.store(generation, Ordering::Release);
+            if lent == Lent::Sever {
+                self.severed_before.store(generation, Ordering::Release);
+            }
+            leaving
+        };
+        let janitors = self.janitors.lock().unwrap_or_else(PoisonError::into_inner);
+        for (pool, held) in leaving {
+            if let Some(janitor) = janitors.get(held.worker.0).or(janitors.first()) {
+                let _ = janitor.send(Job::Close(pool, held, why));
+            }
+        }
+        // Whoever waits may have a connection opened at once.
+        if let Some(janitor) = janitors.first() {
+            let _ = janitor.send(Job::Plan);
+        }
+    }
+
+    fn is_current(&self, generation: Generation) -> bool {
+        generation.0 >= self.generation.load(Ordering::Acquire)
+    }
+
+    fn is_severed(&self, generation: Generation) -> bool {
+        generation.0 < self.severed_before.load(Ordering::Acquire)
     }
 
     pub fn add_pool(&self, key: M::Key, limit: Option<usize>) -> PoolId {
@@ -117,6 +171,12 @@ impl<M: Manage> Target<M> {
     pub fn usage(&self) -> (usize, usize) {
         let slots = self.slots();
         (slots.cap(), slots.used())
+    }
+
+    /// How many are served or wait here, for each connection that there may be.
+    pub fn load(&self) -> f64 {
+        let slots = self.slots();
+        slots.outstanding() as f64 / slots.cap().max(1) as f64
     }
 
     pub fn set_cap(&self, cap: usize) {
@@ -151,6 +211,15 @@ impl<M: Manage> Target<M> {
     }
 }
 
+/// What becomes of connections that are lent when their target turns out to be another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lent {
+    /// They may be used to the end of what they are lent for.
+    Keep,
+    /// They are of no more use.
+    Sever,
+}
+
 /// What the janitor of a worker is asked to do: at most one job a connection, and one `Watch` a queued client,
 /// so that the cap and `max_waiting` bound them.
 enum Job<M: Manage> {
@@ -159,6 +228,8 @@ enum Job<M: Manage> {
     Close(PoolId, Held<M::Connection>, Leaving),
     /// Something began to need watching.
     Watch,
+    /// More may be opened than before.
+    Plan,
 }
 
 /// One worker's counter: sessions borrow here.
@@ -172,6 +243,11 @@ impl<M: Manage> Desk<M> {
     /// The desk, and the janitor that its worker has to run.
     pub fn new(target: Arc<Target<M>>, worker: WorkerId) -> (Rc<Desk<M>>, Janitor<M>) {
         let (jobs, inbox) = mpsc::unbounded_channel();
+        target
+            .janitors
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(jobs.clone());
         let desk = Rc::new(Desk {
             target,
             worker,
@@ -219,6 +295,12 @@ impl<M: Manage> Desk<M> {
         Ok(Waiting::new(Rc::clone(self), pool, ticket, outcome))
     }
 
+    /// A place apart from any queue, for somebody who can't wait at this target now; the clock of a target out of
+    /// reach runs.
+    pub fn stand_by(self: &Rc<Self>, pool: PoolId) -> Waiting<M> {
+        Waiting::apart(Rc::clone(self), pool)
+    }
+
     /// Closes what lies idle in these pools; returns when the server has let go of it, or after `patience`.
     /// Cancel-safe: the closing goes on.
     pub async fn evict(&self, pools: &[PoolId], patience: Duration) {
@@ -248,6 +330,10 @@ impl<M: Manage> Desk<M> {
             }
             // It will lie idle here, where there may have been nothing to look after.
             self.send(Job::Watch);
+        }
+        if !self.target.is_current(held.generation) {
+            self.discard(pool, held, Leaving::Superseded);
+            return None;
         }
         if self.target.manage.is_dead(&mut held.connection) {
             self.discard(pool, held, Leaving::Dead);

@@ -11,8 +11,13 @@
 //! - *closing* -> gone (`closed`)
 //!
 //! Their sum never grows beyond the cap; it may stand above it for a while after the cap was lowered.
+//!
+//! Each belongs to the generation that it was opened in. When the target turns out to be another than it was, a new
+//! one begins (`renew`): nothing of an older one is lent again.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::policy::Policy;
@@ -33,10 +38,18 @@ pub struct WorkerId(pub usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(u64);
 
+/// Where tickets come from; targets that share it have one order of arrival.
+pub type Tickets = Arc<AtomicU64>;
+
+/// What a target was when a connection to it was opened; later ones are larger.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub(super) u64);
+
 /// A connection and when it is to be replaced.
 #[derive(Debug)]
 pub struct Held<C> {
     pub connection: C,
+    pub generation: Generation,
     pub expires: Instant,
     /// The worker whose reactor it is registered with.
     pub worker: WorkerId,
@@ -120,6 +133,10 @@ pub enum Leaving {
     Broken,
     /// What was left on it could not be cleaned.
     Unclean,
+    /// The target is another than when it was opened: restarted, promoted or demoted.
+    Superseded,
+    /// The target is gone, or must not be used: there is nobody to say goodbye to.
+    Severed,
 }
 
 impl Leaving {
@@ -134,6 +151,8 @@ impl Leaving {
             Leaving::Dead => "found_dead",
             Leaving::Broken => "broken",
             Leaving::Unclean => "not_cleaned",
+            Leaving::Superseded => "superseded",
+            Leaving::Severed => "severed",
         }
     }
 }
@@ -170,7 +189,8 @@ pub struct Slots<C, W, E> {
     opening: usize,
     closing: usize,
     waiting: usize,
-    next_ticket: u64,
+    tickets: Tickets,
+    generation: Generation,
     pools: Vec<Pool<C, W, E>>,
     trouble: Option<Trouble<E>>,
     has_opened: bool,
@@ -180,7 +200,7 @@ pub struct Slots<C, W, E> {
 const REFUSAL_LASTS: Duration = Duration::from_millis(500);
 
 impl<C, W, E: Clone> Slots<C, W, E> {
-    pub fn new(policy: Policy, workers: usize, cap: usize) -> Self {
+    pub fn new(policy: Policy, workers: usize, cap: usize, tickets: Tickets) -> Self {
         Slots {
             policy,
             workers,
@@ -189,7 +209,8 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             opening: 0,
             closing: 0,
             waiting: 0,
-            next_ticket: 0,
+            tickets,
+            generation: Generation::default(),
             pools: Vec::new(),
             trouble: None,
             has_opened: false,
@@ -233,6 +254,12 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         self.used
     }
 
+    /// Connections lent, and clients that wait for one.
+    pub fn outstanding(&self) -> usize {
+        let leased: usize = self.pools.iter().map(|pool| pool.leased).sum();
+        leased + self.waiting
+    }
+
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -273,6 +300,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             Some(own) => own,
             None => pool.idle.iter_mut().find_map(Vec::pop)?,
         };
+        debug_assert!(idle.held.generation == self.generation);
         pool.leased += 1;
         Some(idle.held)
     }
@@ -285,26 +313,23 @@ impl<C, W, E: Clone> Slots<C, W, E> {
 
     /// Joins the queue; `None` when it is full.
     pub fn enqueue(&mut self, pool: PoolId, handle: W) -> Option<Ticket> {
-        let max_waiting = self.policy.max_waiting;
-        let pool = &mut self.pools[pool.0];
-        if pool.waiters.len() >= max_waiting {
+        if self.pools[pool.0].waiters.len() >= self.policy.max_waiting {
             return None;
         }
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
+        let ticket = self.ticket();
+        let pool = &mut self.pools[pool.0];
         pool.waiters.push_back(Waiter { ticket, handle });
         self.waiting += 1;
         Some(ticket)
     }
 
-    /// A ticket for somebody who was served without queueing.
-    pub fn ticket(&mut self) -> Ticket {
-        self.next_ticket += 1;
-        Ticket(self.next_ticket)
+    /// A ticket for somebody who does not queue here, or not yet.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Whoever was handed a connection that proved unfit stands where he stood before, unless an idle
-    /// one is there for him by now.
+    /// one is there for him by now; and whoever comes from another target stands where his ticket says.
     pub fn rejoin(
         &mut self,
         pool: PoolId,
@@ -352,6 +377,9 @@ impl<C, W, E: Clone> Slots<C, W, E> {
 
     fn unwelcome(&self, id: PoolId, held: &Held<C>, now: Instant) -> Option<Leaving> {
         let pool = &self.pools[id.0];
+        if held.generation < self.generation {
+            return Some(Leaving::Superseded);
+        }
         if now >= held.expires {
             return Some(Leaving::Worn);
         }
@@ -431,6 +459,25 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         self.pools[pool.0].closing -= 1;
         self.closing -= 1;
         self.used -= 1;
+    }
+
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The target is another than it was: a new generation begins. Returned: what lay idle, now closing. What is lent,
+    /// or being opened, is closed when it comes back.
+    pub fn renew(&mut self) -> Vec<(PoolId, Held<C>)> {
+        self.generation.0 += 1;
+        // Whatever was wrong with it before says nothing of what it is now.
+        self.trouble = None;
+        let mut leaving = Vec::new();
+        for place in 0..self.pools.len() {
+            self.pools[place].refusal = None;
+            let id = PoolId(place);
+            leaving.extend(self.evict(id).into_iter().map(|held| (id, held)));
+        }
+        leaving
     }
 
     /// Whether time alone can bring work: a pause that ends, an idle connection that ages.

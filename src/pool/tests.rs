@@ -29,7 +29,13 @@ struct House {
 impl House {
     fn new(cap: usize, policy: Policy) -> House {
         let fake = Fake::default();
-        let target = Arc::new(Target::new(fake.clone(), policy, 2, cap));
+        let target = Arc::new(Target::new(
+            fake.clone(),
+            policy,
+            2,
+            cap,
+            Tickets::default(),
+        ));
         let desks = [0, 1].map(|worker| {
             let (desk, janitor) = Desk::new(Arc::clone(&target), WorkerId(worker));
             tokio::task::spawn_local(janitor.run());

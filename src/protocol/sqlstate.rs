@@ -10,6 +10,7 @@ impl SqlState {
     pub const PROTOCOL_VIOLATION: SqlState = SqlState("08P01");
     pub const CANNOT_CONNECT: SqlState = SqlState("08001");
     pub const CONNECTION_FAILURE: SqlState = SqlState("08006");
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: SqlState = SqlState("08007");
     pub const FEATURE_NOT_SUPPORTED: SqlState = SqlState("0A000");
     pub const INVALID_AUTHORIZATION: SqlState = SqlState("28000");
     pub const INVALID_PASSWORD: SqlState = SqlState("28P01");
@@ -24,9 +25,19 @@ impl SqlState {
     pub const PROGRAM_LIMIT_EXCEEDED: SqlState = SqlState("54000");
     pub const QUERY_CANCELED: SqlState = SqlState("57014");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState("57P01");
+    pub const CRASH_SHUTDOWN: SqlState = SqlState("57P02");
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState("57P03");
     pub const IDLE_SESSION: SqlState = SqlState("57P05");
     pub const INTERNAL_ERROR: SqlState = SqlState("XX000");
+
+    /// What a server says that goes down, or ends a connection for an operator.
+    pub fn shutdown(code: [u8; 5]) -> SqlState {
+        match &code {
+            b"57P02" => SqlState::CRASH_SHUTDOWN,
+            b"57P03" => SqlState::CANNOT_CONNECT_NOW,
+            _ => SqlState::ADMIN_SHUTDOWN,
+        }
+    }
 
     pub const fn as_str(self) -> &'static str {
         self.0

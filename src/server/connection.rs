@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::dialer::Peer;
+use super::Reached;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
 use super::settings::{Change, Settings};
@@ -57,7 +57,7 @@ impl Parameters {
 pub struct Connection {
     pub stream: Stream,
     /// Where a cancel request for it must go, and what it must carry.
-    pub peer: Peer,
+    pub peer: Reached,
     pub key: CancelKey,
     pub ledger: Ledger,
     pub statements: Statements,
@@ -106,7 +106,7 @@ impl Connection {
         stream: Stream,
         key: CancelKey,
         parameters: Parameters,
-        peer: Peer,
+        peer: Reached,
         statements: Statements,
     ) -> Connection {
         Connection {
@@ -229,6 +229,7 @@ impl Connection {
                     Self::note_parameter(&mut self.parameters, name, value);
                     *start += bytes;
                 }
+                Reply::GoesDown { .. } => return Err(CommandError::Closed),
                 Reply::Error { prefix, .. } => *error = Some(prefix.to_vec()),
             }
         }

@@ -1,6 +1,6 @@
 //! What the pool must be told of PostgreSQL: how its connections are opened, cleaned, closed and cancelled.
 //!
-//! Knows the hosts of one target and where credentials come from; not how many connections there are.
+//! Knows the host of one target and where credentials come from; not how many connections there are.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,7 +8,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::reset;
 use super::statements::Statements;
-use super::{ConnectError, Connection, Failure, Fault, Login, Reached, Target, cancel, connect};
+use super::{
+    ConnectError, Connected, Connection, Failure, Fault, Login, Reached, Target, cancel, connect,
+};
 use crate::metrics;
 use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
 use crate::protocol::CancelKey;
@@ -28,18 +30,13 @@ pub struct Customer {
     pub meters: Arc<metrics::Pool>,
 }
 
-/// Where a connection ended up, of all the hosts of its target.
-#[derive(Clone, Copy, Debug)]
-pub struct Peer {
-    host: usize,
-    reached: Reached,
-}
-
 /// What may be changed while running.
 #[derive(Clone, Debug)]
 pub struct Terms {
     pub max_connections: Option<u32>,
     pub max_connections_percent: u32,
+    /// Connections to the instance that are none of the pool's.
+    pub kept_aside: u32,
     /// Prepared statements on each connection.
     pub max_statements: usize,
     pub init_query: Arc<str>,
@@ -48,22 +45,26 @@ pub struct Terms {
 /// Finds what Weir logs in with.
 pub type Credentials = Box<dyn Fn(&str) -> Option<secrets::Login> + Send + Sync>;
 
+/// Told when something seems to be wrong with the target.
+pub type Suspect = Box<dyn Fn() + Send + Sync>;
+
 /// Opens connections to one target, and looks after them.
 pub struct Dialer {
-    /// Tried in order.
-    hosts: Vec<Target>,
+    host: Target,
     terms: RwLock<Terms>,
     credentials: Credentials,
+    suspect: Suspect,
     /// What the instance said last that it allows; 0 before it has.
     instance_allows: AtomicU32,
 }
 
 impl Dialer {
-    pub fn new(hosts: Vec<Target>, terms: Terms, credentials: Credentials) -> Dialer {
+    pub fn new(host: Target, terms: Terms, credentials: Credentials, suspect: Suspect) -> Dialer {
         Dialer {
-            hosts,
+            host,
             terms: RwLock::new(terms),
             credentials,
+            suspect,
             instance_allows: AtomicU32::new(0),
         }
     }
@@ -83,32 +84,37 @@ impl Dialer {
             .clone()
     }
 
+    /// The instance said elsewhere what it allows: the cap that follows.
+    pub fn set_allowed(&self, connections: u32) -> usize {
+        self.instance_allows.store(connections, Ordering::Relaxed);
+        self.terms().cap(connections)
+    }
+
+    /// Something seems to be wrong with the target, as whoever has a connection to it sees.
+    pub fn suspect(&self) {
+        (self.suspect)();
+    }
+
     /// SQL that every connection starts out with.
     pub fn init_query(&self) -> Arc<str> {
         self.terms().init_query
     }
 
     /// Asks the server to cancel what `key` names; returns when it has taken note, or can't be asked.
-    pub async fn cancel(&self, peer: Peer, key: &CancelKey) {
-        let Some(host) = self.hosts.get(peer.host) else {
-            return;
-        };
-        if let Err(error) = cancel(host, peer.reached, key).await {
+    pub async fn cancel(&self, reached: Reached, key: &CancelKey) {
+        if let Err(error) = cancel(&self.host, reached, key).await {
             tracing::warn!(%error, "a cancel request could not be passed on");
         }
     }
 
-    async fn dial(
+    /// A connection that is none of a pool's. Cancel-safe: dropping it hangs up.
+    pub async fn dial(
         &self,
         account: &Account,
-        terms: &Terms,
-    ) -> Result<(usize, super::Connected), ConnectError> {
+        init_query: &str,
+    ) -> Result<Connected, ConnectError> {
         let credential = (self.credentials)(&account.user).ok_or_else(|| ConnectError {
-            at: self
-                .hosts
-                .first()
-                .map(|host| host.at.to_string())
-                .unwrap_or_default(),
+            at: self.host.at.to_string(),
             fault: Fault::NoCredential {
                 user: account.user.to_string(),
             },
@@ -118,24 +124,9 @@ impl Dialer {
             database: &account.database,
             credential: &credential,
             parameters: &[],
-            init_query: &terms.init_query,
+            init_query,
         };
-        let mut hosts = self.hosts.iter().enumerate();
-        loop {
-            let (place, host) = hosts
-                .next()
-                .expect("a target has a host, and its last failure returns");
-            match connect(host, &login).await {
-                Ok(connected) => return Ok((place, connected)),
-                // Another host may be up; one that answers has spoken for all.
-                Err(error)
-                    if error.failure() == Failure::Unreachable && place + 1 < self.hosts.len() =>
-                {
-                    tracing::debug!(%error, "trying the next host");
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        connect(&self.host, &login).await
     }
 }
 
@@ -147,6 +138,7 @@ impl Terms {
             .max_connections
             .map_or(share, |max| share.min(u64::from(max)));
         // With none at all nobody could ever be served.
+        let cap = cap.saturating_sub(u64::from(self.kept_aside));
         usize::try_from(cap.max(1)).unwrap_or(usize::MAX)
     }
 
@@ -168,21 +160,21 @@ impl Manage for Dialer {
     ) -> Result<Opened<Box<Connection>>, Arc<ConnectError>> {
         let terms = self.terms();
         let account = &customer.account;
-        let (host, connected) = self.dial(account, &terms).await.map_err(|error| {
+        let connected = self.dial(account, &terms.init_query).await;
+        let connected = connected.map_err(|error| {
+            if error.failure() == Failure::Unreachable {
+                self.suspect();
+            }
             customer.meters.open_failed(reason(error.failure()));
             tracing::warn!(%error, database = %account.database, user = %account.user, "no connection could be opened");
             Arc::new(error)
         })?;
         customer.meters.opened.increment(1);
-        let peer = Peer {
-            host,
-            reached: connected.reached,
-        };
         let connection = Connection::new(
             connected.stream,
             connected.key,
             connected.parameters,
-            peer,
+            connected.reached,
             Statements::new(terms.max_statements),
         );
         let allows = connected.limits.ordinary();
@@ -209,11 +201,19 @@ impl Manage for Dialer {
 
     async fn close(&self, customer: &Customer, connection: Box<Connection>, why: Leaving) {
         customer.meters.closed(why.as_str());
-        reset::close(*connection, self).await;
+        match why {
+            // Nobody is there to say goodbye to.
+            Leaving::Severed => drop(connection),
+            _ => reset::close(*connection, self).await,
+        }
     }
 
     fn is_dead(&self, connection: &mut Box<Connection>) -> bool {
-        !connection.is_alive()
+        let dead = !connection.is_alive();
+        if dead {
+            self.suspect();
+        }
+        dead
     }
 
     fn rehome(&self, connection: &mut Box<Connection>) -> io::Result<()> {
@@ -252,6 +252,7 @@ mod tests {
         let terms = |max_connections, max_connections_percent| Terms {
             max_connections,
             max_connections_percent,
+            kept_aside: 0,
             max_statements: 1,
             init_query: "".into(),
         };
@@ -260,5 +261,10 @@ mod tests {
         assert_eq!(terms(Some(10), 100).cap(97), 10);
         assert_eq!(terms(Some(200), 90).cap(100), 90);
         assert_eq!(terms(None, 1).cap(10), 1);
+        let monitored = Terms {
+            kept_aside: 1,
+            ..terms(Some(10), 100)
+        };
+        assert_eq!((monitored.cap(97), monitored.cap(1)), (9, 1));
     }
 }

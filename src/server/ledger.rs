@@ -40,7 +40,7 @@ impl Owed {
         })
     }
 
-    const fn ends_in_ready(self) -> bool {
+    pub const fn ends_in_ready(self) -> bool {
         matches!(self, Owed::Query | Owed::FunctionCall | Owed::Sync)
     }
 }
@@ -301,6 +301,25 @@ impl Ledger {
 
     pub fn owes_client_ready(&self) -> bool {
         self.readies_of_client > 0
+    }
+
+    /// What the client waits for, in order.
+    pub fn owed_to_client(&self) -> impl Iterator<Item = Owed> {
+        let clients = self.entries.iter().filter(|entry| !entry.asker.is_own());
+        clients.map(|entry| entry.owed)
+    }
+
+    /// Whether the client has been told an error since the last ReadyForQuery.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The server is gone: nothing of all this will be answered.
+    pub fn abandon(&mut self) {
+        while self.pop(Outcome::Skipped).is_some() {}
+        self.copy_in = CopyIn::No;
+        (self.skipping, self.unsynced, self.failed) = (false, false, false);
+        self.tx = TxStatus::Idle;
     }
 
     /// Whether the transaction has failed, or may have by the time that the server reads what is sent next.

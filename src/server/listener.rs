@@ -67,7 +67,9 @@ impl Connection {
                     Connection::note_parameter(&mut self.parameters, name, value);
                     start += bytes;
                 }
-                Reply::Error { prefix, .. } => return Err(CommandError::Refused(prefix.to_vec())),
+                Reply::GoesDown { words: prefix } | Reply::Error { prefix, .. } => {
+                    return Err(CommandError::Refused(prefix.to_vec()));
+                }
             }
         }
         self.unread.drain(..start);

@@ -51,6 +51,9 @@ pub enum Reply<'a> {
         fatal: bool,
         prefix: &'a [u8],
     },
+    /// The server goes down, or ends the connection for an operator: it says so here, and nothing that it owed comes any
+    /// more. The ledger is as it was before; nothing is taken.
+    GoesDown { words: &'a [u8] },
     Ready {
         bytes: usize,
         concluded: Concluded,
@@ -183,6 +186,9 @@ impl Replies {
             backend::NOTIFICATION_RESPONSE => Ok(Reply::Notification { bytes }),
             _ => {
                 let fatal = matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
+                if fatal && goes_down(body) {
+                    return Ok(Reply::GoesDown { words: body });
+                }
                 let fate = ledger.error();
                 // The last word is the client's, whatever it answers.
                 self.fate = if fatal { Fate::Forward } else { fate };
@@ -195,6 +201,14 @@ impl Replies {
             }
         }
     }
+}
+
+/// Whether an ErrorResponse concerns the connection, and not its client.
+fn goes_down(error: &[u8]) -> bool {
+    matches!(
+        error_field(error, b'C'),
+        Some(b"57P01" | b"57P02" | b"57P03")
+    )
 }
 
 #[inline]

@@ -57,7 +57,7 @@ impl Session {
             return;
         };
         if self.cancelling.is_none() && lease.ledger.owes() {
-            let target = Arc::clone(self.desk.target());
+            let target = Arc::clone(lease.target());
             let key = lease.key.clone();
             let peer = lease.peer;
             self.cancelling = Some(Cancelling {

@@ -4,12 +4,15 @@
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
 mod asking;
+mod loss;
 mod naming;
 
 use std::sync::Arc;
 
 pub use self::asking::Answered;
 use self::asking::Inquiry;
+use self::loss::Finale;
+pub use self::loss::{Loss, Words};
 pub use self::naming::Trust;
 use self::naming::{Executing, Message, Outgoing, Passage, Timing};
 use super::culprit::Culprit;
@@ -27,7 +30,7 @@ use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
-use crate::sql::{self, Effects, Hidden, Report};
+use crate::sql::{self, Effects, Ends, Hidden, Report};
 
 /// What to do with a client's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,10 @@ pub struct Core {
     untouched: bool,
     /// A BEGIN went ahead of the client's first message to this server.
     begun: bool,
+    /// And the server has not answered it.
+    begin_open: bool,
+    /// What may end the client's transaction.
+    finale: Finale,
     eviction: Eviction,
     /// The server may still have another's unnamed statement, or not this client's.
     unnamed_foreign: bool,
@@ -151,6 +158,8 @@ impl Core {
             undoing: Effects::NONE,
             untouched: false,
             begun: false,
+            begin_open: false,
+            finale: Finale::default(),
             eviction: Eviction::None,
             unnamed_foreign: false,
             reads_sequences: false,
@@ -229,7 +238,11 @@ impl Core {
         }
         let frame = pending.get(..head.frame_bytes()).unwrap_or_default();
         let told_before = answer.len();
-        if self.deferred.answer(head, frame, answer) == deferred::Outcome::NeedsServer {
+        let ends = match self.tx() {
+            TxStatus::Failed => self.finale.used_by(head.tag, frame),
+            TxStatus::Idle | TxStatus::InTransaction => Ends::No,
+        };
+        if self.deferred.answer(head, frame, ends, answer) == deferred::Outcome::NeedsServer {
             return Ok(Step::Borrow);
         }
         if head.tag == frontend::QUERY && self.statement.exists() {
@@ -263,6 +276,7 @@ impl Core {
         self.untouched = true;
         let begin = self.deferred.take_begin();
         self.begun = begin.is_some();
+        self.begin_open = self.begun;
         if let Some(begin) = begin {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
@@ -582,6 +596,7 @@ impl Core {
         let unnamed = self.change_unnamed(meaning, report, whole.then_some(frame));
         note.changes = note.changes.with(unnamed);
         self.talk.note(meaning, frame, report.effects);
+        self.finale.note(meaning, head.tag, frame);
         if meaning == Meaning::FunctionCall {
             self.suspects = true;
             self.questions.note_anything();
@@ -769,6 +784,12 @@ impl Core {
 
     /// PostgreSQL has answered a whole command.
     pub fn concluded(&mut self, concluded: Concluded, ledger: &Ledger) -> Conclusion {
+        if !concluded.asker.is_own() || ledger.tx() != TxStatus::Idle {
+            self.begin_open = false;
+        }
+        if !ledger.owes_client_ready() {
+            self.finale.answered();
+        }
         if ledger.tx() == TxStatus::Idle {
             self.named.transaction_ended(!ledger.is_settled());
             if ledger.is_settled() {

@@ -10,7 +10,7 @@ use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_command_complete, put_ready_for_query,
 };
 use crate::protocol::tag::{backend, frontend};
-use crate::sql::{Boundary, boundary, may_be_boundary};
+use crate::sql::{self, Boundary, Ends, boundary, may_be_boundary};
 
 /// Where the client is, as far as no server is concerned.
 #[derive(Debug, Default)]
@@ -19,8 +19,10 @@ pub enum Deferred {
     Outside,
     /// Begun; the Query message that says so, to be sent ahead of the first statement.
     Begun(Vec<u8>),
-    /// Its first statement got no server.
+    /// Its first statement got no server, or its server was lost.
     Failed(Aftermath),
+    /// Its server was lost, and the client is to be told so when it asks for something.
+    Lost(Box<ErrorReply>),
 }
 
 /// How far an extended-protocol sequence has come in a failed transaction.
@@ -32,6 +34,8 @@ pub enum Aftermath {
     Skipping,
     /// ROLLBACK or COMMIT was parsed.
     Leaving,
+    /// The client was told that its COMMIT came too late: that ends it as well.
+    Left,
 }
 
 /// What becomes of a message.
@@ -47,7 +51,7 @@ impl Deferred {
         match self {
             Deferred::Outside => TxStatus::Idle,
             Deferred::Begun(_) => TxStatus::InTransaction,
-            Deferred::Failed(_) => TxStatus::Failed,
+            Deferred::Failed(_) | Deferred::Lost(_) => TxStatus::Failed,
         }
     }
 
@@ -55,7 +59,7 @@ impl Deferred {
     pub fn take_begin(&mut self) -> Option<Vec<u8>> {
         match std::mem::take(self) {
             Deferred::Begun(frame) => Some(frame),
-            Deferred::Outside | Deferred::Failed(_) => None,
+            Deferred::Outside | Deferred::Failed(_) | Deferred::Lost(_) => None,
         }
     }
 
@@ -66,9 +70,28 @@ impl Deferred {
         }
     }
 
-    /// Answers one whole message if no server is needed for it.
-    pub fn answer(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) -> Outcome {
+    /// The transaction's server was lost, and the client has been told.
+    pub fn fail_now(&mut self) {
+        *self = Deferred::Failed(Aftermath::Settled);
+    }
+
+    /// The transaction's server was lost while the client asked for nothing.
+    pub fn fail_unheard(&mut self, error: ErrorReply) {
+        *self = Deferred::Lost(Box::new(error));
+    }
+
+    /// Answers one whole message if no server is needed for it. `ends`: what the prepared statement does that it uses.
+    pub fn answer(&mut self, head: Head, frame: &[u8], ends: Ends, out: &mut Vec<u8>) -> Outcome {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        if let Deferred::Lost(error) = self
+            && let Some(told) = tell_of_loss(head.tag, body, ends, error, out)
+        {
+            *self = told;
+            if matches!(head.tag, frontend::QUERY | frontend::FUNCTION_CALL) {
+                put_ready_for_query(out, self.tx());
+            }
+            return Outcome::Done;
+        }
         match head.tag {
             // A body where there should be none: PostgreSQL has words for it.
             frontend::SYNC | frontend::FLUSH if !body.is_empty() => return Outcome::NeedsServer,
@@ -78,7 +101,12 @@ impl Deferred {
             frontend::QUERY => return self.query(frame, body, out),
             _ => match self {
                 Deferred::Failed(aftermath) => {
-                    *aftermath = extended(*aftermath, head.tag, body, out)
+                    *aftermath = extended(*aftermath, head.tag, body, ends, out)
+                }
+                // What is left is answered as in any failed transaction.
+                Deferred::Lost(_) => {
+                    let after = extended(Aftermath::Settled, head.tag, body, ends, out);
+                    *self = Deferred::Failed(after);
                 }
                 Deferred::Outside | Deferred::Begun(_) => return Outcome::NeedsServer,
             },
@@ -88,15 +116,15 @@ impl Deferred {
 
     fn sync(&mut self, out: &mut Vec<u8>) {
         match self {
-            Deferred::Failed(Aftermath::Leaving) => *self = Deferred::Outside,
+            Deferred::Failed(Aftermath::Leaving | Aftermath::Left) => *self = Deferred::Outside,
             Deferred::Failed(aftermath) => *aftermath = Aftermath::Settled,
-            Deferred::Outside | Deferred::Begun(_) => {}
+            Deferred::Outside | Deferred::Begun(_) | Deferred::Lost(_) => {}
         }
         put_ready_for_query(out, self.tx());
     }
 
     fn query(&mut self, frame: &[u8], body: &[u8], out: &mut Vec<u8>) -> Outcome {
-        if let Deferred::Failed(Aftermath::Skipping) = self {
+        if let Deferred::Failed(Aftermath::Skipping | Aftermath::Left) = self {
             return Outcome::Done;
         }
         if let Deferred::Outside = self
@@ -111,9 +139,12 @@ impl Deferred {
                 *self = Deferred::Begun(frame.to_vec());
             }
             (Deferred::Begun(_), Some(Boundary::Commit)) => self.end("COMMIT", out),
-            (Deferred::Begun(_) | Deferred::Failed(_), Some(Boundary::Rollback))
+            (
+                Deferred::Begun(_) | Deferred::Failed(_) | Deferred::Lost(_),
+                Some(Boundary::Rollback),
+            )
             | (Deferred::Failed(_), Some(Boundary::Commit)) => self.end("ROLLBACK", out),
-            (Deferred::Failed(_), _) => put_aborted(out),
+            (Deferred::Failed(_) | Deferred::Lost(_), _) => put_aborted(out),
             (Deferred::Outside | Deferred::Begun(_), _) => return Outcome::NeedsServer,
         }
         put_ready_for_query(out, self.tx());
@@ -126,8 +157,45 @@ impl Deferred {
     }
 }
 
+/// The client asks for something in a transaction that it does not know to be lost: what it is told, and where it is then.
+/// Nothing if it gives it up by itself, or asks for nothing.
+fn tell_of_loss(
+    tag: u8,
+    body: &[u8],
+    ends: Ends,
+    error: &ErrorReply,
+    out: &mut Vec<u8>,
+) -> Option<Deferred> {
+    let ends = match tag {
+        frontend::QUERY => sql::ends(split_cstr(body)?.0),
+        frontend::PARSE => {
+            let (_name, rest) = split_cstr(body)?;
+            sql::ends(split_cstr(rest)?.0)
+        }
+        frontend::BIND | frontend::DESCRIBE => ends,
+        frontend::EXECUTE | frontend::FUNCTION_CALL => Ends::No,
+        _ => return None,
+    };
+    if ends == Ends::Rollback {
+        return None;
+    }
+    error.put(out);
+    Some(match (tag, ends) {
+        (frontend::QUERY, Ends::Commit) => Deferred::Outside,
+        (frontend::QUERY | frontend::FUNCTION_CALL, _) => Deferred::Failed(Aftermath::Settled),
+        (_, Ends::Commit) => Deferred::Failed(Aftermath::Left),
+        (_, Ends::No | Ends::Rollback) => Deferred::Failed(Aftermath::Skipping),
+    })
+}
+
 /// Extended-protocol messages and FunctionCall in a failed transaction: only leaving it succeeds.
-fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Aftermath {
+fn extended(
+    aftermath: Aftermath,
+    tag: u8,
+    body: &[u8],
+    ends: Ends,
+    out: &mut Vec<u8>,
+) -> Aftermath {
     let leaves = tag == frontend::PARSE
         && split_cstr(body)
             .and_then(|(_name, rest)| split_cstr(rest))
@@ -135,7 +203,7 @@ fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Af
                 matches!(boundary(text), Some(Boundary::Commit | Boundary::Rollback))
             });
     match (aftermath, tag) {
-        (Aftermath::Skipping, _) => Aftermath::Skipping,
+        (Aftermath::Skipping | Aftermath::Left, _) => aftermath,
         (_, frontend::FUNCTION_CALL) => {
             put_aborted(out);
             put_ready_for_query(out, TxStatus::Failed);
@@ -143,6 +211,11 @@ fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Af
         }
         (Aftermath::Settled, frontend::PARSE) if leaves => {
             put(out, backend::PARSE_COMPLETE, |_| {});
+            Aftermath::Leaving
+        }
+        // Prepared long before.
+        (Aftermath::Settled, frontend::BIND) if ends != Ends::No => {
+            put(out, backend::BIND_COMPLETE, |_| {});
             Aftermath::Leaving
         }
         (Aftermath::Leaving, frontend::BIND) => {
@@ -174,7 +247,7 @@ fn extended(aftermath: Aftermath, tag: u8, body: &[u8], out: &mut Vec<u8>) -> Af
 }
 
 /// PostgreSQL's own words for any statement in a failed transaction.
-fn put_aborted(out: &mut Vec<u8>) {
+pub(super) fn put_aborted(out: &mut Vec<u8>) {
     ErrorReply {
         severity: Severity::Error,
         sqlstate: SqlState::IN_FAILED_TRANSACTION,
@@ -200,7 +273,7 @@ mod tests {
             });
             let head = Head::parse(&frame).unwrap().unwrap();
             let mut out = Vec::new();
-            if deferred.answer(head, &frame, &mut out) == Outcome::NeedsServer {
+            if deferred.answer(head, &frame, Ends::No, &mut out) == Outcome::NeedsServer {
                 shown.push('>');
             }
             let mut rest = &out[..];

@@ -2,16 +2,16 @@
 //!
 //! Knows the words; not when they are due.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use super::endpoint::Endpoint;
 use super::pinboard::Pin;
+use super::queue::Refused;
 use super::requests::Violation;
 use crate::error::{Blame, ToClient};
 use crate::pool::BorrowError;
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
-use crate::server::ConnectError;
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum Ending {
     ServerFatal,
     #[error("the connection to the server was lost: {0}")]
     ServerLost(String),
+    /// The server was lost, and with it what the session had on it alone.
+    #[error("the server was lost: {cause}, and with it the session's state: {why}")]
+    StateLost { cause: String, why: &'static str },
     /// Settings that this client was logged in with are refused now.
     #[error("the server no longer accepts the client's settings: {0}")]
     SettingsRefused(String),
@@ -80,6 +83,7 @@ impl ToClient for Ending {
             Ending::ListenerLost(_)
             | Ending::ServerFatal
             | Ending::ServerLost(_)
+            | Ending::StateLost { .. }
             | Ending::SettingsRefused(_) => Blame::Server,
             Ending::Draining => Blame::Proxy,
         }
@@ -88,9 +92,11 @@ impl ToClient for Ending {
     fn sqlstate(&self) -> SqlState {
         match self {
             Ending::Violated(_) => SqlState::PROTOCOL_VIOLATION,
-            Ending::Left | Ending::Vanished | Ending::ServerFatal | Ending::ServerLost(_) => {
-                SqlState::CONNECTION_FAILURE
-            }
+            Ending::Left
+            | Ending::Vanished
+            | Ending::ServerFatal
+            | Ending::ServerLost(_)
+            | Ending::StateLost { .. } => SqlState::CONNECTION_FAILURE,
             Ending::SettingsRefused(_) => SqlState::INVALID_PARAMETER_VALUE,
             Ending::IdleInTransaction(_) => SqlState::IDLE_IN_TRANSACTION,
             Ending::IdleClient(_) => SqlState::IDLE_SESSION,
@@ -111,6 +117,9 @@ impl ToClient for Ending {
             Ending::Left | Ending::Vanished | Ending::ServerFatal => String::new(),
             Ending::Violated(violation) => violated(*violation),
             Ending::ServerLost(_) => "server closed the connection unexpectedly".into(),
+            Ending::StateLost { .. } => {
+                "the database connection that this session was pinned to is lost".into()
+            }
             Ending::SettingsRefused(_) => {
                 "the server no longer accepts this session's settings".into()
             }
@@ -136,6 +145,9 @@ impl ToClient for Ending {
     fn detail(&self) -> Option<String> {
         Some(match self {
             Ending::ServerLost(cause) | Ending::SettingsRefused(cause) => cause.clone(),
+            Ending::StateLost { cause, why } => {
+                format!("{cause} The session had state there that can't be had elsewhere: {why}.")
+            }
             Ending::IdleInTransaction(limit) => format!(
                 "The client neither sent nor read anything for {limit:?}, while it held a database connection."
             ),
@@ -161,7 +173,7 @@ impl ToClient for Ending {
                 let avoid = limit.pin.reason.hint();
                 return Some(format!("{avoid} Or raise pool.pin_limit."));
             }
-            Ending::ServerLost(_) => {
+            Ending::ServerLost(_) | Ending::StateLost { .. } => {
                 "Reconnect. If a COMMIT was under way, find out whether it took effect before you repeat it."
             }
             Ending::IdleInTransaction(_) => {
@@ -210,27 +222,34 @@ fn violated(violation: Violation) -> String {
 }
 
 /// No server for a unit.
-#[derive(Debug)]
 pub struct NoServer<'a> {
-    pub error: &'a BorrowError<Arc<ConnectError>>,
-    pub target: &'a str,
+    pub error: &'a Refused,
+    pub endpoint: &'a Endpoint,
 }
 
 impl ToClient for NoServer<'_> {
     fn blame(&self) -> Blame {
         match self.error {
-            BorrowError::Busy { .. } | BorrowError::QueueFull { .. } => Blame::Proxy,
-            BorrowError::Unreachable { .. } | BorrowError::Refused(_) => Blame::Server,
+            Refused::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. }) => {
+                Blame::Proxy
+            }
+            Refused::Borrow(
+                BorrowError::Unreachable { .. }
+                | BorrowError::Refused(_)
+                | BorrowError::NoTarget { .. },
+            )
+            | Refused::NoReaders => Blame::Server,
         }
     }
 
     fn sqlstate(&self) -> SqlState {
         match self.error {
-            BorrowError::Busy { .. } | BorrowError::QueueFull { .. } => {
+            Refused::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. }) => {
                 SqlState::TOO_MANY_CONNECTIONS
             }
-            BorrowError::Unreachable { .. } => SqlState::CANNOT_CONNECT,
-            BorrowError::Refused(cause) => cause.sqlstate(),
+            Refused::Borrow(BorrowError::Unreachable { .. } | BorrowError::NoTarget { .. })
+            | Refused::NoReaders => SqlState::CANNOT_CONNECT,
+            Refused::Borrow(BorrowError::Refused(cause)) => cause.sqlstate(),
         }
     }
 
@@ -239,52 +258,74 @@ impl ToClient for NoServer<'_> {
     }
 
     fn message(&self) -> String {
+        let name = &self.endpoint.name;
         match self.error {
-            BorrowError::Busy { waited, .. } => {
-                format!("timed out after {waited:.1?} waiting for a database connection")
-            }
-            BorrowError::QueueFull { .. } => {
-                "too many clients are waiting for a database connection".into()
-            }
-            BorrowError::Unreachable { .. } => format!("could not connect to {}", self.target),
-            BorrowError::Refused(cause) => cause.message(),
+            Refused::NoReaders => format!("there is no reader at {name}"),
+            Refused::Borrow(error) => match error {
+                BorrowError::Busy { waited, .. } => {
+                    format!("timed out after {waited:.1?} waiting for a database connection")
+                }
+                BorrowError::QueueFull { .. } => {
+                    "too many clients are waiting for a database connection".into()
+                }
+                BorrowError::Unreachable { .. } | BorrowError::NoTarget { .. } => {
+                    format!("could not connect to {name}")
+                }
+                BorrowError::Refused(cause) => cause.message(),
+            },
         }
     }
 
     fn detail(&self) -> Option<String> {
+        let name = &self.endpoint.name;
+        let cluster = || self.endpoint.board.view().explain();
         Some(match self.error {
-            BorrowError::Busy {
-                used, cap, waiting, ..
-            } => format!(
-                "{} is busy: {used} of {cap} connections in use, {waiting} clients waiting.",
-                self.target
-            ),
-            BorrowError::QueueFull { waiting } => {
-                format!(
-                    "{} has {waiting} clients waiting, which is the most it takes.",
-                    self.target
-                )
-            }
-            BorrowError::Unreachable { cause, waited } => {
-                format!("For {waited:.1?}, no connection could be opened: {cause}")
-            }
-            BorrowError::Refused(cause) => return cause.detail(),
+            Refused::NoReaders => format!("{}.", cluster()),
+            Refused::Borrow(error) => match error {
+                BorrowError::Busy {
+                    used, cap, waiting, ..
+                } => format!(
+                    "{name} is busy: {used} of {cap} connections in use, {waiting} clients waiting."
+                ),
+                BorrowError::QueueFull { waiting } => {
+                    format!("{name} has {waiting} clients waiting, which is the most it takes.")
+                }
+                BorrowError::Unreachable { cause, waited } => {
+                    format!("For {waited:.1?}, no connection could be opened: {cause}")
+                }
+                BorrowError::NoTarget { waited } => {
+                    format!(
+                        "For {waited:.1?}, no instance was the one that is needed: {}.",
+                        cluster()
+                    )
+                }
+                BorrowError::Refused(cause) => return cause.detail(),
+            },
         })
     }
 
     fn hint(&self) -> Option<String> {
-        Some(match self.error {
-            BorrowError::Busy { .. } => {
-                "Repeat the transaction later; or raise the cap (AURORA_MAX_CONNECTIONS, pool.max_connections), \
-                 or pool.connection_borrow_timeout. Long transactions and pinned sessions (see /pools) hold connections."
-                    .into()
+        let hint = match self.error {
+            Refused::NoReaders => {
+                "Use the writer's listener; or set cluster.reader_fallback to \"writer\"; or add a reader."
             }
-            BorrowError::QueueFull { .. } => "Repeat the transaction later; or raise pool.max_waiting.".into(),
-            BorrowError::Unreachable { .. } => {
-                "The database is down or out of reach, not busy. Check the host, the network and the security group."
-                    .into()
-            }
-            BorrowError::Refused(cause) => return cause.hint(),
-        })
+            Refused::Borrow(error) => match error {
+                BorrowError::Busy { .. } => {
+                    "Repeat the transaction later; or raise the cap (AURORA_MAX_CONNECTIONS, pool.max_connections), \
+                     or pool.connection_borrow_timeout. Long transactions and pinned sessions (see /pools) hold connections."
+                }
+                BorrowError::QueueFull { .. } => {
+                    "Repeat the transaction later; or raise pool.max_waiting."
+                }
+                BorrowError::Unreachable { .. } => {
+                    "The database is down or out of reach, not busy. Check the host, the network and the security group."
+                }
+                BorrowError::NoTarget { .. } => {
+                    "A failover may be under way, or has got stuck: see /targets. The statement can be repeated."
+                }
+                BorrowError::Refused(cause) => return cause.hint(),
+            },
+        };
+        Some(hint.into())
     }
 }

@@ -1,10 +1,11 @@
-//! A listener's way to the database: one target, its pools by database and user, and what new clients are
+//! The way to the database: the cluster's instances, the pools by database and user, and what new clients are
 //! greeted with.
 //!
 //! Shared by all workers. Knows names; nothing of any session.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -13,9 +14,11 @@ use super::hidden::Finds;
 use super::pinboard::Pinboard;
 use super::prepared::table::{self, Edition, Table};
 use crate::metrics;
-use crate::pool::{self, PoolId};
+use crate::pool::{self, Janitor, PoolId, WorkerId};
 use crate::server::dialer::{Account, Customer, Dialer};
 use crate::server::{Parameters, Settings};
+use crate::topology::board::Fallback;
+use crate::topology::{Board, Place, Role, Route};
 
 pub type Desk = pool::Desk<Dialer>;
 
@@ -122,15 +125,27 @@ pub struct GreetingTerms {
 /// A refusal is asked for again sooner: somebody may be creating the database just now.
 const REFUSAL_LASTS: Duration = Duration::from_secs(1);
 
-pub struct Endpoint {
+/// One instance of the cluster.
+pub struct Instance {
+    pub name: Arc<str>,
     pub target: Arc<pool::Target<Dialer>>,
-    pub target_name: Arc<str>,
+}
+
+pub struct Endpoint {
+    /// At least one, in the order of their places.
+    pub instances: Vec<Instance>,
+    /// What the cluster is called.
+    pub name: Arc<str>,
+    /// Which instance is what.
+    pub board: Arc<Board>,
+    /// Held while a pool is made, so that it has the same number at all instances.
+    making: Mutex<()>,
     registry: Arc<metrics::Registry>,
     pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
     /// Of each database that there is a pool for.
     editions: DashMap<Arc<str>, Edition>,
-    greetings: DashMap<(PoolId, Arc<Settings>), Greeting>,
+    greetings: DashMap<(PoolId, Role, Arc<Settings>), Greeting>,
     listeners: Arc<AtomicUsize>,
     greeting_terms: GreetingTerms,
     statement_terms: table::Terms,
@@ -140,16 +155,23 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn new(
-        target: Arc<pool::Target<Dialer>>,
-        target_name: &str,
+        instances: Vec<Instance>,
+        board: Arc<Board>,
         registry: Arc<metrics::Registry>,
         pinboard: Arc<Pinboard>,
         greeting_terms: GreetingTerms,
         statement_terms: table::Terms,
     ) -> Endpoint {
         Endpoint {
-            target,
-            target_name: target_name.into(),
+            name: instances
+                .iter()
+                .map(|instance| &*instance.name)
+                .collect::<Vec<_>>()
+                .join(",")
+                .into(),
+            instances,
+            board,
+            making: Mutex::new(()),
             registry,
             pinboard,
             entries: DashMap::new(),
@@ -165,8 +187,10 @@ impl Endpoint {
     /// Sets the users' own limits, for pools that exist and for those to come.
     pub fn set_user_limits(&self, limits: std::collections::HashMap<String, usize>) {
         for entry in &self.entries {
-            self.target
-                .set_limit(entry.pool, limits.get(&*entry.user).copied());
+            for instance in &self.instances {
+                let limit = limits.get(&*entry.user).copied();
+                instance.target.set_limit(entry.pool, limit);
+            }
         }
         self.user_limits.store(Arc::new(limits));
     }
@@ -187,17 +211,13 @@ impl Endpoint {
         let edition = edition.or_default().clone();
         let entry = self.entries.entry(account.clone()).or_insert_with(|| {
             let limit = self.user_limits.load().get(user).copied();
-            let meters = metrics::Pool::new(&self.registry, &self.target_name, database, user);
-            let customer = Customer {
-                account: account.clone(),
-                meters: Arc::new(meters),
-            };
+            let meters = metrics::Pool::new(&self.registry, &self.name, database, user);
             Arc::new(Entry {
-                meters: Arc::clone(&customer.meters),
-                pool: self.target.add_pool(customer, limit),
+                meters: Arc::new(meters),
+                pool: self.make_pools(&account, limit),
                 database: account.database,
                 user: account.user,
-                target_name: Arc::clone(&self.target_name),
+                target_name: Arc::clone(&self.name),
                 statements: Arc::new(Table::new(self.statement_terms, edition)),
                 finds: Finds::default(),
                 pinboard: Arc::clone(&self.pinboard),
@@ -208,6 +228,23 @@ impl Endpoint {
             })
         });
         Some(Arc::clone(&entry))
+    }
+
+    /// A pool at each instance, all of the same number.
+    fn make_pools(&self, account: &Account, limit: Option<usize>) -> PoolId {
+        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = |instance: &Instance| {
+            let (database, user) = (&account.database, &account.user);
+            let meters = metrics::Pool::new(&self.registry, &instance.name, database, user);
+            let customer = Customer {
+                account: account.clone(),
+                meters: Arc::new(meters),
+            };
+            instance.target.add_pool(customer, limit)
+        };
+        let numbers: Vec<PoolId> = self.instances.iter().map(make).collect();
+        debug_assert!(numbers.windows(2).all(|two| two.first() == two.last()));
+        *numbers.first().expect("there is an instance")
     }
 
     /// The pools of a database, whoever's they are.
@@ -225,8 +262,13 @@ impl Endpoint {
     }
 
     /// What is known to greet clients of this pool with, who log in with these settings.
-    pub(super) fn greeting(&self, pool: PoolId, settings: &Arc<Settings>) -> Option<Greeting> {
-        let known = self.greetings.get(&(pool, Arc::clone(settings)))?;
+    pub(super) fn greeting(
+        &self,
+        pool: PoolId,
+        role: Role,
+        settings: &Arc<Settings>,
+    ) -> Option<Greeting> {
+        let known = self.greetings.get(&(pool, role, Arc::clone(settings)))?;
         (Instant::now() < known.until).then(|| known.clone())
     }
 
@@ -238,6 +280,7 @@ impl Endpoint {
     pub(super) fn keep_greeting(
         &self,
         pool: PoolId,
+        role: Role,
         settings: &Arc<Settings>,
         outcome: Result<Arc<Parameters>, Arc<[u8]>>,
     ) -> Greeting {
@@ -259,8 +302,35 @@ impl Endpoint {
         };
         if self.greeting_terms.max > 0 {
             self.greetings
-                .insert((pool, Arc::clone(settings)), greeting.clone());
+                .insert((pool, role, Arc::clone(settings)), greeting.clone());
         }
         greeting
+    }
+}
+
+/// One worker's counters, one for each instance.
+pub struct Desks {
+    pub endpoint: Arc<Endpoint>,
+    desks: Vec<Rc<Desk>>,
+}
+
+impl Desks {
+    /// And the janitors that the worker has to run.
+    pub fn new(endpoint: Arc<Endpoint>, worker: WorkerId) -> (Rc<Desks>, Vec<Janitor<Dialer>>) {
+        let desk = |instance: &Instance| Desk::new(Arc::clone(&instance.target), worker);
+        let (desks, janitors) = endpoint.instances.iter().map(desk).unzip();
+        (Rc::new(Desks { endpoint, desks }), janitors)
+    }
+
+    pub fn at(&self, Place(place): Place) -> &Rc<Desk> {
+        self.desks
+            .get(place)
+            .expect("the board names only instances that there are")
+    }
+
+    /// Where a client of this kind is to be served.
+    pub fn route(&self, role: Role, fallback: Fallback) -> Route {
+        let board = &self.endpoint.board;
+        board.route(role, fallback, |place| self.at(place).target().load())
     }
 }

@@ -13,11 +13,12 @@ use std::time::Instant;
 
 use super::context::Context;
 use super::ending::NoServer;
-use super::endpoint::{Desk, Endpoint, Entry, Greeting};
+use super::endpoint::{Desks, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
 use super::hidden;
 use super::listen::Hubs;
-use super::{Lease, Parts, Session};
+use super::queue::{self, Asked, Refused};
+use super::{Kind, Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
 use crate::pool::BorrowError;
@@ -26,7 +27,7 @@ use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_backend_key_data, put_parameter_status, put_ready_for_query,
 };
 use crate::server::connection::CommandError;
-use crate::server::{ConnectError, Fault, Parameters, Refusal, Settings};
+use crate::server::{Fault, Parameters, Refusal, Settings};
 
 /// A client that has proved who it is, and what it asked for.
 pub struct Newcomer {
@@ -45,9 +46,15 @@ pub struct Newcomer {
 pub struct Hall {
     pub context: Rc<Context>,
     pub sessions: Rc<Sessions>,
-    pub endpoint: Arc<Endpoint>,
-    pub desk: Rc<Desk>,
+    pub desks: Rc<Desks>,
+    pub kind: Kind,
     pub hubs: Rc<Hubs>,
+}
+
+impl Hall {
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.desks.endpoint
+    }
 }
 
 /// The client is not let in: what it is to be sent, and who is to blame.
@@ -69,8 +76,8 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             client: newcomer.client,
             address: newcomer.address,
             unread: newcomer.unread,
-            desk: Rc::clone(&hall.desk),
-            endpoint: Arc::clone(&hall.endpoint),
+            desks: Rc::clone(&hall.desks),
+            kind: hall.kind,
             hubs: Rc::clone(&hall.hubs),
             entry,
             context: Rc::clone(&hall.context),
@@ -101,7 +108,7 @@ async fn greet(
     out: &mut Vec<u8>,
 ) -> Result<Greeted, Arc<[u8]>> {
     let entry = hall
-        .endpoint
+        .endpoint()
         .entry(&newcomer.database, &newcomer.user)
         .ok_or_else(|| {
             fatal(
@@ -112,7 +119,10 @@ async fn greet(
     let settings = Arc::new(std::mem::take(&mut newcomer.settings));
     let Greeting {
         settings, outcome, ..
-    } = match hall.endpoint.greeting(entry.pool, &settings) {
+    } = match hall
+        .endpoint()
+        .greeting(entry.pool, hall.kind.role, &settings)
+    {
         Some(known) => known,
         None => ask(newcomer, hall, &entry, settings).await?,
     };
@@ -134,27 +144,77 @@ async fn greet(
     Ok((entry, place, settings, told))
 }
 
-/// Has a server asked what these settings make of it.
+/// How many servers may be lost under one login.
+const MAX_LOST: usize = 3;
+
+/// Has a server asked what these settings make of it; another one, should it be lost meanwhile.
 async fn ask(
     newcomer: &mut Newcomer,
     hall: &Hall,
     entry: &Entry,
     settings: Arc<Settings>,
 ) -> Result<Greeting, Arc<[u8]>> {
-    let mut lease = borrow(newcomer, hall, entry).await?;
-    // While this one waited, another of its kind may have asked.
-    if let Some(known) = hall.endpoint.greeting(entry.pool, &settings) {
-        lease.release();
-        return Ok(known);
+    let mut lost = 0;
+    loop {
+        match ask_one(newcomer, hall, entry, &settings).await {
+            Err(Lost(cause)) if lost == MAX_LOST => {
+                let message = format!("the connection to {} was lost: {cause}", entry.target_name);
+                return Err(fatal(SqlState::CONNECTION_FAILURE, &message));
+            }
+            Err(Lost(_)) => lost += 1,
+            Ok(outcome) => return outcome,
+        }
     }
-    let outcome = match lease.apply(&settings).await {
+}
+
+/// The server was lost before it said anything.
+struct Lost(String);
+
+/// Makes the settings so, unless the cluster has another writer before that is done.
+async fn apply(
+    lease: &mut Lease,
+    settings: &Arc<Settings>,
+    hall: &Hall,
+) -> Result<(), CommandError> {
+    let board = &hall.endpoint().board;
+    let epoch = board.view().epoch;
+    let mut changes = board.watch();
+    let mut applying = pin!(lease.apply(settings));
+    loop {
+        tokio::select! {
+            outcome = &mut applying => return outcome,
+            Ok(()) = changes.changed() => if board.view().epoch != epoch {
+                return Err(CommandError::Closed);
+            },
+        }
+    }
+}
+
+async fn ask_one(
+    newcomer: &mut Newcomer,
+    hall: &Hall,
+    entry: &Entry,
+    settings: &Arc<Settings>,
+) -> Result<Result<Greeting, Arc<[u8]>>, Lost> {
+    let mut lease = match borrow(newcomer, hall, entry).await {
+        Ok(lease) => lease,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
+    // While this one waited, another of its kind may have asked.
+    if let Some(known) = hall
+        .endpoint()
+        .greeting(entry.pool, hall.kind.role, settings)
+    {
+        lease.release();
+        return Ok(Ok(known));
+    }
+    let outcome = match apply(&mut lease, settings, hall).await {
         Ok(()) => Ok(Arc::clone(&lease.parameters)),
         Err(CommandError::Refused(error)) => Err(as_fatal(&error)),
         // Nothing is known then, and nothing kept.
         Err(broken) => {
             lease.close();
-            let message = format!("the connection to {} was lost: {broken}", entry.target_name);
-            return Err(fatal(SqlState::CONNECTION_FAILURE, &message));
+            return Err(Lost(broken.to_string()));
         }
     };
     if entry.finds.take_due(Instant::now()) {
@@ -163,23 +223,32 @@ async fn ask(
             Err(error) => {
                 tracing::warn!(%error, database = %entry.database, "functions and triggers could not be looked through");
                 lease.close();
-                return Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome));
+                let endpoint = hall.endpoint();
+                let role = hall.kind.role;
+                return Ok(Ok(
+                    endpoint.keep_greeting(entry.pool, role, settings, outcome)
+                ));
             }
         }
     }
     if lease.is_clean() {
         lease.release();
     }
-    Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome))
+    let endpoint = hall.endpoint();
+    Ok(Ok(endpoint.keep_greeting(
+        entry.pool,
+        hall.kind.role,
+        settings,
+        outcome,
+    )))
 }
 
 /// Waits for a server, as long as the client does.
 async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<Lease, Arc<[u8]>> {
-    if let Some(lease) = hall.desk.try_borrow(entry.pool) {
-        return Ok(lease);
-    }
-    let refused = |error: BorrowError<Arc<ConnectError>>| match &error {
-        BorrowError::Refused(cause) if matches!(cause.fault, Fault::Refused(_)) => {
+    let refused = |error: Refused| match &error {
+        Refused::Borrow(BorrowError::Refused(cause))
+            if matches!(cause.fault, Fault::Refused(_)) =>
+        {
             let mut out = Vec::new();
             if let Some(refusal) = cause.refusal() {
                 refusal.put_as(Severity::Fatal, &mut out);
@@ -189,7 +258,7 @@ async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<L
         _ => {
             let refusal = NoServer {
                 error: &error,
-                target: &entry.target_name,
+                endpoint: hall.endpoint(),
             };
             encode(&ErrorReply {
                 severity: Severity::Fatal,
@@ -197,10 +266,14 @@ async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<L
             })
         }
     };
-    let mut waiting = pin!(hall.desk.borrow(entry.pool).map_err(refused)?);
+    let mut waiting = match queue::ask(hall.kind, &hall.desks, entry.pool) {
+        Asked::Served(lease) => return Ok(lease),
+        Asked::Queued(waiting) => waiting,
+        Asked::Refused(error) => return Err(refused(error)),
+    };
     let (client, unread) = (&mut newcomer.client, &mut newcomer.unread);
     let outcome = poll_fn(|cx| {
-        if let Poll::Ready(outcome) = waiting.as_mut().poll(cx) {
+        if let Poll::Ready(outcome) = waiting.poll(cx) {
             return Poll::Ready(outcome.map_err(refused));
         }
         let mut buffer = [0; 1024];

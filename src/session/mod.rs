@@ -16,12 +16,14 @@ pub mod handle;
 pub mod hidden;
 pub mod listen;
 pub mod login;
+mod loss;
 pub mod pinboard;
 mod pinning;
 pub mod pins;
 pub mod prepared;
 mod pump;
 pub mod questions;
+mod queue;
 pub mod requests;
 mod servers;
 pub mod settings;
@@ -41,11 +43,12 @@ use tokio::time::Sleep;
 use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
-use self::endpoint::{Desk, Endpoint, Entry};
+use self::endpoint::{Desks, Endpoint, Entry};
 use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
 use self::pins::Reason;
+use self::queue::Queue;
 use self::settings::Carried;
 use crate::config::ListenMode;
 use crate::error::ToClient;
@@ -54,6 +57,8 @@ use crate::net::buf::Buf;
 use crate::pool;
 use crate::server::{Dialer, Parameters, Settings};
 
+pub use self::queue::Kind;
+
 type Lease = pool::Lease<Dialer>;
 
 /// Where the client's server connection is.
@@ -61,7 +66,7 @@ enum Link {
     /// It has none and needs none.
     Free,
     /// In the queue for one.
-    Waiting(Box<pool::Waiting<Dialer>>),
+    Waiting(Box<Queue>),
     Leased(Lease),
 }
 
@@ -111,7 +116,10 @@ pub struct Session {
     presence: Presence,
     core: Core,
     link: Link,
-    desk: Rc<Desk>,
+    desks: Rc<Desks>,
+    kind: Kind,
+    /// The cluster's state that this session has seen.
+    board_version: u64,
     endpoint: Arc<Endpoint>,
     hubs: Rc<Hubs>,
     /// Once it listens to anything.
@@ -167,8 +175,8 @@ pub struct Parts {
     pub address: Option<SocketAddr>,
     /// Bytes that the client sent behind its last login message.
     pub unread: Vec<u8>,
-    pub desk: Rc<Desk>,
-    pub endpoint: Arc<Endpoint>,
+    pub desks: Rc<Desks>,
+    pub kind: Kind,
     pub hubs: Rc<Hubs>,
     pub entry: Arc<Entry>,
     pub context: Rc<Context>,
@@ -219,8 +227,10 @@ impl Session {
             presence: Presence::Here,
             core,
             link: Link::Free,
-            desk: parts.desk,
-            endpoint: parts.endpoint,
+            board_version: 0,
+            endpoint: Arc::clone(&parts.desks.endpoint),
+            desks: parts.desks,
+            kind: parts.kind,
             hubs: parts.hubs,
             listening: None,
             entry: parts.entry,

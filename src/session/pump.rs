@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::core::{Conclusion, Step, Trust};
 use super::ending::Ending;
+use super::loss::Cause;
 use super::pinning::Lifted;
 use super::servers::give_settings;
 use super::{Link, Presence, Session};
@@ -18,11 +19,11 @@ use crate::net::buf::BUFFER_BYTES;
 use crate::protocol::frame::{HEADER_BYTES, Head};
 use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
-use crate::server::Connection;
 use crate::server::ledger::Fate;
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
 use crate::server::statements::find_name;
+use crate::server::{Connection, Refusal};
 
 /// So much is read of what the server answers to a question of ours.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -93,7 +94,8 @@ impl Session {
     }
 
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
-        let mut moved = self.poll_cancel(cx);
+        let mut moved = self.look_at_cluster()?;
+        moved |= self.poll_cancel(cx);
         moved |= self.poll_queue(cx)?;
         moved |= self.poll_client_read()?;
         moved |= self.advance_requests()?;
@@ -317,12 +319,14 @@ impl Session {
             }
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
             Poll::Ready(end) => {
-                let fatal = std::mem::replace(&mut self.server_fatal, true);
-                Err(match end {
-                    _ if fatal => Ending::ServerFatal,
-                    Ok(_) if self.core.has_terminated() => Ending::Left,
-                    _ => lost(end),
-                })
+                if self.server_fatal {
+                    return Err(Ending::ServerFatal);
+                }
+                if matches!(end, Ok(_) if self.core.has_terminated()) {
+                    self.server_fatal = true;
+                    return Err(Ending::Left);
+                }
+                self.server_lost(lost(end))
             }
         }
     }
@@ -401,6 +405,10 @@ impl Session {
                         }
                     }
                 }
+                Reply::GoesDown { words } => {
+                    let cause = Cause::Said(Refusal::new(words));
+                    return self.server_lost(cause);
+                }
                 Reply::Ready {
                     bytes,
                     concluded,
@@ -460,7 +468,7 @@ impl Session {
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::default();
                     // What init_query had set up is gone as well: it is run again on the pool's time.
-                    lease.marked |= !self.desk.target().manage.init_query().is_empty();
+                    lease.marked |= !lease.target().manage.init_query().is_empty();
                 }
                 self.note_pins(Lifted::Discarded);
             }
@@ -538,8 +546,8 @@ impl Session {
     }
 }
 
-fn lost(end: io::Result<usize>) -> Ending {
-    Ending::ServerLost(match end {
+fn lost(end: io::Result<usize>) -> Cause {
+    Cause::Broken(match end {
         Ok(_) => "The server closed it without a word.".into(),
         Err(error) => format!("The connection broke: {error}."),
     })

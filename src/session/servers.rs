@@ -15,16 +15,16 @@ use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::questions::{Defaults, Kinds};
+use super::queue::{self, Asked, Refused};
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
 use crate::error::ToClient;
-use crate::pool::BorrowError;
 use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus};
 use crate::protocol::tag::frontend;
+use crate::server::Settings;
 use crate::server::ledger::{Asker, Owed};
 use crate::server::settings::{Change, IDLE_LIMIT};
-use crate::server::{ConnectError, Settings};
 
 /// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.
 const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,30 +35,30 @@ const RECHECK_EVERY: Duration = Duration::from_secs(1);
 impl Session {
     pub(super) fn borrow(&mut self) {
         self.entry.meters.borrows.increment(1);
-        if let Some(lease) = self.desk.try_borrow(self.entry.pool) {
-            self.entry.meters.borrow_seconds.record(Duration::ZERO);
-            return self.leased(lease);
-        }
-        match self.desk.borrow(self.entry.pool) {
-            Ok(waiting) => self.link = Link::Waiting(Box::new(waiting)),
-            Err(error) => self.refuse(&error),
+        match queue::ask(self.kind, &self.desks, self.entry.pool) {
+            Asked::Served(lease) => {
+                self.entry.meters.borrow_seconds.record(Duration::ZERO);
+                self.leased(lease);
+            }
+            Asked::Queued(queue) => self.link = Link::Waiting(queue),
+            Asked::Refused(refused) => self.refuse(&refused),
         }
     }
 
     pub(super) fn poll_queue(&mut self, cx: &mut Poller<'_>) -> Moved {
-        let Link::Waiting(waiting) = &mut self.link else {
+        let Link::Waiting(queue) = &mut self.link else {
             return Ok(false);
         };
-        let Poll::Ready(outcome) = std::pin::Pin::new(&mut **waiting).poll(cx) else {
+        let Poll::Ready(outcome) = queue.poll(cx) else {
             return Ok(false);
         };
-        let waited = waiting.waited();
+        let waited = queue.waited();
         match outcome {
             Ok(lease) => {
                 self.entry.meters.borrow_seconds.record(waited);
                 self.leased(lease);
             }
-            Err(error) => self.refuse(&error),
+            Err(refused) => self.refuse(&refused),
         }
         Ok(true)
     }
@@ -103,10 +103,10 @@ impl Session {
     }
 
     /// The unit gets no server: an error, and the session lives on.
-    pub(super) fn refuse(&mut self, error: &BorrowError<Arc<ConnectError>>) {
+    pub(super) fn refuse(&mut self, error: &Refused) {
         let refusal = NoServer {
             error,
-            target: &self.entry.target_name,
+            endpoint: &self.endpoint,
         };
         let reply = refusal.to_reply();
         tracing::info!(sqlstate = %reply.sqlstate, message = %reply.message, "no server for a unit");
@@ -209,7 +209,10 @@ impl Session {
             let pools: Vec<_> = names
                 .flat_map(|name| self.endpoint.pools_of(&name))
                 .collect();
-            let desk = Rc::clone(&self.desk);
+            let Link::Leased(lease) = &self.link else {
+                return false;
+            };
+            let desk = Rc::clone(lease.desk());
             self.evicting = Some(Box::pin(async move {
                 desk.evict(&pools, EVICTION_PATIENCE).await;
             }));

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 pub mod client;
+pub mod cluster;
 pub mod http;
 pub mod postgres;
 pub mod programs;

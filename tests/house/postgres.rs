@@ -55,15 +55,102 @@ impl Postgres {
         SHARED.get_or_init(|| Postgres::start(&["max_connections=300"]))
     }
 
-    fn create(settings: &[&str], certificates: Option<Certificates>) -> Postgres {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let directory = std::env::temp_dir().join(format!(
-            "weir-test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
+    /// A copy that follows this one.
+    pub fn replica(&self, settings: &[&str]) -> Postgres {
+        let replica = Postgres {
+            address: local(free_port()),
+            running: Mutex::new(None),
+            settings: settings.iter().map(|setting| setting.to_string()).collect(),
+            directory: new_directory(),
+            certificates: None,
+        };
+        replica.clone_from(self);
+        replica
+    }
+
+    /// Forgets all it has and follows `writer`, as a copy of it.
+    pub fn clone_from(&self, writer: &Postgres) {
+        self.stop_by("QUIT");
+        let data = self.directory.join("data");
+        let _ = fs::remove_dir_all(&data);
+        let copied = as_postgres(&postgres_program("pg_basebackup"))
+            .args(["-h", "127.0.0.1", "-p", &writer.address.port().to_string()])
+            .args([
+                "-U",
+                SUPERUSER,
+                "-X",
+                "stream",
+                "-c",
+                "fast",
+                "--no-sync",
+                "-R",
+                "-D",
+            ])
+            .arg(&data)
+            .output()
+            .expect("pg_basebackup can be run");
+        assert!(copied.status.success(), "pg_basebackup: {}", said(&copied));
+        self.start_again();
+    }
+
+    /// Follows another writer from here on.
+    pub fn follow(&self, writer: &Postgres) {
+        self.sql(&format!(
+            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={} user={SUPERUSER}'",
+            writer.address.port()
         ));
-        fs::create_dir_all(&directory).unwrap();
-        give_to_postgres(&directory);
+        self.sql("SELECT pg_reload_conf()");
+    }
+
+    /// All of its processes, the postmaster first.
+    pub fn processes(&self) -> Vec<u32> {
+        let file = self.directory.join("data/postmaster.pid");
+        let file = fs::read_to_string(file).unwrap_or_default();
+        let Some(postmaster) = file.lines().next().and_then(|pid| pid.parse().ok()) else {
+            return Vec::new();
+        };
+        let postmaster: u32 = postmaster;
+        // The file outlives a kill, and its number may be somebody else's by then.
+        let command = fs::read(format!("/proc/{postmaster}/cmdline")).unwrap_or_default();
+        if !String::from_utf8_lossy(&command).contains(&*self.directory.to_string_lossy()) {
+            return Vec::new();
+        }
+        let mut all = vec![postmaster];
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Some(pid) = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok())
+            else {
+                continue;
+            };
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            // pid (name) state ppid ...
+            let parent = stat
+                .rsplit(')')
+                .next()
+                .and_then(|rest| rest.split_whitespace().nth(1));
+            if parent == Some(&postmaster.to_string()) {
+                all.push(pid);
+            }
+        }
+        all
+    }
+
+    pub fn signal_all(&self, name: &str) {
+        for pid in self.processes() {
+            super::programs::signal(pid, name);
+        }
+    }
+
+    /// As if the power had failed.
+    pub fn kill(&self) {
+        self.signal_all("KILL");
+        self.stop_by("KILL");
+    }
+
+    fn create(settings: &[&str], certificates: Option<Certificates>) -> Postgres {
+        let directory = new_directory();
         let password_file = directory.join("password");
         fs::write(&password_file, SUPERUSER_PASSWORD).unwrap();
         give_to_postgres(&password_file);
@@ -118,7 +205,9 @@ impl Postgres {
             directory,
             certificates,
         };
-        postgres.allow("host all postgres 127.0.0.1/32 trust\nhost all legacy 127.0.0.1/32 md5\n");
+        postgres.allow(
+            "host all,replication postgres 127.0.0.1/32 trust\nhost all legacy 127.0.0.1/32 md5\n",
+        );
         postgres.start_again();
         postgres.sql(&format!(
             "CREATE ROLE {USER} LOGIN PASSWORD '{}'; GRANT pg_read_all_stats, pg_signal_backend TO {USER};",
@@ -188,6 +277,8 @@ impl Postgres {
 
     fn stop_by(&self, signal: &str) {
         if let Some(mut keeper) = self.running().take() {
+            // One that a test has frozen would not hear it.
+            self.signal_all("CONT");
             let mut pipe = keeper.stdin.take().unwrap();
             let _ = writeln!(pipe, "{signal}");
             let _ = keeper.wait();
@@ -268,6 +359,18 @@ impl Drop for Postgres {
         self.stop_by("QUIT");
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+fn new_directory() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let directory = std::env::temp_dir().join(format!(
+        "weir-test-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    ));
+    fs::create_dir_all(&directory).unwrap();
+    give_to_postgres(&directory);
+    directory
 }
 
 /// `Arc` for tests that hand a cluster of their own to threads.

@@ -26,6 +26,8 @@ pub struct Setup {
 
 pub struct Proxy {
     pub address: SocketAddr,
+    /// Open only where there may be readers.
+    pub reader: SocketAddr,
     pub http: SocketAddr,
     pub pid: u32,
     pub file: Option<PathBuf>,
@@ -69,7 +71,7 @@ impl Setup {
     /// Starts it and waits only until it listens.
     pub fn start_unready(self) -> Proxy {
         let address = local(free_port());
-        let http = local(free_port());
+        let (reader, http) = (local(free_port()), local(free_port()));
         let file = self.file.as_ref().map(|text| {
             let path = std::env::temp_dir().join(format!("weir-{}.toml", address.port()));
             std::fs::write(&path, text).unwrap();
@@ -78,6 +80,7 @@ impl Setup {
         let mut command = self.command();
         command
             .env("WEIR_LISTEN", address.to_string())
+            .env("WEIR_READER_LISTEN", reader.to_string())
             .env("WEIR_HTTP_LISTEN", http.to_string());
         if let Some(path) = &file {
             command.env("WEIR_CONFIG", path);
@@ -88,6 +91,7 @@ impl Setup {
         follow(child.stderr.take().unwrap(), log.clone());
         let proxy = Proxy {
             address,
+            reader,
             http,
             pid: child.id(),
             file,
@@ -152,6 +156,10 @@ impl Proxy {
 
     pub fn login(&self) -> Login {
         Login::to(self.address, USER, PASSWORD, &self.database)
+    }
+
+    pub fn reader_login(&self) -> Login {
+        Login::to(self.reader, USER, PASSWORD, &self.database)
     }
 
     pub fn client(&self) -> Client {

@@ -13,7 +13,7 @@ const ONE: WorkerId = WorkerId(0);
 const TWO: WorkerId = WorkerId(1);
 
 fn toy(cap: usize, pools: usize) -> (Toy, Vec<PoolId>, Instant) {
-    let mut slots = Toy::new(policy::for_tests(), 2, cap);
+    let mut slots = Toy::new(policy::for_tests(), 2, cap, Tickets::default());
     let ids = (0..pools).map(|_| slots.add_pool(None)).collect();
     (slots, ids, Instant::now())
 }
@@ -21,6 +21,7 @@ fn toy(cap: usize, pools: usize) -> (Toy, Vec<PoolId>, Instant) {
 fn held(connection: u32, worker: WorkerId, now: Instant) -> Held<u32> {
     Held {
         connection,
+        generation: Generation::default(),
         expires: now + Duration::from_secs(3600),
         worker,
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::board::{Board, Edge, Item, Lost, Mailbox, Number};
@@ -23,9 +23,11 @@ use crate::protocol::tag::frontend;
 use crate::server::Settings;
 use crate::server::connection::CommandError;
 use crate::server::listener::Heard;
+use crate::session::Kind;
 use crate::session::Lease;
-use crate::session::endpoint::{Desk, Entry, ListenerSeat};
+use crate::session::endpoint::{Desk, Desks, Entry, ListenerSeat};
 use crate::session::handle::Handle;
+use crate::topology::Route;
 
 /// How long a hub waits for a connection; its sessions keep theirs meanwhile, and afterwards.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -37,9 +39,10 @@ const AGAIN: Duration = Duration::from_secs(3);
 const MAY_BE_SILENT: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
     WHERE name OPERATOR(pg_catalog.=) 'idle_session_timeout'";
 
-/// All hubs of a worker at one desk.
+/// All hubs of a worker, for clients of one listener.
 pub struct Hubs {
-    desk: Rc<Desk>,
+    desks: Rc<Desks>,
+    kind: Kind,
     open: RefCell<HashMap<PoolId, Rc<Hub>>>,
     /// For the keeper: no more hubs at a time than the cap has connections, and one call a session.
     jobs: mpsc::UnboundedSender<Job>,
@@ -86,10 +89,11 @@ pub struct Subscription {
 }
 
 impl Hubs {
-    pub fn new(desk: Rc<Desk>) -> (Rc<Hubs>, Keeper) {
+    pub fn new(desks: Rc<Desks>, kind: Kind) -> (Rc<Hubs>, Keeper) {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let hubs = Rc::new(Hubs {
-            desk,
+            desks,
+            kind,
             open: RefCell::default(),
             jobs,
             random: SystemRandom::new(),
@@ -130,7 +134,8 @@ impl Hubs {
     }
 
     fn begin(&self, entry: &Arc<Entry>, encoding: &[u8]) -> Option<Rc<Hub>> {
-        let target = self.desk.target();
+        let desk = self.desk()?;
+        let target = desk.target();
         let (cap, _) = target.usage();
         let seat = ListenerSeat::take(entry, cap, target.limit(entry.pool))?;
         let mut random = [0; 8];
@@ -158,9 +163,20 @@ impl Hubs {
         let _ = self.jobs.send(Job::CallAgain(Rc::clone(session)));
     }
 
+    /// Where connections are to be had at the moment.
+    fn desk(&self) -> Option<&Rc<Desk>> {
+        match self.desks.route(self.kind.role, self.kind.fallback) {
+            Route::To(place) => Some(self.desks.at(place)),
+            Route::Nowhere | Route::NoReaders => None,
+        }
+    }
+
     /// Whether there can be hubs at all.
     pub fn may_be(&self, entry: &Entry) -> bool {
-        let target = self.desk.target();
+        let Some(desk) = self.desk() else {
+            return false;
+        };
+        let target = desk.target();
         let (cap, _) = target.usage();
         cap.min(target.limit(entry.pool)) / 2 > 0
     }
@@ -206,14 +222,15 @@ impl Keeper {
 
 /// A hub from beginning to end: until nobody listens, or its connection is lost.
 async fn serve(hubs: Rc<Hubs>, hub: Rc<Hub>, seat: ListenerSeat) {
-    let Some(mut lease) = borrow(&hubs.desk, &hub).await else {
+    let Some(mut lease) = borrow(&hubs, &hub).await else {
         hubs.forget(&hub);
         drop(seat);
         return hub.board.borrow().lose(&Lost::Unavailable);
     };
     let meters = &hub.entry.meters;
     meters.listening.increment(1);
-    let end = listen(&mut lease, &hub).await;
+    let severed = hubs.desks.endpoint.board.watch();
+    let end = listen(&mut lease, &hub, severed).await;
     meters.listening.decrement(1);
     hubs.forget(&hub);
     drop(seat);
@@ -230,7 +247,8 @@ async fn serve(hubs: Rc<Hubs>, hub: Rc<Hub>, seat: ListenerSeat) {
 }
 
 /// A connection that can be had soon, with the encoding that is to be told in.
-async fn borrow(desk: &Rc<Desk>, hub: &Hub) -> Option<Lease> {
+async fn borrow(hubs: &Hubs, hub: &Hub) -> Option<Lease> {
+    let desk = hubs.desk()?;
     let lease = match desk.try_borrow(hub.entry.pool) {
         Some(lease) => lease,
         None => {
@@ -250,7 +268,11 @@ async fn borrow(desk: &Rc<Desk>, hub: &Hub) -> Option<Lease> {
 }
 
 /// Listens until nobody wants to hear.
-async fn listen(lease: &mut Lease, hub: &Hub) -> Result<(), CommandError> {
+async fn listen(
+    lease: &mut Lease,
+    hub: &Hub,
+    mut cluster: watch::Receiver<u64>,
+) -> Result<(), CommandError> {
     let mut sync = Vec::new();
     put(&mut sync, frontend::QUERY, |body| {
         put_listen(body, &hub.sync);
@@ -278,6 +300,9 @@ async fn listen(lease: &mut Lease, hub: &Hub) -> Result<(), CommandError> {
                 tokio::task::yield_now().await;
             }
             () = hub.changed.notified() => {}
+            Ok(()) = cluster.changed() => if lease.is_severed() {
+                return Err(CommandError::Closed);
+            },
         }
     }
 }

@@ -21,7 +21,7 @@ struct Crowd {
 
 impl Crowd {
     fn new(cap: usize, clients: &[usize]) -> Crowd {
-        let mut slots = Slots::new(policy::for_tests(), 1, cap);
+        let mut slots = Slots::new(policy::for_tests(), 1, cap, Tickets::default());
         let pools: Vec<PoolId> = clients.iter().map(|_| slots.add_pool(None)).collect();
         let mut crowd = Crowd {
             slots,

@@ -75,7 +75,7 @@ struct Model {
 
 impl Model {
     fn new(cap: usize, policy: Policy, limit: Option<usize>) -> Model {
-        let mut slots = Slots::new(policy, WORKERS, cap);
+        let mut slots = Slots::new(policy, WORKERS, cap, Tickets::default());
         let pools = (0..POOLS)
             .map(|place| slots.add_pool(limit.filter(|_| place == 0)))
             .collect();
@@ -117,6 +117,7 @@ impl Model {
         Held {
             connection,
             // Every seventh is short-lived.
+            generation: Generation::default(),
             expires: self.now
                 + Duration::from_secs(if connection.is_multiple_of(7) {
                     0

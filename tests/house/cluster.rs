@@ -1,0 +1,145 @@
+//! A writer and its streaming replicas, really promoted.
+//!
+//! Knows how to lose a writer in several ways and to follow a new one; does not know of Weir.
+
+use std::time::{Duration, Instant};
+
+use super::{Client, PATIENCE, Postgres, Proxy, eventually, proxy::Setup};
+
+/// What each node is started with: a commit is acknowledged when a replica has it, too.
+const SETTINGS: &[&str] = &[
+    "synchronous_commit=on",
+    "wal_retrieve_retry_interval=100ms",
+    "hot_standby=on",
+    "max_wal_senders=10",
+    "max_connections=150",
+];
+
+pub struct Cluster {
+    pub nodes: Vec<Postgres>,
+    pub writer: usize,
+    pub database: String,
+}
+
+impl Cluster {
+    /// A writer with this many replicas, all caught up.
+    pub fn start(replicas: usize) -> Cluster {
+        Cluster::with(replicas, &[])
+    }
+
+    pub fn with(replicas: usize, more: &[&str]) -> Cluster {
+        let settings: Vec<&str> = SETTINGS.iter().chain(more).copied().collect();
+        let writer = Postgres::start(&settings);
+        let database = writer.database();
+        // From here on commits wait for a replica; those that are copied now have it so as well.
+        writer.sql("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'");
+        let mut nodes = vec![writer];
+        for _ in 0..replicas {
+            let replica = nodes[0].replica(&settings);
+            nodes.push(replica);
+        }
+        nodes[0].sql("SELECT pg_reload_conf()");
+        let cluster = Cluster {
+            nodes,
+            writer: 0,
+            database,
+        };
+        cluster.settle();
+        cluster
+    }
+
+    pub fn writer(&self) -> &Postgres {
+        &self.nodes[self.writer]
+    }
+
+    /// The nodes that are not the writer.
+    pub fn others(&self) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|node| *node != self.writer)
+            .collect()
+    }
+
+    /// A Weir in front of all of them.
+    pub fn proxy(&self, cap: usize) -> Setup {
+        let hosts: Vec<String> = self
+            .nodes
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect();
+        Proxy::before(self.writer(), &self.database, cap).set("AURORA_HOST", &hosts.join(","))
+    }
+
+    /// Waits until all replicas stream from the writer.
+    pub fn settle(&self) {
+        let replicas = self.others().len();
+        eventually(
+            "did all replicas stream",
+            || {
+                self.writer()
+                    .sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+            },
+            |count| count[0] == replicas.to_string(),
+        );
+    }
+
+    /// Waits until a replica has everything that the writer had when this was called.
+    pub fn catch_up(&self, node: usize) {
+        let position = self.writer().sql("SELECT pg_current_wal_lsn()").remove(0);
+        eventually(
+            "did the replica catch up",
+            || self.nodes[node].sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{position}'")),
+            |there| there[0] == "t",
+        );
+    }
+
+    /// Promotes the replica that is furthest ahead and has the others follow it; the writer is taken to be lost.
+    /// When it says itself that it is the writer.
+    pub fn fail_over(&mut self) -> Instant {
+        let others = self.others();
+        let next = *others
+            .iter()
+            .max_by_key(|node| {
+                let ahead =
+                    self.nodes[**node].sql("SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn");
+                ahead[0].parse::<u64>().unwrap_or(0)
+            })
+            .unwrap();
+        for node in others {
+            if node != next {
+                self.nodes[node].follow(&self.nodes[next]);
+            }
+        }
+        let mut asking = self.nodes[next].superuser().connect();
+        asking.run("SELECT pg_promote(false)");
+        while asking.value("SELECT pg_is_in_recovery()") == "t" {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.writer = next;
+        Instant::now()
+    }
+
+    /// The node that was the writer joins as a replica.
+    pub fn rejoin(&self, node: usize) {
+        self.nodes[node].clone_from(self.writer());
+        self.settle();
+    }
+}
+
+/// Waits until a fresh client of Weir's is served by the writer.
+pub fn served_by(proxy: &Proxy, writer: &Postgres) {
+    let port = writer.address.port().to_string();
+    let deadline = Instant::now() + PATIENCE;
+    let mut client: Client = proxy.client();
+    loop {
+        let answer = client.ask("SELECT inet_server_port()");
+        if answer.column() == [port.clone()] {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not served by {port}: {answer:?}\n{}",
+            proxy.log()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
