@@ -41,6 +41,12 @@ impl<M: Manage> Lease<M> {
         }
     }
 
+    /// What was lent, and by which pool.
+    pub(super) fn into_parts(mut self) -> (PoolId, Held<M::Connection>) {
+        let held = self.held.take().expect("held until given back");
+        (self.pool, held)
+    }
+
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
         if let Some(held) = self.held.take() {

@@ -157,6 +157,8 @@ enum Job<M: Manage> {
     Open(PoolId),
     Clean(PoolId, Held<M::Connection>),
     Close(PoolId, Held<M::Connection>, Leaving),
+    /// Close it, and open another in its place for whoever had it.
+    Renew(PoolId, Held<M::Connection>, Handover<M>),
     /// Something began to need watching.
     Watch,
 }
@@ -217,6 +219,20 @@ impl<M: Manage> Desk<M> {
         self.carry_out_plan();
         self.send(Job::Watch);
         Ok(Waiting::new(Rc::clone(self), pool, ticket, outcome))
+    }
+
+    /// A fresh connection in place of one that will not do. Nobody is overtaken: it takes up the room of the old one, once
+    /// the server has let go of that. One attempt, whatever pauses others have to keep.
+    pub fn renew(self: &Rc<Self>, lease: Lease<M>) -> Waiting<M> {
+        let (handover, outcome) = oneshot::channel();
+        let (pool, held) = lease.into_parts();
+        let ticket = {
+            let mut slots = self.target.slots();
+            slots.discard(pool);
+            slots.ticket()
+        };
+        self.send(Job::Renew(pool, held, handover));
+        Waiting::new(Rc::clone(self), pool, ticket, outcome)
     }
 
     /// Closes what lies idle in these pools; returns when the server has let go of it, or after `patience`.
