@@ -439,6 +439,20 @@ impl Ledger {
         }
     }
 
+    /// The server will answer nothing any more, and has carried out nothing of what is owed.
+    pub fn skip_all(&mut self) {
+        while self.pop(Outcome::Skipped).is_some() {}
+    }
+
+    /// Whether nobody but Weir waits for what comes next: it answers a question of ours, or all that is owed is ours.
+    pub fn is_asked_by_us(&self) -> bool {
+        let own = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.asker.is_own());
+        let first = self.entries.front();
+        let question =
+            first.is_some_and(|entry| matches!(entry.asker, Asker::Probe | Asker::Mover));
+        question || (own(first) && own(self.entries.back()))
+    }
+
     fn drop_copy_ends(&mut self) {
         while self
             .entries

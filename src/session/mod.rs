@@ -10,18 +10,21 @@ pub mod context;
 pub mod core;
 pub mod culprit;
 pub mod deferred;
+pub mod doubts;
 pub mod ending;
 pub mod endpoint;
 pub mod handle;
 pub mod hidden;
 pub mod listen;
 pub mod login;
+pub mod mending;
 pub mod pinboard;
 mod pinning;
 pub mod pins;
 pub mod prepared;
 mod pump;
 pub mod questions;
+mod replay;
 pub mod requests;
 mod servers;
 pub mod settings;
@@ -46,6 +49,7 @@ use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
 use self::pins::Reason;
+use self::replay::Replays;
 use self::settings::Carried;
 use crate::config::ListenMode;
 use crate::error::ToClient;
@@ -85,6 +89,8 @@ enum Phase {
     Queued,
     /// For PostgreSQL to answer.
     Running,
+    /// For it to answer what only Weir wants to know.
+    Asked,
     /// For the client, while it holds a server.
     Holding,
 }
@@ -122,6 +128,7 @@ pub struct Session {
     place: Place,
     /// What the client logged in with and has set since; it has them on every server that it gets.
     settings: Carried,
+    replays: Replays,
     /// The reported values that the client knows.
     told: Arc<Parameters>,
     /// From the client; cleared: for the server.
@@ -227,6 +234,7 @@ impl Session {
             context: parts.context,
             place: parts.place,
             settings: Carried::new(parts.settings),
+            replays: Replays::default(),
             told: parts.told,
             requests,
             prologue: Vec::new(),
@@ -311,6 +319,7 @@ impl Session {
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()
+            || self.replays.any()
             || self.core.wonders()
             || self.core.is_untidy(&lease.ledger)
             || self.channels_hold_server();

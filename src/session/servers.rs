@@ -9,22 +9,24 @@ use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
 use super::context::Unflushed;
-use super::core::{Answered, Before, Owner, Sequences};
+use super::core::{Answered, Before, Core, Owner, Sequences};
 use super::ending::{Ending, NoServer};
+use super::endpoint::Entry;
 use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::questions::{Defaults, Kinds};
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
-use crate::error::ToClient;
+use crate::error::{Blame, ToClient};
 use crate::pool::BorrowError;
+use crate::protocol::SqlState;
 use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus};
 use crate::protocol::tag::frontend;
+use crate::server::ConnectError;
 use crate::server::ledger::{Asker, Owed};
-use crate::server::settings::{Change, IDLE_LIMIT};
-use crate::server::{ConnectError, Settings};
+use crate::server::settings::IDLE_LIMIT;
 
 /// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.
 const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
@@ -67,7 +69,6 @@ impl Session {
     pub(super) fn leased(&mut self, mut lease: Lease) {
         self.prologue.clear();
         self.asleep.server = false;
-        let change = give_settings(&mut lease, self.settings.now(), &mut self.prologue);
         self.replies.append(&std::mem::take(&mut lease.unread));
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
@@ -75,31 +76,7 @@ impl Session {
         if let Some(hidden) = self.entry.finds.news(&mut self.hidden_version) {
             self.core.know_hidden(hidden);
         }
-        let mut before = self.before(&lease);
-        if change != Change::None && before.unnamed == Owner::Self_ {
-            before.unnamed = Owner::Nobody;
-        }
-        self.core
-            .begin(before, &mut lease.ledger, &mut self.prologue);
-        self.link = Link::Leased(lease);
-        if change == Change::None {
-            self.tell_news();
-        }
-    }
-
-    /// What another session may have left on this server that DISCARD does not concern.
-    pub(super) fn before(&self, lease: &Lease) -> Before {
-        let me = self.number;
-        let unnamed = match lease.unnamed_of {
-            None => Owner::Nobody,
-            Some(owner) if owner == (me, self.core.unnamed_version()) => Owner::Self_,
-            Some(_) => Owner::Another,
-        };
-        let sequences = match lease.last_of {
-            last if last != me && self.entry.reads_sequences() => Sequences::OfAnother,
-            _ => Sequences::Own,
-        };
-        Before { unnamed, sequences }
+        self.give_settings(lease);
     }
 
     /// The unit gets no server: an error, and the session lives on.
@@ -113,11 +90,19 @@ impl Session {
         self.refuse_with(&reply, refusal.blame());
     }
 
-    pub(super) fn refuse_with(&mut self, reply: &ErrorReply, blame: crate::error::Blame) {
-        self.context.clients.error(reply.sqlstate, blame);
+    pub(super) fn refuse_with(&mut self, reply: &ErrorReply, blame: Blame) {
+        let mut error = Vec::new();
+        reply.put(&mut error);
+        self.refuse_as(&error, reply.sqlstate, blame);
+    }
+
+    /// The same with an ErrorResponse that is made already.
+    pub(super) fn refuse_as(&mut self, error: &[u8], sqlstate: SqlState, blame: Blame) {
+        self.context.clients.error(sqlstate, blame);
         self.link = Link::Free;
+        self.replays.give_up();
         let mut answer = Vec::new();
-        self.core.refuse(self.requests.raw(), reply, &mut answer);
+        self.core.refuse(self.requests.raw(), error, &mut answer);
         self.replies.insert(&answer);
     }
 
@@ -327,6 +312,7 @@ impl Session {
         if let Some(channels) = channels {
             self.found_channels(channels);
         }
+        self.replays.learnt();
         self.note_pins(Lifted::Gone);
         Ok(())
     }
@@ -339,6 +325,7 @@ impl Session {
             }
             self.unflushed.set(&self.context, unflushed);
         }
+        self.replays.released();
         self.entry.meters.transactions.increment(1);
         if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.last_of = self.number;
@@ -362,22 +349,16 @@ impl Session {
     }
 }
 
-/// Makes the server have the client's settings, with a message ahead of the client's own.
-#[inline]
-pub(super) fn give_settings(
-    lease: &mut Lease,
-    settings: &Arc<Settings>,
-    prologue: &mut Vec<u8>,
-) -> Change {
-    if Arc::ptr_eq(&lease.applied, settings) {
-        return Change::None;
-    }
-    let change = settings.put_change(&lease.applied, prologue);
-    lease.applied = Arc::clone(settings);
-    if let Change::Sent { queries } = change {
-        for _ in 0..queries {
-            lease.ledger.send(Owed::Query, Asker::Weir);
-        }
-    }
-    change
+/// What another session may have left on this server that DISCARD does not concern.
+pub(super) fn before(lease: &Lease, me: u64, core: &Core, entry: &Entry) -> Before {
+    let unnamed = match lease.unnamed_of {
+        None => Owner::Nobody,
+        Some(owner) if owner == (me, core.unnamed_version()) => Owner::Self_,
+        Some(_) => Owner::Another,
+    };
+    let sequences = match lease.last_of {
+        last if last != me && entry.reads_sequences() => Sequences::OfAnother,
+        _ => Sequences::Own,
+    };
+    Before { unnamed, sequences }
 }
