@@ -18,15 +18,16 @@ use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::questions::{Defaults, Kinds};
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
+use crate::config;
 use crate::error::{Blame, ToClient};
-use crate::pool::BorrowError;
+use crate::pool::{self, BorrowError};
 use crate::protocol::SqlState;
 use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus};
 use crate::protocol::tag::frontend;
-use crate::server::ConnectError;
 use crate::server::ledger::{Asker, Owed};
 use crate::server::settings::IDLE_LIMIT;
+use crate::server::{ConnectError, Dialer, Settings};
 
 /// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.
 const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,7 +43,10 @@ impl Session {
             return self.leased(lease);
         }
         match self.desk.borrow(self.entry.pool) {
-            Ok(waiting) => self.link = Link::Waiting(Box::new(waiting)),
+            Ok(mut waiting) => {
+                shorten(&mut waiting, self.settings.now());
+                self.link = Link::Waiting(Box::new(waiting));
+            }
             Err(error) => self.refuse(&error),
         }
     }
@@ -348,6 +352,19 @@ impl Session {
         true
     }
 }
+
+/// A client may have itself told sooner that there is no server for it.
+pub(super) fn shorten(waiting: &mut pool::Waiting<Dialer>, settings: &Settings) {
+    let value = settings.value(BORROW_TIMEOUT);
+    let text = value.and_then(|value| std::str::from_utf8(value).ok());
+    if let Some(limit) = text.and_then(config::length) {
+        waiting.no_longer_than(limit);
+    }
+}
+
+/// To PostgreSQL it is a custom setting like any other, and so to all that is done about settings here: set, reset,
+/// shown and carried. What is no length of time there means nothing.
+const BORROW_TIMEOUT: &str = "weir.borrow_timeout";
 
 /// What another session may have left on this server that DISCARD does not concern.
 pub(super) fn before(lease: &Lease, me: u64, core: &Core, entry: &Entry) -> Before {

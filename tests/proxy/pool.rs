@@ -125,6 +125,41 @@ fn busy_and_down_are_told_apart_and_the_session_lives() {
     );
 }
 
+/// A client may have itself told sooner, not later.
+#[test]
+fn a_client_shortens_its_own_wait() {
+    let (_, _, proxy) = house(1, &[("WEIR__POOL__CONNECTION_BORROW_TIMEOUT", "4s")]);
+    let options = "-c weir.borrow_timeout=100ms";
+    let mut at_login = proxy.login().with("options", options).connect();
+    let mut client = proxy.client();
+    let waits = |client: &mut Client| {
+        let since = std::time::Instant::now();
+        let refused = client.ask("SELECT 1");
+        assert_eq!(
+            (refused.code().as_str(), refused.status()),
+            ("53300", Some('I'))
+        );
+        since.elapsed().as_secs_f32()
+    };
+    for (value, least, most) in [
+        ("'100ms'", 0.1, 3.9),
+        ("0", 0.0, 3.9),
+        ("'10m'", 4.0, 30.0),
+        ("'soon'", 4.0, 30.0),
+        ("DEFAULT", 4.0, 30.0),
+    ] {
+        client.run(&format!("SET weir.borrow_timeout = {value}"));
+        let mut first = holder(&proxy);
+        let waited = waits(&mut client);
+        assert!(least <= waited && waited < most, "{value}: {waited}");
+        first.run("COMMIT");
+    }
+    client.run("SET weir.borrow_timeout = '1s'");
+    assert_eq!(client.value("SHOW weir.borrow_timeout"), "1s");
+    let _first = holder(&proxy);
+    assert!(waits(&mut at_login) < 3.9);
+}
+
 /// BEGIN is answered before a connection is borrowed: when that fails, so does the transaction.
 #[test]
 fn a_transaction_that_finds_no_connection_fails_until_rolled_back() {
