@@ -238,12 +238,7 @@ impl<M: Manage> Desk<M> {
     /// Closes what lies idle in these pools; returns when the server has let go of it, or after `patience`.
     /// Cancel-safe: the closing goes on.
     pub async fn evict(&self, pools: &[PoolId], patience: Duration) {
-        for &pool in pools {
-            let evicted = self.target.slots().evict(pool);
-            for held in evicted {
-                self.send(Job::Close(pool, held, Leaving::Evicted));
-            }
-        }
+        self.close_idle(pools);
         let deadline = now() + patience;
         let closing = || {
             let slots = self.target.slots();
@@ -251,6 +246,16 @@ impl<M: Manage> Desk<M> {
         };
         while closing() && now() < deadline {
             tokio::time::sleep(EVICTION_CHECK).await;
+        }
+    }
+
+    /// Closes what lies idle in these pools just now.
+    pub fn close_idle(&self, pools: &[PoolId]) {
+        for &pool in pools {
+            let evicted = self.target.slots().evict(pool);
+            for held in evicted {
+                self.send(Job::Close(pool, held, Leaving::Evicted));
+            }
         }
     }
 

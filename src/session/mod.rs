@@ -13,6 +13,7 @@ pub mod deferred;
 pub mod doubts;
 pub mod ending;
 pub mod endpoint;
+mod eviction;
 pub mod handle;
 pub mod hidden;
 pub mod listen;
@@ -45,6 +46,7 @@ use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desk, Endpoint, Entry};
+use self::eviction::Evicting;
 use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
@@ -150,8 +152,7 @@ pub struct Session {
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
-    /// Connections are being closed that the client's next message would find in its way.
-    evicting: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    evicting: Option<Box<Evicting>>,
     /// What has been made known of its pins.
     pinning: Pinning,
     phase: Phase,

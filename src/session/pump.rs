@@ -223,7 +223,10 @@ impl Session {
         // A cancel under way must not hit what comes next.
         let moving = self.listening.as_ref();
         let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
-            || self.evicting.is_some()
+            || self
+                .evicting
+                .as_ref()
+                .is_some_and(|evicting| evicting.holds_up())
             || moving.is_some_and(|listening| listening.holds_requests());
         // One that has to go gets to the end of its transaction and no further.
         let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
@@ -501,6 +504,7 @@ impl Session {
         if own {
             self.tell_news();
         } else {
+            self.evicting.take_if(|evicting| !evicting.holds_up());
             let now = Instant::now();
             let took = now.saturating_duration_since(self.phase_since);
             self.entry.meters.query_seconds.record(took);

@@ -3,7 +3,6 @@
 //! Knows what must be made so on a server before the client's own messages, and what must hold before another
 //! may have it. Moves no bytes.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
@@ -28,9 +27,6 @@ use crate::protocol::tag::frontend;
 use crate::server::ledger::{Asker, Owed};
 use crate::server::settings::IDLE_LIMIT;
 use crate::server::{ConnectError, Dialer, Settings};
-
-/// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.
-const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the server of a pinned session is asked, unprompted, whether the reason is still there.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);
@@ -189,29 +185,6 @@ impl Session {
             && self.cancelling.is_none()
             && !self.server_fatal
             && !lease.flush_due
-    }
-
-    /// Sees to it that nobody of ours is connected where the client's next message must be alone.
-    pub(super) fn poll_eviction(&mut self, cx: &mut Poller<'_>) -> bool {
-        if let Some(databases) = self.core.take_eviction() {
-            let names = databases.iter().map(|name| String::from_utf8_lossy(name));
-            let pools: Vec<_> = names
-                .flat_map(|name| self.endpoint.pools_of(&name))
-                .collect();
-            let desk = Rc::clone(&self.desk);
-            self.evicting = Some(Box::pin(async move {
-                desk.evict(&pools, EVICTION_PATIENCE).await;
-            }));
-        }
-        let Some(evicting) = &mut self.evicting else {
-            return false;
-        };
-        let done = evicting.as_mut().poll(cx).is_ready();
-        if done {
-            self.evicting = None;
-            self.core.evicted();
-        }
-        done
     }
 
     fn may_ask(&self) -> bool {
