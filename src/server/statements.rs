@@ -19,11 +19,6 @@ pub fn server_name(id: u64) -> Box<[u8]> {
     format!("{}{id}", &**PREFIX).into_bytes().into()
 }
 
-/// A name that no statement ever has.
-pub fn nobodys_name() -> Box<[u8]> {
-    format!("{}none", &**PREFIX).into_bytes().into()
-}
-
 /// In place of a name of Weir's that a client says: one that nobody else's statement has.
 pub fn clients_name(name: &[u8]) -> Option<Box<[u8]>> {
     let rest = name.strip_prefix(PREFIX.as_bytes())?;
@@ -298,7 +293,7 @@ mod tests {
         let text = [b"statement \"", &*name, b"\" requires"].concat();
         let (range, id) = find_name(&text).unwrap();
         assert_eq!((&text[range], id), (&*name, 42));
-        assert_eq!(find_name(&nobodys_name()), None);
+        assert_eq!(find_name(format!("{}none", &**PREFIX).as_bytes()), None);
         assert_eq!(find_name(b"weir_"), None);
     }
 

@@ -12,6 +12,7 @@ pub mod culprit;
 pub mod deferred;
 pub mod ending;
 pub mod endpoint;
+mod faults;
 pub mod handle;
 pub mod hidden;
 pub mod listen;

@@ -9,23 +9,24 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::Instant;
 
-use super::core::{Conclusion, Step, Trust};
+use super::core::{Conclusion, Step};
 use super::ending::Ending;
 use super::pinning::Lifted;
 use super::servers::give_settings;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
-use crate::protocol::frame::{HEADER_BYTES, Head};
+use crate::protocol::frame::HEADER_BYTES;
 use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::Fate;
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
-use crate::server::statements::find_name;
 
 /// So much is read of what the server answers to a question of ours.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+const PARSE_COMPLETE: [u8; HEADER_BYTES] = [backend::PARSE_COMPLETE, 0, 0, 0, 4];
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
@@ -342,7 +343,6 @@ impl Session {
                 ledger,
                 parameters,
                 statements,
-                marked,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
@@ -360,6 +360,7 @@ impl Session {
                     return Ok(moved);
                 }
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
+                Reply::Parsed => self.replies.insert(&PARSE_COMPLETE),
                 Reply::Parameter {
                     bytes,
                     fate,
@@ -382,24 +383,7 @@ impl Session {
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
                     }
-                    let used = ledger.failed_use();
-                    if let Some(id) = used {
-                        // What was sent behind it is skipped: its name is what it was.
-                        self.core.note_outcomes(ledger, statements);
-                        let field = |code| error_field(prefix, code).unwrap_or_default();
-                        let trust = self
-                            .core
-                            .use_failed(id, field(b'C'), field(b'R'), statements);
-                        *marked |= trust == Trust::Lost;
-                    }
-                    if used.is_some() || ledger.is_doubtful() {
-                        let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
-                        if let Some((taken, words)) = words {
-                            replies.took(taken);
-                            self.replies.discard(taken);
-                            self.replies.insert(&words);
-                        }
-                    }
+                    self.hear_error();
                 }
                 Reply::Ready {
                     bytes,
@@ -422,7 +406,7 @@ impl Session {
     fn pass(&mut self, bytes: usize, fate: Fate) {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
-            Fate::Withhold => self.replies.discard(bytes),
+            Fate::Withhold | Fate::AsParsed => self.replies.discard(bytes),
             Fate::Keep => {
                 let kept = self.replies.raw().get(..bytes).unwrap_or_default();
                 // A longer answer is no answer.
@@ -430,15 +414,6 @@ impl Session {
                     self.answer.extend_from_slice(kept);
                 }
                 self.replies.discard(bytes);
-            }
-            Fate::AsParsed => {
-                let messages = self.replies.raw_mut().get_mut(..bytes).unwrap_or_default();
-                for message in messages.chunks_mut(HEADER_BYTES) {
-                    if let Some(tag) = message.first_mut() {
-                        *tag = backend::PARSE_COMPLETE;
-                    }
-                }
-                self.replies.clear(bytes);
             }
         }
     }
@@ -543,24 +518,6 @@ fn lost(end: io::Result<usize>) -> Ending {
         Ok(_) => "The server closed it without a word.".into(),
         Err(error) => format!("The connection broke: {error}."),
     })
-}
-
-/// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
-/// client is to get in their place.
-fn reworded<'a>(
-    raw: &[u8],
-    name: impl FnOnce(u64) -> Option<&'a [u8]>,
-) -> Option<(usize, Vec<u8>)> {
-    let head = Head::parse(raw)?.ok()?;
-    let frame = raw.get(..head.frame_bytes().min(raw.len()))?;
-    let (place, id) = find_name(frame)?;
-    let name = name(id)?;
-    let length = head.frame_bytes() - 1 - place.len() + name.len();
-    let mut words = vec![head.tag];
-    words.extend_from_slice(&u32::try_from(length).ok()?.to_be_bytes());
-    words.extend_from_slice(frame.get(HEADER_BYTES..place.start)?);
-    words.extend_from_slice(name);
-    Some((place.end, words))
 }
 
 /// SQLSTATE and message of an ErrorResponse.
