@@ -25,10 +25,13 @@ pub fn clients_name(name: &[u8]) -> Option<Box<[u8]>> {
     Some([PREFIX.as_bytes(), b"client_", rest].concat().into())
 }
 
-/// Whether a text has the beginning of Weir's names in it.
-pub fn mentions_names(text: &[u8]) -> bool {
+/// As long as the beginning of Weir's names, and the beginning of none of them.
+pub const NOBODYS: &[u8] = b"weir_nobodys__";
+
+/// Where a text first has the beginning of Weir's names in it, in whatever case.
+pub fn find_mention(text: &[u8]) -> Option<usize> {
     let mut parts = text.windows(PREFIX.len());
-    parts.any(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
+    parts.position(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
 }
 
 /// Finds a name of Weir's in a server's words: where it stands, and which it is.
@@ -295,6 +298,9 @@ mod tests {
         assert_eq!((&text[range], id), (&*name, 42));
         assert_eq!(find_name(format!("{}none", &**PREFIX).as_bytes()), None);
         assert_eq!(find_name(b"weir_"), None);
+        assert_eq!(find_mention(&text.to_ascii_uppercase()), Some(11));
+        assert_eq!(NOBODYS.len(), PREFIX.len());
+        assert_eq!(find_mention(&[b"\"", NOBODYS, b"42"].concat()), None);
     }
 
     /// `+n` and `-n` send Parse and Close, `!`, `x` and `~` behind them their outcome: done, failed, skipped.

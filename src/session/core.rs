@@ -45,6 +45,8 @@ pub enum Step {
     Consume(usize),
     /// The client says goodbye.
     Terminate,
+    /// From this byte on, what is pending is to be written over with a name that nobody has.
+    Disown(usize),
     /// What stands at the front has to do with the session's channels, which are elsewhere: they come to the
     /// server first, once it owes nothing.
     ComeHome,
@@ -421,6 +423,9 @@ impl Core {
             at,
             report: &report,
         };
+        if let Some(place) = message.says_names() {
+            return Ok(Pass::Step(Step::Disown(place)));
+        }
         if self.is_held_up(message, out.ledger, out.statements)
             || self.awaits_eviction(&report, at)
             || (self.unnamed_foreign && !self.place_unnamed(meaning, at, out.ledger, out.prologue))

@@ -22,6 +22,7 @@ use crate::server::Connection;
 use crate::server::ledger::Fate;
 use crate::server::replies::Reply;
 use crate::server::settings::Change;
+use crate::server::statements::NOBODYS;
 
 /// So much is read of what the server answers to a question of ours.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
@@ -193,7 +194,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome) => break,
+                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome | Step::Disown(_)) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -257,6 +258,10 @@ impl Session {
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
                 self.note_pins(Lifted::Gone);
+                Ok(true)
+            }
+            Ok(Step::Disown(place)) => {
+                self.requests.overwrite(place, NOBODYS);
                 Ok(true)
             }
             Ok(Step::ComeHome) if lease.ledger.owes() => Ok(false),

@@ -15,7 +15,7 @@ use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
-use crate::server::statements::{Act, Outlook, Presence, clients_name, mentions_names};
+use crate::server::statements::{Act, Outlook, Presence, clients_name, find_mention};
 use crate::session::pins::Reason;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
@@ -36,6 +36,12 @@ const REFERS: Effects = Effects::DEALLOCATE
     .with(Effects::EXECUTE)
     .with(Effects::PREPARE)
     .with(Effects::DISCARD_ALL);
+
+/// What may make a text reach the statements that a server has.
+const REACHES: Effects = REFERS
+    .with(Effects::DISCARD_IN_TEXT)
+    .with(Effects::ROUTINE)
+    .with(Effects::UNSURE);
 
 /// The client's next message, as much of it as is there.
 #[derive(Clone, Copy)]
@@ -67,6 +73,15 @@ impl<'a> Message<'a> {
     #[inline]
     fn name(&self) -> Option<NameAt> {
         NameAt::find(self.head.tag, self.frame())
+    }
+
+    /// Where it first has a name of Weir's in it, if its text may reach that statement. A client can have it only from
+    /// `pg_prepared_statements`, and the statement may be another client's.
+    pub fn says_names(&self) -> Option<usize> {
+        match self.report.effects.has(REACHES) {
+            true => Some(self.at + find_mention(self.frame())?),
+            false => None,
+        }
     }
 
     /// The text of a Query or Parse that is there in full.
@@ -582,8 +597,6 @@ impl Core {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> Option<Change> {
-        // It may take away what others have.
-        self.suspects |= mentions_names(text);
         let dropped = dropped(text, effects);
         let forgets_all = dropped.contains(&Deallocate::All);
         let is_dropped = |name: &[u8]| {
@@ -659,6 +672,7 @@ impl Core {
         if out.ledger.is_doubtful() || out.ledger.is_copying_in() {
             return;
         }
+        let name = clients_name(&name).unwrap_or(name);
         let prologue = out.ahead_of(at);
         put_close(prologue, &name);
         put_parse(prologue, &name, body);
