@@ -228,7 +228,7 @@ impl<'p> Md5<'p> {
 }
 
 /// Compares in time that depends on the lengths alone.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     let differing = a
         .iter()
         .zip(b)

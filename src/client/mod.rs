@@ -6,6 +6,7 @@
 //! `Opening -> Greeted -> Sasl | Md5 -> Authenticated`.
 
 mod challenge;
+pub mod iam;
 mod negotiate;
 mod peer;
 mod refused;

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use super::address::HostMaybePort;
 use super::error::{ConfigError, Place};
 use super::given::Values;
+use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
     Auth, AuthMethod, DatabaseShape, House, Listen, Log, Pool, Session, SslMode, TlsShape,
@@ -23,10 +24,11 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let listen = listen(values, &database)?;
     let pool = pool(values)?;
     let auth = Auth::read(values)?;
+    let iam = Iam::read(layers)?;
     Ok(Config {
         tls: tls(values)?,
         session: Session::read(values)?,
-        users: users(layers, &auth, &pool)?,
+        users: users(layers, &auth, &iam, &pool)?,
         workers: house
             .workers
             .and_then(NonZeroUsize::new)
@@ -38,6 +40,7 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         database,
         pool,
         auth,
+        iam,
     })
 }
 
@@ -46,7 +49,7 @@ fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
+pub fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Contradiction {
         place: values.place(key),
         key: key.to_owned(),
@@ -214,10 +217,10 @@ fn pool(values: &Values) -> Result<Pool, ConfigError> {
     Ok(pool)
 }
 
-fn users(layers: &Layers, auth: &Auth, pool: &Pool) -> Result<Vec<User>, ConfigError> {
+fn users(layers: &Layers, auth: &Auth, iam: &Iam, pool: &Pool) -> Result<Vec<User>, ConfigError> {
     let mut users: Vec<User> = Vec::with_capacity(layers.users.len());
     for values in &layers.users {
-        let user = user(values, auth.method)?;
+        let user = user(values, auth.method, iam)?;
         if users.iter().any(|other| other.name == user.name) {
             let problem = format!("{:?} is given twice", user.name);
             return Err(contradiction(values, "users.name", problem));
@@ -243,7 +246,7 @@ fn users(layers: &Layers, auth: &Auth, pool: &Pool) -> Result<Vec<User>, ConfigE
     Ok(users)
 }
 
-fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
+fn user(values: &Values, method: AuthMethod, iam: &Iam) -> Result<User, ConfigError> {
     let shape = UserShape::read(values)?;
     let credential = match (shape.password, shape.verifier) {
         (Some(password), None) => Credential::Password(password),
@@ -280,7 +283,12 @@ fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
             return Err(contradiction(values, "users.name", problem));
         }
     };
+    if shape.iam.is_some_and(|mode| mode != IamMode::Disabled) && !iam.has_validator() {
+        let problem = "lets the user come with a token, but nothing can check one: fill in a section of [auth.iam]";
+        return Err(contradiction(values, "users.iam", problem));
+    }
     Ok(User {
+        iam: shape.iam.unwrap_or(iam.mode),
         name: shape.name,
         credential,
         pool_max_connections: shape.pool_max_connections,

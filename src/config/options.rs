@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use super::address::{Address, HostMaybePort, Hosts};
 use super::given::Builtin::{Absent, Is, Required};
+use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
 use super::parse::{
     AnyOf, Filter, Hidden, Length, Maybe, Number, Off, OneOf, Path, Size, Text, Word,
 };
 use super::secret::Secret;
 use super::section::{Opt, Section, section};
 
-const KIB: usize = 1 << 10;
+pub(super) const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-const fn ms(n: u64) -> Duration {
+pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
-const fn secs(n: u64) -> Duration {
+pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 const DAY: Duration = secs(86_400);
@@ -194,6 +195,8 @@ section! {
         verifier: Option<Secret<String>> = Absent("none"), Maybe(Hidden), [];
         /// Connections to a target at most in each of this user's pools.
         pool_max_connections: Option<u32> = Absent("the target's cap"), Maybe(Number(1, 262_143)), [];
+        /// Whether it comes with a token, as `auth.iam.mode`.
+        iam: Option<IamMode> = Absent("that of `auth.iam.mode`"), Maybe(OneOf::<IamMode>::new()), [];
     }
 }
 
@@ -208,7 +211,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 15] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -220,6 +223,12 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
         row::<Pool>("[pool]"),
         row::<Session>("[session]"),
         row::<Auth>("[auth]"),
+        row::<IamShape>("[auth.iam]"),
+        row::<IamAurora>("[auth.iam.aurora]"),
+        row::<StsShape>("[auth.iam.sts]"),
+        row::<JwtShape>("[auth.iam.jwt]"),
+        row::<StaticShape>("[auth.iam.static]"),
+        row::<IamMapping>("[[auth.iam.map]]"),
         row::<UserShape>("[[users]]"),
         row::<Log>("[log]"),
     ]

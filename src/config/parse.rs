@@ -242,6 +242,36 @@ impl Parser for Hidden {
     }
 }
 
+/// Any number of texts: a list, or one text with commas between.
+pub struct Texts;
+
+impl Parser for Texts {
+    type Out = Vec<String>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let text = raw.text()?;
+        let items = text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty());
+        items
+            .map(|item| Text::NotEmpty.parse(&Raw::Text(item.to_owned())))
+            .collect()
+    }
+
+    fn allowed(&self) -> String {
+        "texts, as a list or with commas between".into()
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| quoted(value.join(",")))
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
 /// A file's path, as the operating system takes it.
 pub struct Path;
 

@@ -67,6 +67,9 @@ impl Config {
         section(&mut out, "[pool]", &self.pool.show());
         section(&mut out, "[session]", &self.session.show());
         section(&mut out, "[auth]", &self.auth.show());
+        for (header, shown) in self.iam.shapes() {
+            section(&mut out, header, &shown);
+        }
         section(&mut out, "[log]", &self.log.show());
         for user in &self.users {
             let (password, verifier) = match &user.credential {
@@ -78,6 +81,7 @@ impl Config {
                 password,
                 verifier,
                 pool_max_connections: user.pool_max_connections,
+                iam: Some(user.iam),
             };
             section(&mut out, "[[users]]", &shape.show());
         }

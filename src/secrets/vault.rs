@@ -210,6 +210,7 @@ mod tests {
             name: name.to_owned(),
             credential,
             pool_max_connections: None,
+            iam: config::IamMode::Disabled,
         }
     }
 

@@ -25,6 +25,7 @@ fn users() -> Vec<User> {
         name: name.to_owned(),
         credential,
         pool_max_connections: None,
+        iam: crate::config::IamMode::Disabled,
     };
     let iterations = std::num::NonZeroU32::new(4096).unwrap();
     let verifier = Verifier::derive(PASSWORD.as_bytes(), b"the database's", iterations);

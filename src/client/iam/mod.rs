@@ -1,0 +1,13 @@
+//! Clients that come with a token instead of a password.
+//!
+//! Knows the tokens and who checks which; does not know how a client is asked for one.
+
+pub mod keys;
+pub mod rds;
+pub mod reason;
+pub mod rules;
+mod sigv4;
+pub mod time;
+
+#[cfg(test)]
+mod tests;
