@@ -67,9 +67,12 @@ impl Shared {
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
-        let handshakes = Arc::new(Semaphore::new(config.auth.max_handshakes));
+        let standing = Standing {
+            meters: Arc::new(metrics::Auth::new(&registry)),
+            handshakes: Arc::new(Semaphore::new(config.auth.max_handshakes)),
+        };
         Shared {
-            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
+            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, standing)),
             config: ArcSwap::from_pointee(config),
             registry,
             pinboard,
@@ -154,12 +157,27 @@ fn unpinning(session: &config::Session) -> Pins {
     filtered.chain(sequences).collect()
 }
 
+/// What outlasts a gate: it goes from one to the next.
+pub struct Standing {
+    meters: Arc<metrics::Auth>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl Standing {
+    pub fn of(gate: &Gate) -> Standing {
+        Standing {
+            meters: Arc::clone(&gate.meters),
+            handshakes: Arc::clone(&gate.handshakes),
+        }
+    }
+}
+
 /// What clients are admitted by, as configured.
 pub fn gate(
     config: &Config,
     vault: &Arc<Vault>,
     acceptor: &Arc<Acceptor>,
-    handshakes: Arc<Semaphore>,
+    standing: Standing,
 ) -> Gate {
     Gate {
         tls: Some(Arc::clone(acceptor)),
@@ -167,7 +185,8 @@ pub fn gate(
         method: config.auth.method,
         vault: Arc::clone(vault),
         default_database: config.database.name.clone(),
+        meters: standing.meters,
         handshake_timeout: config.auth.handshake_timeout,
-        handshakes,
+        handshakes: standing.handshakes,
     }
 }

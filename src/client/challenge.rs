@@ -46,6 +46,15 @@ enum Expected {
     Md5(Secret<String>),
 }
 
+impl Expected {
+    fn method(&self) -> AuthMethod {
+        match self {
+            Expected::Scram(_) => AuthMethod::ScramSha256,
+            Expected::Md5(_) => AuthMethod::Md5,
+        }
+    }
+}
+
 enum Answer {
     /// With SCRAM, what it has shown.
     Right(Option<Verified>),
@@ -53,15 +62,29 @@ enum Answer {
 }
 
 impl Greeted<'_> {
-    /// Asks for a proof and checks it.
+    /// Asks for a proof and checks it. Who leaves instead of answering is not counted: psql does, to ask its user.
     pub async fn prove(self, gate: &Gate) -> Result<Proven, Stop> {
+        let mut method = gate.method.name();
+        let proven = self.ask(gate, &mut method).await;
+        match &proven {
+            Ok(_) => gate.meters.accepted(method),
+            Err(Stop::Refused(refused)) => gate.meters.refused(method, refused.reason()),
+            Err(Stop::Left) => {}
+        }
+        proven
+    }
+
+    /// `method` becomes what the client was asked for in truth.
+    async fn ask(self, gate: &Gate, method: &mut &'static str) -> Result<Proven, Stop> {
         let Greeted { peer, startup } = self;
         let user = std::str::from_utf8(&startup.user).ok();
         let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
         // Made for known users too, so that both kinds take the same time.
         let doomed = gate.vault.doomed(&startup.user);
         let credential = known.as_ref().map(|(_, credential)| &**credential);
-        let answer = match expected(gate.method, credential, doomed) {
+        let expected = expected(gate.method, credential, doomed);
+        *method = expected.method().name();
+        let answer = match expected {
             Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
             Expected::Md5(password) => {
                 let asked = Md5::ask(peer, &startup.user, &password).await?;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::config::{AuthMethod, TlsMode};
 use crate::error::{Blame, ToClient};
+use crate::metrics;
 use crate::net::Stream;
 use crate::net::acceptor::Acceptor;
 use crate::protocol::CancelKey;
@@ -43,6 +44,7 @@ pub struct Gate {
     pub vault: Arc<Vault>,
     /// The database of clients that name none. (PostgreSQL would take the user's name.)
     pub default_database: String,
+    pub meters: Arc<metrics::Auth>,
     /// From the accepted socket to the end of the login.
     pub handshake_timeout: Duration,
     /// Bounds logins going on at a time; taken once the first byte has come.

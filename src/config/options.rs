@@ -283,6 +283,16 @@ impl Word for AuthMethod {
     const LATER: &'static [&'static str] = &["iam", "cert"];
 }
 
+impl AuthMethod {
+    /// As the configuration says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+        }
+    }
+}
+
 /// Whether what nextval leaves behind keeps a session at its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SequencePins {

@@ -50,6 +50,7 @@ fn gate() -> Gate {
         method: AuthMethod::ScramSha256,
         vault: Arc::clone(&VAULT),
         default_database: "orders".to_owned(),
+        meters: Arc::new(metrics::Auth::new(&Arc::default())),
         handshake_timeout: Duration::from_secs(10),
         handshakes: Arc::new(Semaphore::new(8)),
     }
