@@ -55,7 +55,7 @@ impl Reloader {
         let users = shared.vault.prepare(&config.users)?;
         shared.acceptor.reload(config.tls.files.as_ref())?;
         shared.vault.install(users);
-        let standing = Standing::of(&shared.gate.load());
+        let standing = Standing::of(&shared.gate.load(), &config);
         let gate = gate(&config, &shared.vault, &shared.acceptor, standing);
         shared.gate.store(Arc::new(gate));
         for way in &shared.ways {
@@ -125,6 +125,10 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
         (
             "auth.max_handshakes",
             old.auth.max_handshakes != new.auth.max_handshakes,
+        ),
+        (
+            "auth.max_handshakes_per_address",
+            old.auth.max_handshakes_per_address() != new.auth.max_handshakes_per_address(),
         ),
         (
             "pool.max_statements",

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::worker::Order;
 use crate::admin::Role;
-use crate::client::Gate;
+use crate::client::{FailureTerms, Failures, Gate, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
@@ -69,7 +69,11 @@ impl Shared {
     ) -> Shared {
         let standing = Standing {
             meters: Arc::new(metrics::Auth::new(&registry)),
-            handshakes: Arc::new(Semaphore::new(config.auth.max_handshakes)),
+            places: Places::new(
+                config.auth.max_handshakes,
+                config.auth.max_handshakes_per_address(),
+            ),
+            failures: Failures::new(failure_terms(&config.auth)),
         };
         Shared {
             gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, standing)),
@@ -160,15 +164,28 @@ fn unpinning(session: &config::Session) -> Pins {
 /// What outlasts a gate: it goes from one to the next.
 pub struct Standing {
     meters: Arc<metrics::Auth>,
-    handshakes: Arc<Semaphore>,
+    places: Arc<Places>,
+    failures: Failures,
 }
 
 impl Standing {
-    pub fn of(gate: &Gate) -> Standing {
+    pub fn of(gate: &Gate, config: &Config) -> Standing {
         Standing {
             meters: Arc::clone(&gate.meters),
-            handshakes: Arc::clone(&gate.handshakes),
+            places: Arc::clone(&gate.places),
+            failures: gate.failures.with_terms(failure_terms(&config.auth)),
         }
+    }
+}
+
+fn failure_terms(auth: &config::Auth) -> FailureTerms {
+    FailureTerms {
+        per_user_and_address: auth.max_failed_logins,
+        per_address: auth.max_failed_logins_per_address,
+        per_user: auth.max_failed_logins_per_user,
+        window: auth.failed_login_window,
+        delay: auth.failed_login_delay,
+        max_remembered: auth.max_failed_logins_remembered,
     }
 }
 
@@ -187,6 +204,7 @@ pub fn gate(
         default_database: config.database.name.clone(),
         meters: standing.meters,
         handshake_timeout: config.auth.handshake_timeout,
-        handshakes: standing.handshakes,
+        places: standing.places,
+        failures: standing.failures,
     }
 }
