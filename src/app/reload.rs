@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::build::{policy, terms, user_limits};
-use super::shared::{Shared, gate, limits};
+use super::shared::{Shared, Standing, gate, limits};
 use super::worker::Order;
 use crate::config::{Config, ConfigError};
 use crate::net::acceptor::CertificateError;
@@ -55,8 +55,8 @@ impl Reloader {
         let users = shared.vault.prepare(&config.users)?;
         shared.acceptor.reload(config.tls.files.as_ref())?;
         shared.vault.install(users);
-        let handshakes = Arc::clone(&shared.gate.load().handshakes);
-        let gate = gate(&config, &shared.vault, &shared.acceptor, handshakes);
+        let standing = Standing::of(&shared.gate.load(), &config);
+        let gate = gate(&config, &shared.vault, &shared.acceptor, standing);
         shared.gate.store(Arc::new(gate));
         for way in &shared.ways {
             let target = &way.endpoint.target;
@@ -125,6 +125,10 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
         (
             "auth.max_handshakes",
             old.auth.max_handshakes != new.auth.max_handshakes,
+        ),
+        (
+            "auth.max_handshakes_per_address",
+            old.auth.max_handshakes_per_address() != new.auth.max_handshakes_per_address(),
         ),
         (
             "pool.max_statements",

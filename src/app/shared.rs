@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 use super::worker::Order;
 use crate::admin::Role;
-use crate::client::Gate;
+use crate::client::{FailureTerms, Failures, Gate, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
@@ -67,9 +67,16 @@ impl Shared {
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
-        let handshakes = Arc::new(Semaphore::new(config.auth.max_handshakes));
+        let standing = Standing {
+            meters: Arc::new(metrics::Auth::new(&registry)),
+            places: Places::new(
+                config.auth.max_handshakes,
+                config.auth.max_handshakes_per_address(),
+            ),
+            failures: Failures::new(failure_terms(&config.auth)),
+        };
         Shared {
-            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
+            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, standing)),
             config: ArcSwap::from_pointee(config),
             registry,
             pinboard,
@@ -154,12 +161,40 @@ fn unpinning(session: &config::Session) -> Pins {
     filtered.chain(sequences).collect()
 }
 
+/// What outlasts a gate: it goes from one to the next.
+pub struct Standing {
+    meters: Arc<metrics::Auth>,
+    places: Arc<Places>,
+    failures: Failures,
+}
+
+impl Standing {
+    pub fn of(gate: &Gate, config: &Config) -> Standing {
+        Standing {
+            meters: Arc::clone(&gate.meters),
+            places: Arc::clone(&gate.places),
+            failures: gate.failures.with_terms(failure_terms(&config.auth)),
+        }
+    }
+}
+
+fn failure_terms(auth: &config::Auth) -> FailureTerms {
+    FailureTerms {
+        per_user_and_address: auth.max_failed_logins,
+        per_address: auth.max_failed_logins_per_address,
+        per_user: auth.max_failed_logins_per_user,
+        window: auth.failed_login_window,
+        delay: auth.failed_login_delay,
+        max_remembered: auth.max_failed_logins_remembered,
+    }
+}
+
 /// What clients are admitted by, as configured.
 pub fn gate(
     config: &Config,
     vault: &Arc<Vault>,
     acceptor: &Arc<Acceptor>,
-    handshakes: Arc<Semaphore>,
+    standing: Standing,
 ) -> Gate {
     Gate {
         tls: Some(Arc::clone(acceptor)),
@@ -167,7 +202,9 @@ pub fn gate(
         method: config.auth.method,
         vault: Arc::clone(vault),
         default_database: config.database.name.clone(),
+        meters: standing.meters,
         handshake_timeout: config.auth.handshake_timeout,
-        handshakes,
+        places: standing.places,
+        failures: standing.failures,
     }
 }

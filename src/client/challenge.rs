@@ -8,10 +8,12 @@ use std::sync::Arc;
 use postgres_protocol::authentication::md5_hash;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::Gate;
+use super::failures::Verdict;
 use super::negotiate::Greeted;
+use super::origin::Origin;
 use super::peer::{Peer, Stop};
 use super::refused::{Refused, WrongPassword};
+use super::{Gate, Instant};
 use crate::config::{AuthMethod, Secret};
 use crate::protocol::frame::{put, put_cstr, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
@@ -46,6 +48,15 @@ enum Expected {
     Md5(Secret<String>),
 }
 
+impl Expected {
+    fn method(&self) -> AuthMethod {
+        match self {
+            Expected::Scram(_) => AuthMethod::ScramSha256,
+            Expected::Md5(_) => AuthMethod::Md5,
+        }
+    }
+}
+
 enum Answer {
     /// With SCRAM, what it has shown.
     Right(Option<Verified>),
@@ -53,32 +64,66 @@ enum Answer {
 }
 
 impl Greeted<'_> {
-    /// Asks for a proof and checks it.
-    pub async fn prove(self, gate: &Gate) -> Result<Proven, Stop> {
+    /// Asks for a proof and checks it. Who leaves instead of answering is not counted: psql does, to ask its user.
+    pub async fn prove(self, gate: &Gate, origin: Origin) -> Result<Proven, Stop> {
         let Greeted { peer, startup } = self;
-        let user = std::str::from_utf8(&startup.user).ok();
-        let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
-        // Made for known users too, so that both kinds take the same time.
-        let doomed = gate.vault.doomed(&startup.user);
-        let credential = known.as_ref().map(|(_, credential)| &**credential);
-        let answer = match expected(gate.method, credential, doomed) {
-            Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
-            Expected::Md5(password) => {
-                let asked = Md5::ask(peer, &startup.user, &password).await?;
-                asked.answer().await?
+        let mut method = gate.method.name();
+        let proven = ask(peer, &startup, gate, origin, &mut method).await;
+        match &proven {
+            Ok(_) => {
+                gate.failures.passed(origin, &startup.user);
+                gate.meters.accepted(method);
             }
-        };
-        let (user, credential, shown) = match (known, answer) {
-            (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
-            (known, _) => return Err(wrong_password(&startup, known.is_some())),
-        };
-        if let Some(shown) = shown {
-            credential.learn_client_key(&shown.client_key);
-            put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
+            Err(Stop::Refused(refused)) => {
+                if refused.is_failed_proof() {
+                    let now = Instant::now().into();
+                    gate.failures.failed(origin, &startup.user, now);
+                }
+                gate.meters.refused(method, refused.reason());
+            }
+            Err(Stop::Left) => {}
         }
-        put_authentication(peer.outbox(), OK, b"");
-        Proven::new(user, &startup, gate)
+        proven
     }
+}
+
+/// `method` becomes what the client was asked for in truth.
+async fn ask(
+    peer: &mut Peer,
+    startup: &Startup,
+    gate: &Gate,
+    origin: Origin,
+    method: &mut &'static str,
+) -> Result<Proven, Stop> {
+    let user = std::str::from_utf8(&startup.user).ok();
+    let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
+    // Made for known users too, so that both kinds take the same time.
+    let doomed = gate.vault.doomed(&startup.user);
+    let credential = known.as_ref().map(|(_, credential)| &**credential);
+    let expected = expected(gate.method, credential, doomed);
+    *method = expected.method().name();
+    let answer = match expected {
+        Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
+        Expected::Md5(password) => {
+            let asked = Md5::ask(peer, &startup.user, &password).await?;
+            asked.answer().await?
+        }
+    };
+    // Many may be asked at a time, but only so many learn whether they were right.
+    let now = Instant::now().into();
+    if let Verdict::TooMany { again_in } = gate.failures.verdict(origin, &startup.user, now) {
+        return Err(Refused::too_many_failures(&startup.user, again_in).into());
+    }
+    let (user, credential, shown) = match (known, answer) {
+        (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
+        (known, _) => return Err(wrong_password(startup, known.is_some())),
+    };
+    if let Some(shown) = shown {
+        credential.learn_client_key(&shown.client_key);
+        put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
+    }
+    put_authentication(peer.outbox(), OK, b"");
+    Proven::new(user, startup, gate)
 }
 
 /// As PostgreSQL chooses: who has no password that md5 could be made of is asked for SCRAM.

@@ -6,9 +6,12 @@
 //! `Opening -> Greeted -> Sasl | Md5 -> Authenticated`.
 
 mod challenge;
+mod failures;
 pub mod iam;
 mod negotiate;
+mod origin;
 mod peer;
+mod places;
 mod refused;
 
 use std::net::SocketAddr;
@@ -16,11 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{AuthMethod, TlsMode};
 use crate::error::{Blame, ToClient};
+use crate::metrics;
 use crate::net::Stream;
 use crate::net::acceptor::Acceptor;
 use crate::protocol::CancelKey;
@@ -29,8 +32,13 @@ use crate::protocol::reply::ErrorReply;
 use crate::secrets::Vault;
 
 use challenge::Proven;
+use failures::Verdict;
+pub use failures::{FailureTerms, Failures};
 use negotiate::{Opened, Opening};
+use origin::Origin;
 use peer::{Peer, Stop};
+use places::Place;
+pub use places::Places;
 pub use refused::{Refused, WrongPassword};
 
 /// What clients are admitted by. One for all workers; a new one after a reload.
@@ -44,10 +52,12 @@ pub struct Gate {
     pub vault: Arc<Vault>,
     /// The database of clients that name none. (PostgreSQL would take the user's name.)
     pub default_database: String,
+    pub meters: Arc<metrics::Auth>,
     /// From the accepted socket to the end of the login.
     pub handshake_timeout: Duration,
     /// Bounds logins going on at a time; taken once the first byte has come.
-    pub handshakes: Arc<Semaphore>,
+    pub places: Arc<Places>,
+    pub failures: Failures,
 }
 
 /// What came of a connection.
@@ -106,8 +116,9 @@ enum Passed {
 async fn visit(tcp: TcpStream, gate: &Gate, door: Door) -> Result<Admission, Refused> {
     let deadline = Instant::now() + gate.handshake_timeout;
     let address = tcp.peer_addr().ok();
+    let origin = Origin::of(address);
     let mut peer = Peer::new(tcp);
-    let passed = match handshake(&mut peer, gate, door, deadline).await {
+    let passed = match handshake(&mut peer, gate, door, origin, deadline).await {
         Ok(passed) => passed,
         Err(Stop::Left) => return Ok(Admission::Left),
         Err(Stop::Refused(refused)) => {
@@ -141,6 +152,7 @@ async fn handshake(
     peer: &mut Peer,
     gate: &Gate,
     door: Door,
+    origin: Origin,
     deadline: Instant,
 ) -> Result<Passed, Stop> {
     // Health checks and port scanners connect and say nothing: they take no place from clients.
@@ -148,24 +160,46 @@ async fn handshake(
         Ok(came) => came?,
         Err(_) => return Err(Stop::Left),
     };
-    let _place = match timeout_at(deadline, gate.handshakes.acquire()).await {
-        Ok(Ok(place)) => place,
-        Ok(Err(_)) | Err(_) => return Err(Refused::TooManyLogins.into()),
+    let place = match timeout_at(deadline, gate.places.take(origin)).await {
+        Ok(place) => place,
+        Err(_) => return Err(Refused::TooManyLogins.into()),
     };
-    timeout_at(deadline, steps(peer, gate, door))
+    timeout_at(deadline, steps(peer, gate, door, origin, place))
         .await
         .unwrap_or_else(|_| Err(Refused::Timeout.into()))
 }
 
-async fn steps(peer: &mut Peer, gate: &Gate, door: Door) -> Result<Passed, Stop> {
+async fn steps(
+    peer: &mut Peer,
+    gate: &Gate,
+    door: Door,
+    origin: Origin,
+    place: Place,
+) -> Result<Passed, Stop> {
     let opening = Opening::new(peer, gate).await?;
     let greeted = match opening.startup(gate).await? {
         Opened::Cancel(key) => return Ok(Passed::Cancel(key)),
         Opened::Startup(greeted) => greeted,
     };
     match door {
-        Door::Open => greeted.prove(gate).await.map(Passed::Proven),
+        Door::Open => {
+            let _place = doorman(gate, origin, &greeted.startup.user, place).await?;
+            greeted.prove(gate, origin).await.map(Passed::Proven)
+        }
         Door::Shut(why) => Err(Refused::TurnedAway(why).into()),
+    }
+}
+
+/// Refuses who has failed too often, before it costs us a proof. Who has to wait does so without a place.
+async fn doorman(gate: &Gate, origin: Origin, user: &[u8], place: Place) -> Result<Place, Refused> {
+    match gate.failures.verdict(origin, user, Instant::now().into()) {
+        Verdict::Welcome => Ok(place),
+        Verdict::Wait(delay) => {
+            drop(place);
+            tokio::time::sleep(delay).await;
+            Ok(gate.places.take(origin).await)
+        }
+        Verdict::TooMany { again_in } => Err(Refused::too_many_failures(user, again_in)),
     }
 }
 

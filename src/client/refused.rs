@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use crate::error::{Blame, ToClient};
 use crate::protocol::SqlState;
@@ -47,6 +48,10 @@ pub enum Refused {
     Scram(ScramError),
     #[error("{0}")]
     WrongPassword(WrongPassword),
+    #[error(
+        "too many failed logins of user {user:?} from this address, or of its address: unheard for {seconds} s"
+    )]
+    TooManyFailures { user: String, seconds: u64 },
     #[error("database {name:?} does not exist: its name is not UTF-8")]
     NoDatabase { name: String },
     #[error("login took too long")]
@@ -69,11 +74,29 @@ pub enum WrongPassword {
 }
 
 impl Refused {
+    pub(super) fn too_many_failures(user: &[u8], again_in: Duration) -> Refused {
+        Refused::TooManyFailures {
+            user: String::from_utf8_lossy(user).into_owned(),
+            // Rounded up: whoever waits that long is heard.
+            seconds: again_in
+                .as_millis()
+                .div_ceil(1_000)
+                .try_into()
+                .unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether somebody may have been guessing.
+    pub(super) fn is_failed_proof(&self) -> bool {
+        matches!(self, Refused::WrongPassword(_))
+    }
+
     /// One of a few fixed words, as a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
             Refused::WrongPassword(WrongPassword::Proof { .. }) => "wrong_password",
             Refused::WrongPassword(WrongPassword::UnknownUser { .. }) => "unknown_user",
+            Refused::TooManyFailures { .. } => "too_many_failures",
             Refused::TlsRequired => "tls_required",
             Refused::NoTls | Refused::NoAlpn | Refused::TlsFailed(_) => "tls",
             Refused::Switch(_) | Refused::NoDatabase { .. } => "startup_parameters",
@@ -123,6 +146,7 @@ impl ToClient for Refused {
             | Refused::NoSuchMechanism
             | Refused::Scram(_)
             | Refused::WrongPassword(_)
+            | Refused::TooManyFailures { .. }
             | Refused::NoDatabase { .. }
             | Refused::Timeout => Blame::Client,
         }
@@ -184,6 +208,17 @@ impl ToClient for Refused {
                 SqlState::INVALID_PASSWORD,
                 format_args!("password authentication failed for user \"{user}\""),
             ),
+            Refused::TooManyFailures { user, seconds } => ErrorReply {
+                hint: Some(
+                    "Check the credential; the log of the proxy says why each login failed.".into(),
+                ),
+                ..fatal(
+                    SqlState::INVALID_AUTHORIZATION,
+                    format_args!(
+                        "too many failed logins for user \"{user}\" from your address: try again in {seconds} s"
+                    ),
+                )
+            },
             Refused::NoDatabase { name } => fatal(
                 SqlState::INVALID_DATABASE,
                 format_args!("database \"{name}\" does not exist"),

@@ -181,6 +181,20 @@ section! {
         handshake_timeout: Duration = Is("15s"), Length(ms(100), secs(300)), [];
         /// Logins going on at a time; further clients wait, until `handshake_timeout`.
         max_handshakes: usize = Is("512"), Number(1, 100_000), [];
+        /// How many of them may be from one address (IPv6: one /64), so that it does not hold all places.
+        max_handshakes_per_address: Option<usize> = Absent("three quarters of `max_handshakes`"), Maybe(Number(1, 100_000)), [];
+        /// Failed logins of one user from one address (IPv6: one /64) within `failed_login_window`; further ones are refused unheard (28000). A success settles them.
+        max_failed_logins: Option<u32> = Is("20"), Off(Number(1, 1_000_000)), [];
+        /// The same from one address, whichever users; users that have logged in from there are not refused by it.
+        max_failed_logins_per_address: Option<u32> = Is("200"), Off(Number(1, 1_000_000)), [];
+        /// The same of one user from anywhere; further logins wait for `failed_login_delay`, except from addresses where that user has logged in.
+        max_failed_logins_per_user: Option<u32> = Is("200"), Off(Number(1, 1_000_000)), [];
+        /// Time in which that many failures are forgiven, one by one.
+        failed_login_window: Duration = Is("1m"), Length(secs(1), DAY), [];
+        /// How long logins of a user wait whom somebody is guessing at.
+        failed_login_delay: Duration = Is("1s"), Length(ms(0), secs(60)), [];
+        /// Users, addresses and pairs of them remembered for these limits, about 60 bytes each; those seen longest ago are forgotten.
+        max_failed_logins_remembered: usize = Is("20000"), Number(1_000, 10_000_000), [];
     }
 }
 
@@ -290,6 +304,24 @@ impl Word for AuthMethod {
     const WORDS: &'static [(&'static str, Self)] =
         &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
     const LATER: &'static [&'static str] = &["iam", "cert"];
+}
+
+impl Auth {
+    /// Logins going on at a time from one address.
+    pub fn max_handshakes_per_address(&self) -> usize {
+        let share = (self.max_handshakes * 3).div_ceil(4);
+        self.max_handshakes_per_address.unwrap_or(share)
+    }
+}
+
+impl AuthMethod {
+    /// As the configuration says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+        }
+    }
 }
 
 /// Whether what nextval leaves behind keeps a session at its connection.

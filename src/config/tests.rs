@@ -203,7 +203,10 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
         ),
         (
             "[auth]\ncolour = 5",
-            "FILE:2: unknown key `auth.colour`; allowed: auth.method, auth.handshake_timeout, auth.max_handshakes",
+            "FILE:2: unknown key `auth.colour`; allowed: auth.method, auth.handshake_timeout, auth.max_handshakes, \
+             auth.max_handshakes_per_address, auth.max_failed_logins, auth.max_failed_logins_per_address, \
+             auth.max_failed_logins_per_user, auth.failed_login_window, auth.failed_login_delay, \
+             auth.max_failed_logins_remembered",
         ),
         (
             "\n[pol]\nmax_connections = 5",

@@ -51,8 +51,17 @@ fn gate() -> Gate {
         method: AuthMethod::ScramSha256,
         vault: Arc::clone(&VAULT),
         default_database: "orders".to_owned(),
+        meters: Arc::new(metrics::Auth::new(&Arc::default())),
         handshake_timeout: Duration::from_secs(10),
-        handshakes: Arc::new(Semaphore::new(8)),
+        places: Places::new(8, 8),
+        failures: Failures::new(FailureTerms {
+            per_user_and_address: Some(20),
+            per_address: Some(200),
+            per_user: Some(200),
+            window: Duration::from_secs(60),
+            delay: Duration::from_secs(1),
+            max_remembered: 1_000,
+        }),
     }
 }
 
