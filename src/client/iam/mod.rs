@@ -3,6 +3,7 @@
 //! Knows the tokens and who checks which; does not know how a client is asked for one.
 
 pub mod keys;
+mod presigned;
 pub mod rds;
 pub mod reason;
 pub mod rules;
