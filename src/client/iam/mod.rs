@@ -2,12 +2,15 @@
 //!
 //! Knows the tokens and who checks which; does not know how a client is asked for one.
 
+mod jwt;
 pub mod keys;
+mod map;
 mod presigned;
 pub mod rds;
 pub mod reason;
 pub mod rules;
 mod sigv4;
+mod sts;
 pub mod time;
 
 #[cfg(test)]

@@ -88,6 +88,22 @@ reasons! {
     WrongSecurityToken = "wrong_security_token";
     /// Not made with this key over these fields.
     BadSignature = "bad_signature";
+    /// Three parts, but not of a JSON web token.
+    BadJwt = "bad_jwt";
+    /// Of nobody whose tokens are taken.
+    WrongIssuer = "wrong_issuer";
+    /// Made for somebody else.
+    WrongAudience = "wrong_audience";
+    /// Made to live longer than is allowed, or to end before it begins.
+    BadLifetime = "bad_lifetime";
+    /// Whoever made it may not be this user there.
+    NotMapped = "not_mapped";
+    /// STS does not know it: another user's or another Weir's, or never signed at all.
+    RefusedBySts = "refused_by_sts";
+    /// An account's root user, who may be nobody.
+    Root = "root";
+    /// Aurora does not let in this user with it.
+    RefusedByAurora = "refused_by_aurora";
 }
 
 impl fmt::Display for Reason {
