@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::worker::Order;
 use crate::admin::Role;
+use crate::client::iam::Iam;
 use crate::client::{FailureTerms, Failures, Gate, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
@@ -24,6 +25,13 @@ use crate::session::pins::{Pins, Reason};
 pub struct Way {
     pub role: Role,
     pub endpoint: Arc<Endpoint>,
+}
+
+/// What clients' proofs are checked with.
+pub struct Proofs {
+    pub vault: Arc<Vault>,
+    pub acceptor: Arc<Acceptor>,
+    pub iam: Arc<Iam>,
 }
 
 pub struct Shared {
@@ -60,13 +68,17 @@ pub enum Admittance {
 impl Shared {
     pub fn new(
         config: Config,
-        vault: Arc<Vault>,
-        acceptor: Arc<Acceptor>,
+        proofs: Proofs,
         registry: Arc<metrics::Registry>,
         pinboard: Arc<Pinboard>,
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
+        let Proofs {
+            vault,
+            acceptor,
+            iam,
+        } = proofs;
         let standing = Standing {
             meters: Arc::new(metrics::Auth::new(&registry)),
             places: Places::new(
@@ -76,7 +88,7 @@ impl Shared {
             failures: Failures::new(failure_terms(&config.auth)),
         };
         Shared {
-            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, standing)),
+            gate: ArcSwap::from_pointee(gate(&config, &vault, iam, &acceptor, standing)),
             config: ArcSwap::from_pointee(config),
             registry,
             pinboard,
@@ -193,6 +205,7 @@ fn failure_terms(auth: &config::Auth) -> FailureTerms {
 pub fn gate(
     config: &Config,
     vault: &Arc<Vault>,
+    iam: Arc<Iam>,
     acceptor: &Arc<Acceptor>,
     standing: Standing,
 ) -> Gate {
@@ -201,6 +214,7 @@ pub fn gate(
         tls_mode: config.tls.mode,
         method: config.auth.method,
         vault: Arc::clone(vault),
+        iam,
         default_database: config.database.name.clone(),
         meters: standing.meters,
         handshake_timeout: config.auth.handshake_timeout,

@@ -3,7 +3,6 @@
 //! Knows the command line; what is wrong with a token, `client::iam` knows.
 
 use std::io::Read as _;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -80,9 +79,11 @@ impl Check {
             user: &self.user,
             database: &self.database,
         };
-        match rules.check(token, &claim, self.at.unwrap_or_else(now))? {
+        match rules.check(token, &claim, self.at.unwrap_or_else(time::now))? {
             Plausible::Own(token) => rules.check_own(&token).map(|()| None),
             Plausible::Aurora(_) => Ok(Some("its signature only Aurora can check")),
+            Plausible::Sts(_) => Ok(Some("whose signature it is, only STS can tell")),
+            Plausible::Jwt(_) => Ok(Some("its signature was not checked")),
         }
     }
 }
@@ -91,9 +92,4 @@ fn hint(reason: Reason, token: &[u8]) -> Option<&'static str> {
     (reason == Reason::BadByte && token.ends_with(b"\n")).then_some(
         "the token ends with a line feed: a client that sends it so is refused; take it off, with printf %s or tr -d '\\n'",
     )
-}
-
-fn now() -> Seconds {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| Seconds::try_from(since.as_secs()).unwrap_or(0))
 }

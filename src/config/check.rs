@@ -25,6 +25,10 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let pool = pool(values)?;
     let auth = Auth::read(values)?;
     let iam = Iam::read(layers)?;
+    if iam.aurora.is_some() && database.ssl != SslMode::VerifyFull {
+        let problem = "is set, so clients' tokens are sent to the database: that needs database.ssl = \"verify-full\"";
+        return Err(contradiction(values, "auth.iam.aurora.endpoints", problem));
+    }
     Ok(Config {
         tls: tls(values)?,
         session: Session::read(values)?,

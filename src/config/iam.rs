@@ -45,6 +45,8 @@ section! {
         max_token_bytes: usize = Is("8KiB"), Size(KIB, 64 * KIB - 1), [];
         /// How far ahead a signer's clock may be; the end of a token is never put off.
         clock_skew: Duration = Is("60s"), Length(secs(0), secs(300)), [];
+        /// How long a client waits for its token to be checked; it is told 57P03 then.
+        validation_timeout: Duration = Is("30s"), Length(secs(1), secs(300)), [];
         /// How long a token that was found valid is taken again without asking, but never past its end.
         cache_ttl: Duration = Is("5m"), Length(secs(0), secs(900)), [];
         /// How long a token that was found invalid is refused again without asking.
@@ -137,6 +139,7 @@ pub struct Iam {
     pub mode: IamMode,
     pub max_token_bytes: usize,
     pub clock_skew: Duration,
+    pub validation_timeout: Duration,
     pub cache_ttl: Duration,
     pub refusal_ttl: Duration,
     pub max_cached_tokens: usize,
@@ -198,6 +201,7 @@ impl Iam {
             mode: IamMode::Disabled,
             max_token_bytes: shape.max_token_bytes,
             clock_skew: shape.clock_skew,
+            validation_timeout: shape.validation_timeout,
             cache_ttl: shape.cache_ttl,
             refusal_ttl: shape.refusal_ttl,
             max_cached_tokens: shape.max_cached_tokens,
@@ -256,6 +260,7 @@ impl Iam {
             mode: Some(self.mode),
             max_token_bytes: self.max_token_bytes,
             clock_skew: self.clock_skew,
+            validation_timeout: self.validation_timeout,
             cache_ttl: self.cache_ttl,
             refusal_ttl: self.refusal_ttl,
             max_cached_tokens: self.max_cached_tokens,

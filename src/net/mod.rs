@@ -4,6 +4,7 @@ pub mod acceptor;
 pub mod buf;
 pub mod connector;
 pub mod endpoint_hash;
+pub mod fetch;
 pub mod listen;
 pub mod stream;
 pub mod trust;

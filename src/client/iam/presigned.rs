@@ -202,3 +202,17 @@ pub fn signature_bytes(text: &str) -> Option<[u8; 32]> {
     let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
     rest.is_empty().then(|| bytes.try_into().ok())?
 }
+
+/// What every token is: text of printable ASCII without spaces, and not too much of it.
+pub fn printable(token: &[u8], max_bytes: usize) -> Result<&str, Reason> {
+    if token.is_empty() {
+        return Err(Reason::Empty);
+    }
+    if token.len() > max_bytes {
+        return Err(Reason::TooLong);
+    }
+    if !token.iter().all(u8::is_ascii_graphic) {
+        return Err(Reason::BadByte);
+    }
+    std::str::from_utf8(token).map_err(|_| Reason::BadByte)
+}

@@ -138,20 +138,6 @@ impl fmt::Debug for RdsToken {
     }
 }
 
-/// What every token is: text of printable ASCII without spaces, and not too much of it.
-pub fn printable(token: &[u8], max_bytes: usize) -> Result<&str, Reason> {
-    if token.is_empty() {
-        return Err(Reason::Empty);
-    }
-    if token.len() > max_bytes {
-        return Err(Reason::TooLong);
-    }
-    if !token.iter().all(u8::is_ascii_graphic) {
-        return Err(Reason::BadByte);
-    }
-    std::str::from_utf8(token).map_err(|_| Reason::BadByte)
-}
-
 /// Whether a text has the outline of such a token: `host:port/?query`.
 pub fn is_rds_shaped(text: &str) -> bool {
     outline(text).is_some()

@@ -1,9 +1,17 @@
 //! Moments in UTC, as tokens write them.
 //!
-//! Pure: what the time is now, the caller says. Leap seconds don't exist here, as they don't for SigV4.
+//! Leap seconds don't exist here, as they don't for SigV4.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Seconds since 1970-01-01T00:00:00Z.
 pub type Seconds = i64;
+
+/// What the time is. Before 1970 it is 1970.
+pub fn now() -> Seconds {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| Seconds::try_from(since.as_secs()).unwrap_or(0))
+}
 
 /// SigV4's form, exactly: `20260102T030405Z`.
 pub fn parse_basic(text: &str) -> Option<Seconds> {
