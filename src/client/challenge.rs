@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
 use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
 
 use super::failures::Verdict;
 use super::negotiate::Greeted;
@@ -242,7 +243,7 @@ fn parse_choice(body: &[u8]) -> Result<(Mechanism, Option<&[u8]>), Refused> {
 /// A hash over this connection's salt is asked for.
 struct Md5<'p> {
     peer: &'p mut Peer,
-    hash: String,
+    hash: Secret<String>,
 }
 
 impl<'p> Md5<'p> {
@@ -254,7 +255,7 @@ impl<'p> Md5<'p> {
         let salt = random()?;
         put_authentication(peer.outbox(), MD5_PASSWORD, &salt);
         peer.flush().await?;
-        let hash = md5_hash(user, password.expose().as_bytes(), salt);
+        let hash = Secret::new(md5_hash(user, password.expose().as_bytes(), salt));
         Ok(Md5 { peer, hash })
     }
 
@@ -264,21 +265,12 @@ impl<'p> Md5<'p> {
             Some((answer, [])) => answer,
             Some(_) | None => return Err(Refused::PasswordPacket.into()),
         };
-        Ok(if same(answer, self.hash.as_bytes()) {
+        Ok(if answer.ct_eq(self.hash.expose().as_bytes()).into() {
             Answer::Right(None)
         } else {
             Answer::Wrong
         })
     }
-}
-
-/// Compares in time that depends on the lengths alone.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    let differing = a
-        .iter()
-        .zip(b)
-        .fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
-    a.len() == b.len() && differing == 0
 }
 
 fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
