@@ -53,7 +53,7 @@ impl Reloader {
             return Err(ReloadError::Fixed(fixed));
         }
         let users = shared.vault.prepare(&config.users)?;
-        shared.acceptor.reload(config.tls.files.as_ref())?;
+        shared.acceptor.reload(&config.tls)?;
         shared.vault.install(users);
         let standing = Standing::of(&shared.gate.load(), &config);
         let gate = gate(&config, &shared.vault, &shared.acceptor, standing);
