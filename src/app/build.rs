@@ -62,7 +62,7 @@ pub struct House {
 
 pub fn build(config: Config) -> Result<House, StartError> {
     let vault = Arc::new(Vault::new(&config.users)?);
-    let acceptor = Arc::new(Acceptor::open(config.tls.files.as_ref())?);
+    let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let registry = Arc::new(metrics::Registry::default());
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;

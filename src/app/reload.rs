@@ -64,7 +64,7 @@ impl Reloader {
             .load()
             .iam
             .renew(&config, || prober(&config, &security))?;
-        shared.acceptor.reload(config.tls.files.as_ref())?;
+        shared.acceptor.reload(&config.tls)?;
         shared.vault.install(users);
         let standing = Standing::of(&shared.gate.load(), &config);
         let gate = gate(

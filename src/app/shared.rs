@@ -2,6 +2,7 @@
 //!
 //! Put together by `build`, once; `reload` changes what may change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,7 +12,7 @@ use tokio::sync::mpsc;
 use super::worker::Order;
 use crate::admin::Role;
 use crate::client::iam::Iam;
-use crate::client::{FailureTerms, Failures, Gate, Places};
+use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
@@ -201,6 +202,20 @@ fn failure_terms(auth: &config::Auth) -> FailureTerms {
     }
 }
 
+fn manners(config: &Config) -> HashMap<String, Manner> {
+    let asked = config.users.iter().map(|user| {
+        let manner = Manner {
+            method: user.method.unwrap_or(config.auth.method),
+            certificate_names: match user.certificate_names.as_slice() {
+                [] => vec![user.name.clone()],
+                names => names.to_vec(),
+            },
+        };
+        (user.name.clone(), manner)
+    });
+    asked.collect()
+}
+
 /// What clients are admitted by, as configured.
 pub fn gate(
     config: &Config,
@@ -213,6 +228,7 @@ pub fn gate(
         tls: Some(Arc::clone(acceptor)),
         tls_mode: config.tls.mode,
         method: config.auth.method,
+        manners: manners(config),
         vault: Arc::clone(vault),
         iam,
         default_database: config.database.name.clone(),

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
 use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
 
 use super::failures::Verdict;
 use super::negotiate::Greeted;
 use super::origin::Origin;
 use super::peer::{Peer, Stop};
 use super::refused::{Refused, WrongPassword};
-use super::{Gate, Instant};
+use super::{Gate, Instant, Manner};
 use crate::config::{AuthMethod, Secret};
 use crate::protocol::frame::{put, put_cstr, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
@@ -46,6 +47,8 @@ pub(super) struct Proven {
 enum Expected {
     Scram(Verifier),
     Md5(Secret<String>),
+    /// It has been shown already, or never will.
+    Certificate,
 }
 
 impl Expected {
@@ -53,6 +56,7 @@ impl Expected {
         match self {
             Expected::Scram(_) => AuthMethod::ScramSha256,
             Expected::Md5(_) => AuthMethod::Md5,
+            Expected::Certificate => AuthMethod::Cert,
         }
     }
 }
@@ -110,7 +114,9 @@ async fn ask(
     // Made for known users too, so that both kinds take the same time.
     let doomed = gate.vault.doomed(&startup.user);
     let credential = known.as_ref().map(|(_, credential)| &**credential);
-    let expected = expected(gate.method, credential, doomed);
+    let manner = user.and_then(|user| gate.manners.get(user));
+    let asked = manner.map_or(gate.method, |manner| manner.method);
+    let expected = expected(asked, credential, doomed);
     *method = expected.method().name();
     let answer = match expected {
         Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
@@ -118,6 +124,7 @@ async fn ask(
             let asked = Md5::ask(peer, &startup.user, &password).await?;
             asked.answer().await?
         }
+        Expected::Certificate => certificate(peer, manner, startup)?,
     };
     // Many may be asked at a time, but only so many learn whether they were right.
     let now = Instant::now().into();
@@ -146,7 +153,24 @@ fn expected(method: AuthMethod, known: Option<&Credential>, doomed: Verifier) ->
             Some(password) => Expected::Md5(password.text().clone()),
             None => Expected::Scram(known.verifier().clone()),
         },
+        (AuthMethod::Cert, _) => Expected::Certificate,
     }
+}
+
+/// TLS has checked who vouches for it; what is left is whom it is about.
+fn certificate(peer: &Peer, manner: Option<&Manner>, startup: &Startup) -> Result<Answer, Refused> {
+    let Some(subject) = peer.subject() else {
+        return Err(Refused::NoCertificate);
+    };
+    let name = subject.common_name.as_ref();
+    let fits = |name| manner.is_some_and(|manner| manner.certificate_names.contains(name));
+    if name.is_some_and(fits) {
+        return Ok(Answer::Right(None));
+    }
+    Err(Refused::WrongCertificate {
+        user: String::from_utf8_lossy(&startup.user).into_owned(),
+        common_name: name.cloned(),
+    })
 }
 
 fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
@@ -252,7 +276,7 @@ fn parse_choice(body: &[u8]) -> Result<(Mechanism, Option<&[u8]>), Refused> {
 /// A hash over this connection's salt is asked for.
 struct Md5<'p> {
     peer: &'p mut Peer,
-    hash: String,
+    hash: Secret<String>,
 }
 
 impl<'p> Md5<'p> {
@@ -264,7 +288,7 @@ impl<'p> Md5<'p> {
         let salt = random()?;
         put_authentication(peer.outbox(), MD5_PASSWORD, &salt);
         peer.flush().await?;
-        let hash = md5_hash(user, password.expose().as_bytes(), salt);
+        let hash = Secret::new(md5_hash(user, password.expose().as_bytes(), salt));
         Ok(Md5 { peer, hash })
     }
 
@@ -274,7 +298,7 @@ impl<'p> Md5<'p> {
             Some((answer, [])) => answer,
             Some(_) | None => return Err(Refused::PasswordPacket.into()),
         };
-        Ok(if same(answer, self.hash.as_bytes()) {
+        Ok(if answer.ct_eq(self.hash.expose().as_bytes()).into() {
             Answer::Right(None)
         } else {
             Answer::Wrong

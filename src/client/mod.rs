@@ -15,6 +15,7 @@ mod places;
 mod refused;
 mod sealed;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Gate {
     pub tls_mode: TlsMode,
     /// What clients are asked for. As in PostgreSQL, `Md5` still asks users with a SCRAM verifier for SCRAM.
     pub method: AuthMethod,
+    /// How configured users are asked; all others are by `method`.
+    pub manners: HashMap<String, Manner>,
     pub vault: Arc<Vault>,
     /// Who comes with a token, and who checks it.
     pub iam: Arc<Iam>,
@@ -63,6 +66,14 @@ pub struct Gate {
     /// Bounds logins going on at a time; taken once the first byte has come.
     pub places: Arc<Places>,
     pub failures: Failures,
+}
+
+/// How one user is asked.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    pub method: AuthMethod,
+    /// Common names of the certificates that prove it.
+    pub certificate_names: Vec<String>,
 }
 
 /// What came of a connection.

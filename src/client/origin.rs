@@ -20,10 +20,6 @@ impl Origin {
     pub fn of(address: Option<SocketAddr>) -> Origin {
         Origin(match address.map(|address| address.ip().to_canonical()) {
             Some(IpAddr::V4(address)) => Prefix::V4(address.to_bits()),
-            #[expect(
-                clippy::cast_possible_truncation,
-                reason = "the upper half of 128 bits"
-            )]
             Some(IpAddr::V6(address)) => Prefix::V6((address.to_bits() >> 64) as u64),
             None => Prefix::Unknown,
         })

@@ -49,6 +49,13 @@ pub enum Refused {
     Scram(ScramError),
     #[error("{0}")]
     WrongPassword(WrongPassword),
+    #[error("client has shown no certificate")]
+    NoCertificate,
+    #[error("certificate of {common_name:?} does not prove user {user:?}")]
+    WrongCertificate {
+        user: String,
+        common_name: Option<String>,
+    },
     #[error(
         "too many failed logins of user {user:?} from this address, or of its address: unheard for {seconds} s"
     )]
@@ -115,6 +122,8 @@ impl Refused {
             Refused::TokenInClear { .. } => Reason::NoTls.as_str(),
             Refused::TokenTooLong => Reason::TooLong.as_str(),
             Refused::TokenUnanswered { .. } => "unanswered",
+            Refused::NoCertificate => "no_certificate",
+            Refused::WrongCertificate { .. } => "wrong_certificate",
             Refused::TooManyFailures { .. } => "too_many_failures",
             Refused::TlsRequired => "tls_required",
             Refused::NoTls | Refused::NoAlpn | Refused::TlsFailed(_) => "tls",
@@ -166,6 +175,8 @@ impl ToClient for Refused {
             | Refused::NoSuchMechanism
             | Refused::Scram(_)
             | Refused::WrongPassword(_)
+            | Refused::NoCertificate
+            | Refused::WrongCertificate { .. }
             | Refused::TooManyFailures { .. }
             | Refused::TokenInClear { .. }
             | Refused::TokenTooLong
@@ -250,6 +261,14 @@ impl ToClient for Refused {
             ) => fatal(
                 SqlState::INVALID_PASSWORD,
                 format_args!("password authentication failed for user \"{user}\""),
+            ),
+            Refused::NoCertificate => fatal(
+                SqlState::INVALID_AUTHORIZATION,
+                "connection requires a valid client certificate",
+            ),
+            Refused::WrongCertificate { user, .. } => fatal(
+                SqlState::INVALID_AUTHORIZATION,
+                format_args!("certificate authentication failed for user \"{user}\""),
             ),
             Refused::TooManyFailures { user, seconds } => ErrorReply {
                 hint: Some(

@@ -8,12 +8,11 @@ use super::section::Opt;
 
 /// Keys of the design that a later version will know: naming one today must not be ignored in silence.
 /// A dot at the end means all keys of that section. The second text follows "remove it and".
-const LATER: [(&str, Option<&str>); 9] = [
+const LATER: [(&str, Option<&str>); 8] = [
     (
         "users.secret_arn",
         Some("give the user's `password` or `verifier`"),
     ),
-    ("users.method", Some("set `auth.method` for all users")),
     (
         "auth.iam.static.secret_arns",
         Some("set `auth.iam.static.keys_file`"),

@@ -56,11 +56,21 @@ pub struct Config {
 }
 
 /// TLS for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// `None`: a self-signed certificate is made at start.
     pub files: Option<CertificateFiles>,
     pub mode: TlsMode,
+    /// `None`: clients are asked for no certificate.
+    pub clients: Option<ClientAuthorities>,
+}
+
+/// Paths of PEM files with whose certificates clients may show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthorities {
+    pub ca_file: PathBuf,
+    /// What those authorities have revoked.
+    pub crl_file: Option<PathBuf>,
 }
 
 /// Paths of PEM files, as given.
@@ -110,6 +120,10 @@ impl fmt::Display for HostPort {
 pub struct User {
     pub name: String,
     pub credential: Credential,
+    /// What this user is asked for, whatever others are; `None`: as they are.
+    pub method: Option<AuthMethod>,
+    /// Common names of the certificates that prove this user, where it is asked for one; empty: its own.
+    pub certificate_names: Vec<String>,
     /// Limit of each of this user's pools; `None`: the target's cap alone.
     pub pool_max_connections: Option<u32>,
     pub iam: IamMode,

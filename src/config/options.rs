@@ -10,7 +10,7 @@ use super::address::{Address, HostMaybePort, Hosts};
 use super::given::Builtin::{Absent, Is, Required};
 use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
 use super::parse::{
-    AnyOf, Filter, Hidden, Length, Maybe, Number, Off, OneOf, Path, Size, Text, Word,
+    AnyOf, Filter, Hidden, Length, Maybe, Names, Number, Off, OneOf, Path, Size, Text, Word,
 };
 use super::secret::Secret;
 use super::section::{Opt, Section, section};
@@ -63,6 +63,10 @@ section! {
         key: Option<PathBuf> = Absent("self-signed, made at start"), Maybe(Path), ["WEIR_TLS_KEY"];
         /// Whether clients without TLS are refused.
         require: TlsMode = Is("false"), OneOf::<TlsMode>::new(), ["WEIR_REQUIRE_TLS"];
+        /// Authorities whose certificates clients may show, PEM; re-read on reload. Whoever shows another one is refused, whoever shows none is not.
+        client_ca_file: Option<PathBuf> = Absent("clients are asked for no certificate"), Maybe(Path), ["WEIR_TLS_CLIENT_CA"];
+        /// Certificates that those authorities have revoked (CRL), PEM; re-read on reload.
+        crl_file: Option<PathBuf> = Absent("none"), Maybe(Path), [];
     }
 }
 
@@ -175,7 +179,7 @@ section! {
 section! {
     /// How clients prove who they are.
     pub struct Auth in "auth." {
-        /// What clients are asked for.
+        /// What clients are asked for. `cert`: a certificate over TLS, with the user's name as its common name.
         method: AuthMethod = Is("scram-sha-256"), OneOf::<AuthMethod>::new(), [];
         /// Time from the first byte to the end of the login.
         handshake_timeout: Duration = Is("15s"), Length(ms(100), secs(300)), [];
@@ -207,6 +211,10 @@ section! {
         password: Option<Secret<String>> = Absent("none"), Maybe(Hidden), ["AURORA_PASSWORD"];
         /// Its SCRAM verifier, exactly as in the database's `pg_authid.rolpassword`.
         verifier: Option<Secret<String>> = Absent("none"), Maybe(Hidden), [];
+        /// What this user is asked for.
+        auth: Option<AuthMethod> = Absent("that of `auth.method`"), Maybe(OneOf::<AuthMethod>::new()), [];
+        /// Common names of the client certificates that prove this user to be it, with `cert`.
+        certificate_names: Vec<String> = Absent("its own name"), Names, [];
         /// Connections to a target at most in each of this user's pools.
         pool_max_connections: Option<u32> = Absent("the target's cap"), Maybe(Number(1, 262_143)), [];
         /// Whether it comes with a token, as `auth.iam.mode`.
@@ -249,8 +257,9 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 15] {
 }
 
 /// Whether clients must use TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
+    #[default]
     Allow,
     Require,
 }
@@ -298,12 +307,17 @@ impl Word for SslMode {
 pub enum AuthMethod {
     ScramSha256,
     Md5,
+    /// A client's certificate.
+    Cert,
 }
 
 impl Word for AuthMethod {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
-    const LATER: &'static [&'static str] = &["iam", "cert"];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("scram-sha-256", Self::ScramSha256),
+        ("md5", Self::Md5),
+        ("cert", Self::Cert),
+    ];
+    const LATER: &'static [&'static str] = &["iam"];
 }
 
 impl Auth {
@@ -320,6 +334,7 @@ impl AuthMethod {
         match self {
             Self::ScramSha256 => "scram-sha-256",
             Self::Md5 => "md5",
+            Self::Cert => "cert",
         }
     }
 }

@@ -375,6 +375,39 @@ impl<T: Word> Parser for AnyOf<T> {
     }
 }
 
+/// Any number of names, each once: a list, or a text with commas between.
+pub struct Names;
+
+impl Parser for Names {
+    type Out = Vec<String>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let names: Vec<String> = match raw {
+            Raw::List(names) => names.clone(),
+            Raw::Text(text) => text.split(',').map(|name| name.trim().to_owned()).collect(),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::Misfit(_) => {
+                return Err("is not a list of names".into());
+            }
+        };
+        if names.iter().any(String::is_empty) {
+            return Err("contains an empty name".into());
+        }
+        Ok(names)
+    }
+
+    fn allowed(&self) -> String {
+        "names: a list, or with commas between".into()
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| toml::Value::from(value.clone()).to_string())
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
 /// A value that the word "off" switches off.
 pub struct Off<P>(pub P);
 

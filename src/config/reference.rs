@@ -80,6 +80,8 @@ impl Config {
                 name: user.name.clone(),
                 password,
                 verifier,
+                auth: user.method,
+                certificate_names: user.certificate_names.clone(),
                 pool_max_connections: user.pool_max_connections,
                 iam: Some(user.iam),
             };
@@ -94,6 +96,8 @@ impl Config {
             cert: files.map(|f| f.cert.clone()),
             key: files.map(|f| f.key.clone()),
             require: self.tls.mode,
+            client_ca_file: self.tls.clients.as_ref().map(|c| c.ca_file.clone()),
+            crl_file: self.tls.clients.as_ref().and_then(|c| c.crl_file.clone()),
         }
     }
 

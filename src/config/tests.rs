@@ -80,6 +80,8 @@ fn the_environment_is_enough() {
         [User {
             name: "app".into(),
             credential: Credential::Password(Secret::new("hunter2".into())),
+            method: None,
+            certificate_names: Vec::new(),
             pool_max_connections: None,
             iam: IamMode::Disabled,
         }]

@@ -209,6 +209,8 @@ mod tests {
         User {
             name: name.to_owned(),
             credential,
+            method: None,
+            certificate_names: Vec::new(),
             pool_max_connections: None,
             iam: config::IamMode::Disabled,
         }

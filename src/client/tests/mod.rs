@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{Credential, Secret, User};
+use crate::config::{Credential, Secret, Tls, User};
 use crate::protocol::frame::put_untagged;
 use crate::protocol::reply::{TxStatus, error_field, put_ready_for_query};
 use crate::protocol::scram::{SaltedKeys, Verifier};
@@ -24,6 +24,8 @@ fn users() -> Vec<User> {
     let user = |name: &str, credential| User {
         name: name.to_owned(),
         credential,
+        method: None,
+        certificate_names: Vec::new(),
         pool_max_connections: None,
         iam: crate::config::IamMode::Disabled,
     };
@@ -58,9 +60,10 @@ static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {
 
 fn gate() -> Gate {
     Gate {
-        tls: Some(Arc::new(Acceptor::open(None).unwrap())),
+        tls: Some(Arc::new(Acceptor::open(&Tls::default()).unwrap())),
         tls_mode: TlsMode::Allow,
         method: AuthMethod::ScramSha256,
+        manners: HashMap::new(),
         vault: Arc::clone(&VAULT),
         iam: Arc::clone(&IAM),
         default_database: "orders".to_owned(),

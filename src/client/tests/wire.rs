@@ -106,6 +106,7 @@ async fn wrong_password_and_unknown_user_are_told_the_same() {
             client.write_all(&startup(hello.as_bytes())).await.unwrap();
             let (tag, body) = match method {
                 AuthMethod::ScramSha256 => scram(&mut client, "wrong", b"").await,
+                AuthMethod::Cert => unreachable!("not asked here"),
                 AuthMethod::Md5 => {
                     let (_, asked) = message(&mut client).await;
                     assert_eq!((asked.len(), &asked[..4]), (8, &b"\0\0\0\x05"[..]));
