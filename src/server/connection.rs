@@ -230,6 +230,8 @@ impl Connection {
             match self.replies.next(rest, &mut self.ledger)? {
                 Reply::Wait => return Ok(()),
                 // Between two leases a notification is nobody's.
+                // Its bytes follow.
+                Reply::Parsed => {}
                 Reply::Pass { bytes, .. }
                 | Reply::Ready { bytes, .. }
                 | Reply::Notification { bytes } => *start += bytes,

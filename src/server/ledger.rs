@@ -68,7 +68,7 @@ pub enum Fate {
     Withhold,
     /// It is Weir's to read.
     Keep,
-    /// A CloseComplete that the client gets as the ParseComplete it waits for.
+    /// The client gets the ParseComplete that it waits for in its place.
     AsParsed,
 }
 
@@ -131,7 +131,7 @@ impl Changes {
 pub enum Telling {
     #[default]
     AsItIs,
-    /// A Close went in place of its Parse.
+    /// A Describe went in place of its Parse.
     AsParsed,
 }
 
@@ -141,7 +141,16 @@ pub struct Note {
     pub changes: Changes,
     /// The number of the statement that it uses, or 0.
     pub uses: u64,
+    /// The number of the name that the client has for it, or 0.
+    pub name: u64,
     pub telling: Telling,
+}
+
+/// Whether the Sync that ends a sequence of messages is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncSent {
+    Yes,
+    No,
 }
 
 /// What became of a message that was to change prepared statements.
@@ -197,8 +206,8 @@ pub struct Ledger {
     outcomes: VecDeque<(Changes, Outcome)>,
     /// ReadyForQuery owed to the client.
     readies_of_client: usize,
-    /// The statement that the last message to fail used, or 0.
-    failed_use: u64,
+    /// The last message to fail.
+    failed_use: Note,
     /// The client waits for a ReadyForQuery that only a Sync of ours will bring.
     sync_due: bool,
 }
@@ -216,7 +225,7 @@ impl Default for Ledger {
             doubtful: false,
             outcomes: VecDeque::new(),
             readies_of_client: 0,
-            failed_use: 0,
+            failed_use: Note::default(),
             sync_due: false,
         }
     }
@@ -285,9 +294,23 @@ impl Ledger {
         self.outcomes.clear();
     }
 
-    /// The statement that the message used which has just failed, if it used one.
-    pub fn failed_use(&mut self) -> Option<u64> {
-        Some(std::mem::take(&mut self.failed_use)).filter(|id| *id != 0)
+    /// The message that has just failed, if it used a statement.
+    pub fn failed_use(&mut self) -> Option<Note> {
+        Some(std::mem::take(&mut self.failed_use)).filter(|note| note.uses != 0)
+    }
+
+    /// What has failed just now is to be tried again: the client will not hear of the end of it. Whether the Sync
+    /// that ends it was sent.
+    pub fn take_over(&mut self) -> SyncSent {
+        (self.failed, self.completed) = (false, false);
+        match self.entries.front_mut() {
+            Some(entry) if entry.owed == Owed::Sync => {
+                self.readies_of_client -= usize::from(entry.asker != Asker::Weir);
+                entry.asker = Asker::Weir;
+                SyncSent::Yes
+            }
+            _ => SyncSent::No,
+        }
     }
 
     #[inline]
@@ -389,10 +412,12 @@ impl Ledger {
         let fate = self.fate();
         let first = self.entries.front();
         let as_parsed = first.is_some_and(|entry| entry.note.telling == Telling::AsParsed);
-        if tag == backend::CLOSE_COMPLETE && as_parsed && fate == Fate::Forward {
-            return Fate::AsParsed;
+        match tag {
+            _ if !as_parsed || fate != Fate::Forward => fate,
+            backend::ROW_DESCRIPTION | backend::NO_DATA => Fate::AsParsed,
+            backend::PARAMETER_DESCRIPTION => Fate::Withhold,
+            _ => fate,
         }
-        fate
     }
 
     /// A reply other than ErrorResponse and ReadyForQuery begins.
@@ -523,7 +548,7 @@ impl Ledger {
                 Fate::Withhold | Fate::Keep => Fate::Withhold,
             },
             Some(entry) => {
-                self.failed_use = entry.note.uses;
+                self.failed_use = entry.note;
                 self.pop(Outcome::Failed);
                 self.skip_to_sync(entry.asker);
                 Fate::Forward

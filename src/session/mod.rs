@@ -14,6 +14,7 @@ pub mod doubts;
 pub mod ending;
 pub mod endpoint;
 mod eviction;
+mod faults;
 pub mod handle;
 pub mod hidden;
 pub mod listen;

@@ -9,22 +9,24 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::Instant;
 
-use super::core::{Conclusion, Step, Trust};
+use super::core::{Conclusion, Step};
 use super::ending::Ending;
 use super::pinning::Lifted;
 use super::replay::said;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
-use crate::protocol::frame::{HEADER_BYTES, Head};
-use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
+use crate::protocol::frame::HEADER_BYTES;
+use crate::protocol::reply::{TxStatus, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::{Asker, Fate};
 use crate::server::replies::Reply;
-use crate::server::statements::find_name;
+use crate::server::statements::NOBODYS;
 
 /// So much is read of what the server answers to a question of ours.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+const PARSE_COMPLETE: [u8; HEADER_BYTES] = [backend::PARSE_COMPLETE, 0, 0, 0, 4];
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
@@ -191,7 +193,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome) => break,
+                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome | Step::Disown(_)) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -263,6 +265,10 @@ impl Session {
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
                 self.note_pins(Lifted::Gone);
+                Ok(true)
+            }
+            Ok(Step::Disown(place)) => {
+                self.requests.overwrite(place, NOBODYS);
                 Ok(true)
             }
             Ok(Step::ComeHome) if lease.ledger.owes() => Ok(false),
@@ -354,7 +360,6 @@ impl Session {
                 ledger,
                 parameters,
                 statements,
-                marked,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
@@ -372,6 +377,7 @@ impl Session {
                     return Ok(moved);
                 }
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
+                Reply::Parsed => self.replies.insert(&PARSE_COMPLETE),
                 Reply::Parameter {
                     bytes,
                     fate,
@@ -403,24 +409,7 @@ impl Session {
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
                     }
-                    let used = ledger.failed_use();
-                    if let Some(id) = used {
-                        // What was sent behind it is skipped: its name is what it was.
-                        self.core.note_outcomes(ledger, statements);
-                        let field = |code| error_field(prefix, code).unwrap_or_default();
-                        let trust = self
-                            .core
-                            .use_failed(id, field(b'C'), field(b'R'), statements);
-                        *marked |= trust == Trust::Lost;
-                    }
-                    if used.is_some() || ledger.is_doubtful() {
-                        let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
-                        if let Some((taken, words)) = words {
-                            replies.took(taken);
-                            self.replies.discard(taken);
-                            self.replies.insert(&words);
-                        }
-                    }
+                    self.hear_error();
                 }
                 Reply::Ready {
                     bytes,
@@ -443,7 +432,7 @@ impl Session {
     fn pass(&mut self, bytes: usize, fate: Fate) {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
-            Fate::Withhold => self.replies.discard(bytes),
+            Fate::Withhold | Fate::AsParsed => self.replies.discard(bytes),
             Fate::Keep => {
                 let kept = self.replies.raw().get(..bytes).unwrap_or_default();
                 // A longer answer is no answer.
@@ -451,15 +440,6 @@ impl Session {
                     self.answer.extend_from_slice(kept);
                 }
                 self.replies.discard(bytes);
-            }
-            Fate::AsParsed => {
-                let messages = self.replies.raw_mut().get_mut(..bytes).unwrap_or_default();
-                for message in messages.chunks_mut(HEADER_BYTES) {
-                    if let Some(tag) = message.first_mut() {
-                        *tag = backend::PARSE_COMPLETE;
-                    }
-                }
-                self.replies.clear(bytes);
             }
         }
     }
@@ -571,22 +551,4 @@ fn lost(end: io::Result<usize>) -> Ending {
         Ok(_) => "The server closed it without a word.".into(),
         Err(error) => format!("The connection broke: {error}."),
     })
-}
-
-/// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
-/// client is to get in their place.
-fn reworded<'a>(
-    raw: &[u8],
-    name: impl FnOnce(u64) -> Option<&'a [u8]>,
-) -> Option<(usize, Vec<u8>)> {
-    let head = Head::parse(raw)?.ok()?;
-    let frame = raw.get(..head.frame_bytes().min(raw.len()))?;
-    let (place, id) = find_name(frame)?;
-    let name = name(id)?;
-    let length = head.frame_bytes() - 1 - place.len() + name.len();
-    let mut words = vec![head.tag];
-    words.extend_from_slice(&u32::try_from(length).ok()?.to_be_bytes());
-    words.extend_from_slice(frame.get(HEADER_BYTES..place.start)?);
-    words.extend_from_slice(name);
-    Some((place.end, words))
 }
