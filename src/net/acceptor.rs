@@ -6,9 +6,12 @@
 //! all workers, and new whenever anything was reloaded that differs. A client's certificate is checked again when its
 //! session is resumed: an authority or certificate that is not trusted any more, or out of date, is so at once.
 
+use std::future::poll_fn;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, ring};
@@ -26,6 +29,8 @@ use crate::config::{CertificateFiles, Tls};
 
 /// The application protocol, so that a TLS port can't be mistaken for another service's (ALPACA).
 const ALPN: &[u8] = b"postgresql";
+
+type ServerTls = tokio_rustls::server::TlsStream<Socket>;
 
 /// Shows a certificate to clients. One for all workers.
 #[derive(Debug)]
@@ -146,7 +151,7 @@ impl Acceptor {
     /// Does the handshake. On failure the client has been sent an alert. Not cancel-safe.
     pub async fn secure(&self, socket: Socket) -> io::Result<Secured> {
         let shown = self.shown.load_full();
-        let tls = shown.tls.accept(socket).await?;
+        let tls = handshake(&shown.tls, socket).await?;
         let connection = tls.get_ref().1;
         let alpn = match connection.alpn_protocol() {
             Some(_) => Alpn::Negotiated,
@@ -160,6 +165,22 @@ impl Acceptor {
             subject,
         })
     }
+}
+
+/// What the server has to say at the end, a ticket, is held back for the first message behind it: a packet less.
+async fn handshake(acceptor: &TlsAcceptor, mut socket: Socket) -> io::Result<ServerTls> {
+    socket.hold();
+    let mut accepting = acceptor.accept(socket);
+    let mut tls = poll_fn(|cx| {
+        let outcome = Pin::new(&mut accepting).poll(cx);
+        match accepting.get_mut().map(|socket| socket.poll_release(cx)) {
+            Some(Poll::Ready(Err(error))) if outcome.is_pending() => Poll::Ready(Err(error)),
+            _ => outcome,
+        }
+    })
+    .await?;
+    tls.get_mut().0.let_go();
+    Ok(tls)
 }
 
 impl Shown {
