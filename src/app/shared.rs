@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::worker::Order;
 use crate::admin::Role;
+use crate::client::iam::Iam;
 use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
@@ -25,6 +26,13 @@ use crate::session::pins::{Pins, Reason};
 pub struct Way {
     pub role: Role,
     pub endpoint: Arc<Endpoint>,
+}
+
+/// What clients' proofs are checked with.
+pub struct Proofs {
+    pub vault: Arc<Vault>,
+    pub acceptor: Arc<Acceptor>,
+    pub iam: Arc<Iam>,
 }
 
 pub struct Shared {
@@ -61,13 +69,17 @@ pub enum Admittance {
 impl Shared {
     pub fn new(
         config: Config,
-        vault: Arc<Vault>,
-        acceptor: Arc<Acceptor>,
+        proofs: Proofs,
         registry: Arc<metrics::Registry>,
         pinboard: Arc<Pinboard>,
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
+        let Proofs {
+            vault,
+            acceptor,
+            iam,
+        } = proofs;
         let standing = Standing {
             meters: Arc::new(metrics::Auth::new(&registry)),
             places: Places::new(
@@ -77,7 +89,7 @@ impl Shared {
             failures: Failures::new(failure_terms(&config.auth)),
         };
         Shared {
-            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, standing)),
+            gate: ArcSwap::from_pointee(gate(&config, &vault, iam, &acceptor, standing)),
             config: ArcSwap::from_pointee(config),
             registry,
             pinboard,
@@ -142,6 +154,7 @@ pub fn limits(config: &Config) -> Limits {
         listen: config.session.listen,
         listen_queue_bytes: config.session.listen_queue_bytes,
         query_timeout: config.pool.query_timeout,
+        reset_timeout: config.pool.reset_timeout,
         idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
         idle_client_timeout: config.session.idle_client_timeout,
         client_lifetime: config.session.client_lifetime,
@@ -208,6 +221,7 @@ fn manners(config: &Config) -> HashMap<String, Manner> {
 pub fn gate(
     config: &Config,
     vault: &Arc<Vault>,
+    iam: Arc<Iam>,
     acceptor: &Arc<Acceptor>,
     standing: Standing,
 ) -> Gate {
@@ -217,6 +231,7 @@ pub fn gate(
         method: config.auth.method,
         manners: manners(config),
         vault: Arc::clone(vault),
+        iam,
         default_database: config.database.name.clone(),
         meters: standing.meters,
         handshake_timeout: config.auth.handshake_timeout,

@@ -73,22 +73,32 @@ impl Greeted<'_> {
         let Greeted { peer, startup } = self;
         let mut method = gate.method.name();
         let proven = ask(peer, &startup, gate, origin, &mut method).await;
-        match &proven {
-            Ok(_) => {
-                gate.failures.passed(origin, &startup.user);
-                gate.meters.accepted(method);
-            }
-            Err(Stop::Refused(refused)) => {
-                if refused.is_failed_proof() {
-                    let now = Instant::now().into();
-                    gate.failures.failed(origin, &startup.user, now);
-                }
-                gate.meters.refused(method, refused.reason());
-            }
-            Err(Stop::Left) => {}
-        }
-        proven
+        settle(proven, gate, origin, &startup.user, method)
     }
+}
+
+/// Counts what came of a proof.
+pub(super) fn settle<T>(
+    outcome: Result<T, Stop>,
+    gate: &Gate,
+    origin: Origin,
+    user: &[u8],
+    method: &'static str,
+) -> Result<T, Stop> {
+    match &outcome {
+        Ok(_) => {
+            gate.failures.passed(origin, user);
+            gate.meters.accepted(method);
+        }
+        Err(Stop::Refused(refused)) => {
+            if refused.is_failed_proof() {
+                gate.failures.failed(origin, user, Instant::now().into());
+            }
+            gate.meters.refused(method, refused.reason());
+        }
+        Err(Stop::Left) => {}
+    }
+    outcome
 }
 
 /// `method` becomes what the client was asked for in truth.
@@ -174,7 +184,7 @@ fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
 
 impl Proven {
     /// What PostgreSQL, too, finds wrong only once it knows the user.
-    fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
+    pub fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
         let database = match &startup.database {
             None => gate.default_database.clone(),
             Some(name) => String::from_utf8(name.clone()).map_err(|error| Refused::NoDatabase {
@@ -296,7 +306,16 @@ impl<'p> Md5<'p> {
     }
 }
 
-fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
+/// Compares in time that depends on the lengths alone.
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
+    let differing = a
+        .iter()
+        .zip(b)
+        .fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
+    a.len() == b.len() && differing == 0
+}
+
+pub(super) fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
     put(out, backend::AUTHENTICATION, |body| {
         body.extend_from_slice(&code.to_be_bytes());
         body.extend_from_slice(rest);

@@ -3,15 +3,17 @@
 //! Knows TLS, the startup family and authentication; does not know servers, pools or sessions.
 //!
 //! Each step is a struct that the next one consumes:
-//! `Opening -> Greeted -> Sasl | Md5 -> Authenticated`.
+//! `Opening -> Greeted -> Sasl | Md5 | Sealed -> Authenticated`.
 
 mod challenge;
 mod failures;
+pub mod iam;
 mod negotiate;
 mod origin;
 mod peer;
 mod places;
 mod refused;
+mod sealed;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,12 +36,14 @@ use crate::secrets::Vault;
 use challenge::Proven;
 use failures::Verdict;
 pub use failures::{FailureTerms, Failures};
+use iam::Iam;
 use negotiate::{Opened, Opening};
 use origin::Origin;
 use peer::{Peer, Stop};
 use places::Place;
 pub use places::Places;
 pub use refused::{Refused, WrongPassword};
+use sealed::{Approach, Sealed};
 
 /// What clients are admitted by. One for all workers; a new one after a reload.
 #[derive(Debug)]
@@ -52,6 +56,8 @@ pub struct Gate {
     /// How configured users are asked; all others are by `method`.
     pub manners: HashMap<String, Manner>,
     pub vault: Arc<Vault>,
+    /// Who comes with a token, and who checks it.
+    pub iam: Arc<Iam>,
     /// The database of clients that name none. (PostgreSQL would take the user's name.)
     pub default_database: String,
     pub meters: Arc<metrics::Auth>,
@@ -183,9 +189,19 @@ async fn handshake(
         Ok(place) => place,
         Err(_) => return Err(Refused::TooManyLogins.into()),
     };
-    timeout_at(deadline, steps(peer, first, gate, door, origin, place))
-        .await
-        .unwrap_or_else(|_| Err(Refused::Timeout.into()))
+    let stepped = timeout_at(deadline, steps(peer, first, gate, door, origin, place)).await;
+    match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
+        Stepped::Passed(passed) => Ok(passed),
+        // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
+        Stepped::Sealed(sealed) => sealed.open(peer, gate, origin).await.map(Passed::Proven),
+    }
+}
+
+/// How far a client has come by itself.
+enum Stepped {
+    Passed(Passed),
+    /// It is still to be seen whether its token lets it in.
+    Sealed(Sealed),
 }
 
 async fn steps(
@@ -195,16 +211,22 @@ async fn steps(
     door: Door,
     origin: Origin,
     place: Place,
-) -> Result<Passed, Stop> {
+) -> Result<Stepped, Stop> {
     let opening = Opening::new(peer, first, gate).await?;
     let greeted = match opening.startup(gate).await? {
-        Opened::Cancel(key) => return Ok(Passed::Cancel(key)),
+        Opened::Cancel(key) => return Ok(Stepped::Passed(Passed::Cancel(key))),
         Opened::Startup(greeted) => greeted,
     };
     match door {
         Door::Open => {
             let _place = doorman(gate, origin, &greeted.startup.user, place).await?;
-            greeted.prove(gate, origin).await.map(Passed::Proven)
+            match greeted.approach(gate, origin).await? {
+                Approach::Challenge(greeted) => {
+                    let proven = greeted.prove(gate, origin).await?;
+                    Ok(Stepped::Passed(Passed::Proven(proven)))
+                }
+                Approach::Sealed(sealed) => Ok(Stepped::Sealed(sealed)),
+            }
         }
         Door::Shut(why) => Err(Refused::TurnedAway(why).into()),
     }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use super::iam::reason::Reason;
 use crate::error::{Blame, ToClient};
 use crate::protocol::SqlState;
 use crate::protocol::opening::{Again, OpeningError};
@@ -59,6 +60,12 @@ pub enum Refused {
         "too many failed logins of user {user:?} from this address, or of its address: unheard for {seconds} s"
     )]
     TooManyFailures { user: String, seconds: u64 },
+    #[error("user {user:?} comes with a token, which needs TLS: {}", Reason::NoTls)]
+    TokenInClear { user: String },
+    #[error("token refused: {}", Reason::TooLong)]
+    TokenTooLong,
+    #[error("token of user {user:?} could not be checked: {why}")]
+    TokenUnanswered { user: String, why: String },
     #[error("database {name:?} does not exist: its name is not UTF-8")]
     NoDatabase { name: String },
     #[error("login took too long")]
@@ -78,6 +85,14 @@ pub enum WrongPassword {
     Proof { user: String },
     #[error("unknown user {user:?}")]
     UnknownUser { user: String },
+    #[error("token of user {user:?} refused: {reason}")]
+    Token { user: String, reason: Reason },
+}
+
+impl From<WrongPassword> for Refused {
+    fn from(wrong: WrongPassword) -> Refused {
+        Refused::WrongPassword(wrong)
+    }
 }
 
 impl Refused {
@@ -103,6 +118,10 @@ impl Refused {
         match self {
             Refused::WrongPassword(WrongPassword::Proof { .. }) => "wrong_password",
             Refused::WrongPassword(WrongPassword::UnknownUser { .. }) => "unknown_user",
+            Refused::WrongPassword(WrongPassword::Token { reason, .. }) => reason.as_str(),
+            Refused::TokenInClear { .. } => Reason::NoTls.as_str(),
+            Refused::TokenTooLong => Reason::TooLong.as_str(),
+            Refused::TokenUnanswered { .. } => "unanswered",
             Refused::NoCertificate => "no_certificate",
             Refused::WrongCertificate { .. } => "wrong_certificate",
             Refused::TooManyFailures { .. } => "too_many_failures",
@@ -139,6 +158,7 @@ fn request_name(request: Again) -> &'static str {
 impl ToClient for Refused {
     fn blame(&self) -> Blame {
         match self {
+            Refused::TokenUnanswered { .. } => Blame::Server,
             Refused::NoTls
             | Refused::TooManyLogins
             | Refused::TurnedAway(_)
@@ -158,6 +178,8 @@ impl ToClient for Refused {
             | Refused::NoCertificate
             | Refused::WrongCertificate { .. }
             | Refused::TooManyFailures { .. }
+            | Refused::TokenInClear { .. }
+            | Refused::TokenTooLong
             | Refused::NoDatabase { .. }
             | Refused::Timeout => Blame::Client,
         }
@@ -200,6 +222,25 @@ impl ToClient for Refused {
             | Refused::MessageLength
             | Refused::PasswordPacket
             | Refused::NoSuchMechanism => fatal(SqlState::PROTOCOL_VIOLATION, self),
+            Refused::TokenTooLong => fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length"),
+            Refused::TokenInClear { user } => ErrorReply {
+                hint: Some(
+                    "Set sslmode=require (or a stronger one) in the connection's settings.".into(),
+                ),
+                ..fatal(
+                    SqlState::INVALID_AUTHORIZATION,
+                    format_args!("user \"{user}\" must connect with TLS"),
+                )
+            },
+            Refused::TokenUnanswered { .. } => ErrorReply {
+                hint: Some(
+                    "Try again in a moment; the log of the proxy says what is wrong.".into(),
+                ),
+                ..fatal(
+                    SqlState::CANNOT_CONNECT_NOW,
+                    "the token could not be checked: whoever knows does not answer",
+                )
+            },
             Refused::OutOfOrder { tag } => fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 format_args!("expected password response, got message type {tag}"),
@@ -214,7 +255,9 @@ impl ToClient for Refused {
                 )
             },
             Refused::WrongPassword(
-                WrongPassword::Proof { user } | WrongPassword::UnknownUser { user },
+                WrongPassword::Proof { user }
+                | WrongPassword::UnknownUser { user }
+                | WrongPassword::Token { user, .. },
             ) => fatal(
                 SqlState::INVALID_PASSWORD,
                 format_args!("password authentication failed for user \"{user}\""),

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use super::address::HostMaybePort;
 use super::error::{ConfigError, Place};
 use super::given::Values;
+use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
     Auth, AuthMethod, DatabaseShape, House, Listen, Log, Pool, Session, SslMode, TlsShape,
@@ -25,8 +26,13 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let listen = listen(values, &database)?;
     let pool = pool(values)?;
     let auth = Auth::read(values)?;
+    let iam = Iam::read(layers)?;
+    if iam.aurora.is_some() && database.ssl != SslMode::VerifyFull {
+        let problem = "is set, so clients' tokens are sent to the database: that needs database.ssl = \"verify-full\"";
+        return Err(contradiction(values, "auth.iam.aurora.endpoints", problem));
+    }
     let tls = tls(values)?;
-    let users = users(layers, &auth, &pool)?;
+    let users = users(layers, &auth, &iam, &pool)?;
     certificates(&users, &auth, &tls)?;
     Ok(Config {
         tls,
@@ -43,6 +49,7 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         database,
         pool,
         auth,
+        iam,
     })
 }
 
@@ -51,7 +58,7 @@ fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
+pub fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Contradiction {
         place: values.place(key),
         key: key.to_owned(),
@@ -231,10 +238,10 @@ fn pool(values: &Values) -> Result<Pool, ConfigError> {
     Ok(pool)
 }
 
-fn users(layers: &Layers, auth: &Auth, pool: &Pool) -> Result<Vec<User>, ConfigError> {
+fn users(layers: &Layers, auth: &Auth, iam: &Iam, pool: &Pool) -> Result<Vec<User>, ConfigError> {
     let mut users: Vec<User> = Vec::with_capacity(layers.users.len());
     for values in &layers.users {
-        let user = user(values, auth)?;
+        let user = user(values, auth, iam)?;
         if users.iter().any(|other| other.name == user.name) {
             let problem = format!("{:?} is given twice", user.name);
             return Err(contradiction(values, "users.name", problem));
@@ -274,7 +281,7 @@ fn certificates(users: &[User], auth: &Auth, tls: &Tls) -> Result<(), ConfigErro
     }
 }
 
-fn user(values: &Values, auth: &Auth) -> Result<User, ConfigError> {
+fn user(values: &Values, auth: &Auth, iam: &Iam) -> Result<User, ConfigError> {
     let shape = UserShape::read(values)?;
     let method = shape.auth.unwrap_or(auth.method);
     let credential = match (shape.password, shape.verifier) {
@@ -320,6 +327,10 @@ fn user(values: &Values, auth: &Auth) -> Result<User, ConfigError> {
             return Err(contradiction(values, "users.name", problem));
         }
     };
+    if shape.iam.is_some_and(|mode| mode != IamMode::Disabled) && !iam.has_validator() {
+        let problem = "lets the user come with a token, but nothing can check one: fill in a section of [auth.iam]";
+        return Err(contradiction(values, "users.iam", problem));
+    }
     if method != AuthMethod::Cert && !shape.certificate_names.is_empty() {
         return Err(contradiction(
             values,
@@ -328,6 +339,11 @@ fn user(values: &Values, auth: &Auth) -> Result<User, ConfigError> {
         ));
     }
     Ok(User {
+        // Who is asked for something else by name comes with that.
+        iam: shape.iam.unwrap_or(match shape.auth {
+            Some(_) => IamMode::Disabled,
+            None => iam.mode,
+        }),
         name: shape.name,
         credential,
         method: shape.auth,

@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use super::address::{Address, HostMaybePort, Hosts};
 use super::given::Builtin::{Absent, Is, Required};
+use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
 use super::parse::{
     AnyOf, Filter, Hidden, Length, Maybe, Names, Number, Off, OneOf, Path, Size, Text, Word,
 };
 use super::secret::Secret;
 use super::section::{Opt, Section, section};
 
-const KIB: usize = 1 << 10;
+pub(super) const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-const fn ms(n: u64) -> Duration {
+pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
-const fn secs(n: u64) -> Duration {
+pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 const DAY: Duration = secs(86_400);
@@ -138,7 +139,7 @@ section! {
         query_timeout: Option<Duration> = Is("off"), Off(Length(ms(1), DAY)), [];
         /// Longest silence of a client inside a transaction before it is closed (25P03): a frozen Lambda must not keep a connection.
         idle_in_transaction_timeout: Duration = Is("5m"), Length(ms(100), DAY), [];
-        /// Time for a connection to be cleaned of what a client left before it is closed instead.
+        /// Time for a connection to be cleaned of what a client left, or to answer what Weir asks it about a session, before it is closed instead.
         reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
         /// Connections of one pool that pinned sessions may hold; a session that would be pinned beyond it is closed (53400).
         pin_limit: Option<usize> = Is("off"), Off(Number(0, 262_143)), [];
@@ -216,6 +217,8 @@ section! {
         certificate_names: Vec<String> = Absent("its own name"), Names, [];
         /// Connections to a target at most in each of this user's pools.
         pool_max_connections: Option<u32> = Absent("the target's cap"), Maybe(Number(1, 262_143)), [];
+        /// Whether it comes with a token, as `auth.iam.mode`.
+        iam: Option<IamMode> = Absent("that of `auth.iam.mode`"), Maybe(OneOf::<IamMode>::new()), [];
     }
 }
 
@@ -230,7 +233,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 15] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -242,6 +245,12 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 9] {
         row::<Pool>("[pool]"),
         row::<Session>("[session]"),
         row::<Auth>("[auth]"),
+        row::<IamShape>("[auth.iam]"),
+        row::<IamAurora>("[auth.iam.aurora]"),
+        row::<StsShape>("[auth.iam.sts]"),
+        row::<JwtShape>("[auth.iam.jwt]"),
+        row::<StaticShape>("[auth.iam.static]"),
+        row::<IamMapping>("[[auth.iam.map]]"),
         row::<UserShape>("[[users]]"),
         row::<Log>("[log]"),
     ]

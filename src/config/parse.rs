@@ -92,6 +92,11 @@ impl Parser for Length {
     }
 }
 
+/// A length of time as it is written in the configuration, within no limits.
+pub fn length(text: &str) -> Option<Duration> {
+    with_unit(&Raw::Text(text.to_owned()), &TIME_UNITS, 1_000).map(Duration::from_millis)
+}
+
 fn length_text(length: Duration) -> String {
     if length.is_zero() {
         return "0s".to_owned();
@@ -239,6 +244,36 @@ impl Parser for Hidden {
 
     fn show(&self, _: &Secret<String>) -> Option<String> {
         Some(quoted(REDACTED))
+    }
+}
+
+/// Any number of texts: a list, or one text with commas between.
+pub struct Texts;
+
+impl Parser for Texts {
+    type Out = Vec<String>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let text = raw.text()?;
+        let items = text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty());
+        items
+            .map(|item| Text::NotEmpty.parse(&Raw::Text(item.to_owned())))
+            .collect()
+    }
+
+    fn allowed(&self) -> String {
+        "texts, as a list or with commas between".into()
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| quoted(value.join(",")))
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
     }
 }
 

@@ -67,6 +67,9 @@ impl Config {
         section(&mut out, "[pool]", &self.pool.show());
         section(&mut out, "[session]", &self.session.show());
         section(&mut out, "[auth]", &self.auth.show());
+        for (header, shown) in self.iam.shapes() {
+            section(&mut out, header, &shown);
+        }
         section(&mut out, "[log]", &self.log.show());
         for user in &self.users {
             let (password, verifier) = match &user.credential {
@@ -80,6 +83,7 @@ impl Config {
                 auth: user.method,
                 certificate_names: user.certificate_names.clone(),
                 pool_max_connections: user.pool_max_connections,
+                iam: Some(user.iam),
             };
             section(&mut out, "[[users]]", &shape.show());
         }

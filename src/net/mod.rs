@@ -6,6 +6,7 @@ mod client_trust;
 pub mod connector;
 mod der;
 pub mod endpoint_hash;
+pub mod fetch;
 pub mod listen;
 pub mod stream;
 mod subject;

@@ -212,6 +212,7 @@ mod tests {
             method: None,
             certificate_names: Vec::new(),
             pool_max_connections: None,
+            iam: config::IamMode::Disabled,
         }
     }
 

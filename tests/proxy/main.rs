@@ -20,4 +20,5 @@ mod listen;
 mod operations;
 mod pins;
 mod pool;
+mod replay;
 mod vanish;

@@ -27,6 +27,7 @@ fn users() -> Vec<User> {
         method: None,
         certificate_names: Vec::new(),
         pool_max_connections: None,
+        iam: crate::config::IamMode::Disabled,
     };
     let iterations = std::num::NonZeroU32::new(4096).unwrap();
     let verifier = Verifier::derive(PASSWORD.as_bytes(), b"the database's", iterations);
@@ -45,6 +46,18 @@ fn users() -> Vec<User> {
 /// Made once: a password's verifier takes its time in a debug build.
 static VAULT: LazyLock<Arc<Vault>> = LazyLock::new(|| Arc::new(Vault::new(&users()).unwrap()));
 
+/// Nobody comes with a token.
+static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {
+    let env = [
+        ("AURORA_HOST", "127.0.0.1"),
+        ("AURORA_USER", "app"),
+        ("AURORA_PASSWORD", "x"),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = crate::config::load(None, env.into_iter()).unwrap();
+    Arc::new(iam::Iam::new(&config, || panic!("no Aurora is configured")).unwrap())
+});
+
 fn gate() -> Gate {
     Gate {
         tls: Some(Arc::new(Acceptor::open(&Tls::default()).unwrap())),
@@ -52,6 +65,7 @@ fn gate() -> Gate {
         method: AuthMethod::ScramSha256,
         manners: HashMap::new(),
         vault: Arc::clone(&VAULT),
+        iam: Arc::clone(&IAM),
         default_database: "orders".to_owned(),
         meters: Arc::new(metrics::Auth::new(&Arc::default())),
         handshake_timeout: Duration::from_secs(10),
