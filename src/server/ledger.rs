@@ -181,7 +181,7 @@ enum CopyIn {
     Yes {
         passed_over_sync: bool,
     },
-    /// The client has ended it, and the server has not answered.
+    /// The client has ended it, or sent something that has no place in it, and the server has not answered.
     Ending {
         passed_over_sync: bool,
     },
@@ -373,7 +373,14 @@ impl Ledger {
                     self.copy_in = CopyIn::Ending { passed_over_sync };
                     return;
                 }
-                _ => {}
+                // PostgreSQL ends the connection over it, unless the COPY has failed before: then what comes counts.
+                Owed::Query
+                | Owed::FunctionCall
+                | Owed::Parse
+                | Owed::Bind
+                | Owed::Close
+                | Owed::Describe
+                | Owed::Execute => self.copy_in = CopyIn::Ending { passed_over_sync },
             }
         }
         if self.skipping && owed != Owed::Sync {
@@ -482,6 +489,20 @@ impl Ledger {
         }
     }
 
+    /// The server will answer nothing any more, and has carried out nothing of what is owed.
+    pub fn skip_all(&mut self) {
+        while self.pop(Outcome::Skipped).is_some() {}
+    }
+
+    /// Whether nobody but Weir waits for what comes next: it answers a question of ours, or all that is owed is ours.
+    pub fn is_asked_by_us(&self) -> bool {
+        let own = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.asker.is_own());
+        let first = self.entries.front();
+        let question =
+            first.is_some_and(|entry| matches!(entry.asker, Asker::Probe | Asker::Mover));
+        question || (own(first) && own(self.entries.back()))
+    }
+
     fn drop_copy_ends(&mut self) {
         while self
             .entries
@@ -493,33 +514,30 @@ impl Ledger {
     }
 
     /// The head of the queue copies in. Syncs sent behind it, ahead of its end, are passed over.
+    ///
+    /// Where anything else stands ahead of its end, it has none: PostgreSQL ends the connection over that, unless the COPY
+    /// has failed before. Then that is carried out, and all behind it counts: an end there is another COPY's.
     fn begin_copy_in(&mut self) {
-        let end = self
-            .entries
-            .iter()
-            .position(|entry| entry.owed == Owed::CopyEnd);
-        let within = end.unwrap_or(self.entries.len());
-        let mut place = 0;
-        let mut passed_over_sync = false;
-        let readies_of_client = &mut self.readies_of_client;
-        self.entries.retain(|entry| {
-            let swallowed = place > 0 && place < within && entry.owed == Owed::Sync;
-            *readies_of_client -= usize::from(swallowed && entry.asker != Asker::Weir);
-            let keep = !swallowed && end != Some(place);
-            passed_over_sync |= swallowed;
-            place += 1;
-            keep
-        });
-        match end {
-            Some(_) => self.copy_in = CopyIn::Ending { passed_over_sync },
-            None => {
-                self.copy_in = CopyIn::Yes { passed_over_sync };
-                // The Syncs are gone: what was sent is open again until the next one.
-                self.unsynced |= self
-                    .entries
-                    .front()
-                    .is_some_and(|entry| entry.owed == Owed::Execute);
-            }
+        let behind = self.entries.iter().skip(1);
+        let syncs = behind.take_while(|entry| entry.owed == Owed::Sync).count();
+        for _ in 0..syncs {
+            let swallowed = self.entries.remove(1);
+            let counted = swallowed.is_some_and(|entry| entry.asker != Asker::Weir);
+            self.readies_of_client -= usize::from(counted);
+        }
+        let passed_over_sync = syncs > 0;
+        let next = self.entries.get(1).map(|entry| entry.owed);
+        if next == Some(Owed::CopyEnd) {
+            self.entries.remove(1);
+        }
+        self.copy_in = match next {
+            Some(_) => CopyIn::Ending { passed_over_sync },
+            None => CopyIn::Yes { passed_over_sync },
+        };
+        let head = self.entries.front().map(|entry| entry.owed);
+        if self.entries.len() == 1 && head == Some(Owed::Execute) {
+            // The Syncs are gone: what was sent is open again until the next one.
+            self.unsynced = true;
         }
     }
 
@@ -738,6 +756,13 @@ mod tests {
             // However many Syncs the server had read by then.
             (">Q <G >d >S >S <E <Z <Z <Z", "GEZZZ doubtful"),
             (">Q <G >d >S >c >S <E <Z <Z <Z", "GEZZZ doubtful"),
+            // Another COPY behind one that fails; its end is no end of the first.
+            (">Q >d >Q >c >S <G <E <Z <G <C <Z <Z", "GEZGCZZ idle"),
+            (">Q >d <G >Q >c >S <E <Z <G <C <Z <Z", "GEZGCZZ idle"),
+            (">Q >d >c >Q >c >S <G <E <Z <G <C <Z <Z", "GEZGCZZ idle"),
+            (">B >E >P >B >E >c >S <2 <G <E <Z", "2GEZ idle"),
+            (">B >E >S >d >c <2 <G <C", "2GC"),
+            (">B >E >S >d >c >S <2 <G <C <Z", "2GCZ idle"),
             (">F <V <Z", "VZ idle"),
             ("<N <A <S", "NAS idle"),
             // CopyDone astray between messages of the client's and of our own.

@@ -6,6 +6,7 @@
 mod asking;
 mod naming;
 mod second_try;
+mod standing;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub use self::naming::Trust;
 use self::naming::{Executing, Message, Outgoing, Passage, Timing};
 use self::second_try::SecondTry;
 pub use self::second_try::Sent;
+pub use self::standing::Standing;
 use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
 use super::pins::{Discard, Pinned, Pins, Reason};
@@ -26,7 +28,7 @@ use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use super::talk::Talk;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::names::{NameAt, told};
-use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
+use crate::protocol::reply::{TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
@@ -730,8 +732,8 @@ impl Core {
     }
 
     /// The unit at the front gets no server: the client is told, and what belongs to it is passed over.
-    pub fn refuse(&mut self, pending: &[u8], error: &ErrorReply, answer: &mut Vec<u8>) {
-        error.put(answer);
+    pub fn refuse(&mut self, pending: &[u8], error: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(error);
         self.deferred.fail();
         let simple = pending
             .first()

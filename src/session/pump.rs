@@ -12,16 +12,15 @@ use std::time::Instant;
 use super::core::{Conclusion, Step};
 use super::ending::Ending;
 use super::pinning::Lifted;
-use super::servers::give_settings;
+use super::replay::said;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
 use crate::protocol::frame::HEADER_BYTES;
-use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
+use crate::protocol::reply::{TxStatus, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
-use crate::server::ledger::Fate;
+use crate::server::ledger::{Asker, Fate};
 use crate::server::replies::Reply;
-use crate::server::settings::Change;
 use crate::server::statements::NOBODYS;
 
 /// So much is read of what the server answers to a question of ours.
@@ -217,7 +216,7 @@ impl Session {
         ending
     }
 
-    fn advance_leased(&mut self) -> Moved {
+    pub(super) fn advance_leased(&mut self) -> Moved {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
@@ -226,18 +225,24 @@ impl Session {
         // A cancel under way must not hit what comes next.
         let moving = self.listening.as_ref();
         let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
-            || self.evicting.is_some()
+            || self
+                .evicting
+                .as_ref()
+                .is_some_and(|evicting| evicting.holds_up())
             || moving.is_some_and(|listening| listening.holds_requests());
         // One that has to go gets to the end of its transaction and no further.
         let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
-        if unsent || held_up || over || self.server_fatal {
+        let passes = self.replays.let_pass(self.requests.raw().len());
+        if unsent || held_up || over || self.server_fatal || !passes {
             return Ok(false);
         }
-        if !Arc::ptr_eq(&lease.applied, self.settings.now())
-            && lease.ledger.is_idle()
-            && give_settings(lease, self.settings.now(), &mut self.prologue) != Change::None
-        {
-            self.core.interposed();
+        let is_behind = !Arc::ptr_eq(&lease.applied, self.settings.now());
+        if is_behind && lease.ledger.is_idle() && !self.replays.are_lacking() {
+            return if self.bring_settings_up() {
+                Ok(true)
+            } else {
+                self.advance_leased()
+            };
         }
         let Connection {
             ledger, statements, ..
@@ -255,6 +260,8 @@ impl Session {
             Ok(Step::Terminate) => Err(Ending::Left),
             Err(violation) => Err(Ending::Violated(violation)),
             Ok(Step::Forward { consumed, forward }) => {
+                let sent = self.requests.raw().get(..consumed + forward);
+                self.replays.keep(sent.unwrap_or_default());
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
                 self.note_pins(Lifted::Gone);
@@ -323,6 +330,11 @@ impl Session {
             }
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
             Poll::Ready(end) => {
+                if !self.server_fatal
+                    && let Some(moved) = self.settings_unanswered("The server closed it.")
+                {
+                    return moved;
+                }
                 let fatal = std::mem::replace(&mut self.server_fatal, true);
                 Err(match end {
                     _ if fatal => Ending::ServerFatal,
@@ -384,6 +396,15 @@ impl Session {
                     fatal,
                     prefix,
                 } => {
+                    if fatal && self.replays.any() {
+                        let error = prefix.to_vec();
+                        if self.settings_were_fatal(&error) {
+                            return Ok(true);
+                        }
+                        self.server_fatal = true;
+                        moved = true;
+                        continue;
+                    }
                     self.server_fatal |= fatal;
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
@@ -428,13 +449,18 @@ impl Session {
         let Link::Leased(lease) = &self.link else {
             return Ok(());
         };
-        match self.core.concluded(concluded, &lease.ledger) {
+        let conclusion = self.core.concluded(concluded, &lease.ledger);
+        if concluded.asker == Asker::Weir && self.replays.any() {
+            return self.settings_answered(concluded.failed);
+        }
+        match conclusion {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
                 self.server_fatal = true;
                 return Err(Ending::SettingsRefused(said(&self.own_error)));
             }
             Conclusion::Discarded => {
+                self.replays.learnt();
                 self.settings.discarded();
                 self.core.parse_under(self.settings.now().parsing());
                 if let Link::Leased(lease) = &mut self.link {
@@ -445,6 +471,7 @@ impl Session {
                 self.note_pins(Lifted::Discarded);
             }
             Conclusion::SettingsReset => {
+                self.replays.learnt();
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::new(self.settings.reset(&lease.applied));
                 }
@@ -457,6 +484,7 @@ impl Session {
         if own {
             self.tell_news();
         } else {
+            self.evicting.take_if(|evicting| !evicting.holds_up());
             let now = Instant::now();
             let took = now.saturating_duration_since(self.phase_since);
             self.entry.meters.query_seconds.record(took);
@@ -523,11 +551,4 @@ fn lost(end: io::Result<usize>) -> Ending {
         Ok(_) => "The server closed it without a word.".into(),
         Err(error) => format!("The connection broke: {error}."),
     })
-}
-
-/// SQLSTATE and message of an ErrorResponse.
-fn said(error: &[u8]) -> String {
-    let field =
-        |code| String::from_utf8_lossy(error_field(error, code).unwrap_or_default()).into_owned();
-    format!("{} {}", field(b'C'), field(b'M'))
 }

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::protocol::SqlState;
-use crate::protocol::reply::Severity;
+use crate::protocol::reply::{ErrorReply, Severity};
 use crate::server::statements::NOBODYS;
 use crate::session::prepared::table::{Edition, Terms};
 use crate::session::questions::Defaults;
@@ -219,7 +219,9 @@ impl Talk {
             detail: None,
             hint: None,
         };
-        self.core.refuse(&self.pending, &error, &mut self.told);
+        let mut told = Vec::new();
+        error.put(&mut told);
+        self.core.refuse(&self.pending, &told, &mut self.told);
         self.drive();
         self
     }
