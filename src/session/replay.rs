@@ -24,6 +24,7 @@ use super::core::Standing;
 use super::doubts::By;
 use super::ending::{Ending, Refused, RefusedSettings};
 use super::mending::mends;
+use super::pinning::Lifted;
 use super::pump::Moved;
 use super::{Lease, Link, Session};
 use crate::error::Blame;
@@ -419,6 +420,7 @@ impl Session {
         self.requests.discard(behind.len());
         self.requests.append(&sent);
         self.requests.append(&behind);
+        self.note_pins(Lifted::Gone);
         self.doubt(&wanted, error);
     }
 

@@ -40,6 +40,7 @@ impl Core {
         self.named.end_sequence();
         self.named.transaction_ended(false);
         self.executing.clear();
+        self.second_try.forget();
         self.strays.clear();
         self.suspects = false;
         self.questions = Questions::default();
