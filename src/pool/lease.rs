@@ -42,6 +42,12 @@ impl<M: Manage> Lease<M> {
         }
     }
 
+    /// What was lent, and by which pool.
+    pub(super) fn into_parts(mut self) -> (PoolId, Held<M::Connection>) {
+        let held = self.held.take().expect("held until given back");
+        (self.pool, held)
+    }
+
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
         if let Some(held) = self.held.take() {
@@ -135,6 +141,8 @@ pub struct Waiting<M: Manage> {
     /// The other end of `outcome`, of one that stands in no queue.
     apart: Option<oneshot::Sender<Outcome<M>>>,
     since: Instant,
+    /// Longest wait, whatever the pool's own limits are.
+    limit: Duration,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -153,6 +161,7 @@ impl<M: Manage> Waiting<M> {
             outcome,
             apart: None,
             since: now(),
+            limit: Duration::MAX,
             timer: Box::pin(tokio::time::sleep(wait)),
         }
     }
@@ -198,6 +207,16 @@ impl<M: Manage> Waiting<M> {
         }
     }
 
+    /// Waits no longer than this, if the pool would have it wait longer.
+    pub fn no_longer_than(&mut self, limit: Duration) {
+        self.limit = limit;
+        if let Some(due) = tokio::time::Instant::now().checked_add(limit)
+            && due < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(due);
+        }
+    }
+
     /// How long this has waited.
     pub fn waited(&self) -> Duration {
         now().duration_since(self.since)
@@ -212,18 +231,20 @@ impl<M: Manage> Waiting<M> {
             return over.then_some(BorrowError::NoTarget { waited });
         }
         match slots.down() {
-            Some(trouble) if waited >= slots.policy().unavailable_timeout => {
+            Some(trouble) if waited >= slots.policy().unavailable_timeout.min(self.limit) => {
                 Some(BorrowError::Unreachable {
                     cause: trouble.cause.clone(),
                     waited,
                 })
             }
-            None if waited >= slots.policy().borrow_timeout => Some(BorrowError::Busy {
-                used: slots.used(),
-                cap: slots.cap(),
-                waiting: slots.counts(self.pool).waiting,
-                waited,
-            }),
+            None if waited >= slots.policy().borrow_timeout.min(self.limit) => {
+                Some(BorrowError::Busy {
+                    used: slots.used(),
+                    cap: slots.cap(),
+                    waiting: slots.counts(self.pool).waiting,
+                    waited,
+                })
+            }
             _ => None,
         }
     }
@@ -261,6 +282,11 @@ impl<M: Manage> Waiting<M> {
 const CLOCK_CHECK: Duration = Duration::from_millis(100);
 
 impl<M: Manage> Desk<M> {
+    /// How long a connection may take to answer what nobody but its keeper asks.
+    pub fn reset_timeout(&self) -> Duration {
+        self.target.slots().policy().reset_timeout
+    }
+
     fn patience(&self) -> Duration {
         let slots = self.target.slots();
         let policy = slots.policy();

@@ -28,14 +28,17 @@ struct House {
 
 impl House {
     fn new(cap: usize, policy: Policy) -> House {
+        House::with(cap, policy, Tickets::default())
+    }
+
+    /// One whose waiters may move to others with the same tickets.
+    fn sharing(cap: usize, tickets: &Tickets) -> House {
+        House::with(cap, policy::for_tests(), Arc::clone(tickets))
+    }
+
+    fn with(cap: usize, policy: Policy, tickets: Tickets) -> House {
         let fake = Fake::default();
-        let target = Arc::new(Target::new(
-            fake.clone(),
-            policy,
-            2,
-            cap,
-            Tickets::default(),
-        ));
+        let target = Arc::new(Target::new(fake.clone(), policy, 2, cap, tickets));
         let desks = [0, 1].map(|worker| {
             let (desk, janitor) = Desk::new(Arc::clone(&target), WorkerId(worker));
             tokio::task::spawn_local(janitor.run());
@@ -64,6 +67,10 @@ impl House {
 
     fn queue(&self) -> Waiting<Fake> {
         self.desk().borrow(self.pools[0]).expect("queued")
+    }
+
+    fn queue_apart(&self) -> Waiting<Fake> {
+        self.desk().stand_by(self.pools[0])
     }
 
     async fn borrow(&self) -> Lease<Fake> {

@@ -55,6 +55,14 @@ impl Deferred {
         }
     }
 
+    /// The BEGIN that waits for a server.
+    pub fn begin(&self) -> Option<&[u8]> {
+        match self {
+            Deferred::Begun(frame) => Some(frame),
+            Deferred::Outside | Deferred::Failed(_) | Deferred::Lost(_) => None,
+        }
+    }
+
     /// The BEGIN that is due, once a server is there.
     pub fn take_begin(&mut self) -> Option<Vec<u8>> {
         match std::mem::take(self) {

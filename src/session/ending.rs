@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use super::endpoint::Endpoint;
 use super::pinboard::Pin;
-use super::queue::Refused;
+use super::queue::Unserved;
 use super::requests::Violation;
 use crate::error::{Blame, ToClient};
 use crate::pool::BorrowError;
 use crate::protocol::SqlState;
+use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::Severity;
+use crate::protocol::tag::backend;
+use crate::server::Refusal;
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -221,35 +224,95 @@ fn violated(violation: Violation) -> String {
     }
 }
 
+/// A setting that a server would not take from a session that carries it.
+#[derive(Debug)]
+pub struct Refused {
+    pub name: String,
+    /// `None`: it was to go back to the server's own.
+    pub value: Option<Vec<u8>>,
+    /// The body of the ErrorResponse, or the beginning of it.
+    pub error: Vec<u8>,
+}
+
+/// A unit that was not executed, since its server could not be given the session's settings. At least one.
+#[derive(Debug)]
+pub struct RefusedSettings<'a>(pub &'a [Refused]);
+
+impl RefusedSettings<'_> {
+    /// The ErrorResponse: PostgreSQL's own SQLSTATE and message for the first of them, and what is to be done. Values may
+    /// be secrets, and are not told.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let first = self.0.first().map(|one| Refusal::new(&one.error));
+        let first = first.unwrap_or_else(|| Refusal::new(b""));
+        let names: Vec<&str> = self.0.iter().map(|one| &*one.name).collect();
+        let resets: Vec<String> = names.iter().map(|name| reset(name)).collect();
+        let ours = format!(
+            "This session carries {}, which the database connection does not accept now; nothing was executed.",
+            names.join(", ")
+        );
+        let detail = match first.detail() {
+            Some(detail) => format!("{detail} {ours}"),
+            None => ours,
+        };
+        let hint = format!(
+            "{}, or DISCARD ALL, in a query of its own, lets the session go on without.",
+            resets.join("; ")
+        );
+        let (sqlstate, message) = (first.sqlstate(), first.message());
+        put(out, backend::ERROR_RESPONSE, |body| {
+            let fields: [(u8, &[u8]); 6] = [
+                (b'S', b"ERROR"),
+                (b'V', b"ERROR"),
+                (b'C', &sqlstate),
+                (b'M', message.as_bytes()),
+                (b'D', detail.as_bytes()),
+                (b'H', hint.as_bytes()),
+            ];
+            for (code, text) in fields {
+                body.push(code);
+                put_cstr(body, text);
+            }
+            body.push(0);
+        });
+    }
+}
+
+fn reset(name: &str) -> String {
+    match name {
+        "session_authorization" => "RESET SESSION AUTHORIZATION".into(),
+        name => format!("RESET {name}"),
+    }
+}
+
 /// No server for a unit.
 pub struct NoServer<'a> {
-    pub error: &'a Refused,
+    pub error: &'a Unserved,
     pub endpoint: &'a Endpoint,
 }
 
 impl ToClient for NoServer<'_> {
     fn blame(&self) -> Blame {
         match self.error {
-            Refused::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. }) => {
+            Unserved::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. }) => {
                 Blame::Proxy
             }
-            Refused::Borrow(
+            Unserved::Borrow(
                 BorrowError::Unreachable { .. }
                 | BorrowError::Refused(_)
                 | BorrowError::NoTarget { .. },
             )
-            | Refused::NoReaders => Blame::Server,
+            | Unserved::NoReaders => Blame::Server,
         }
     }
 
     fn sqlstate(&self) -> SqlState {
         match self.error {
-            Refused::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. }) => {
+            Unserved::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. }) => {
                 SqlState::TOO_MANY_CONNECTIONS
             }
-            Refused::Borrow(BorrowError::Unreachable { .. } | BorrowError::NoTarget { .. })
-            | Refused::NoReaders => SqlState::CANNOT_CONNECT,
-            Refused::Borrow(BorrowError::Refused(cause)) => cause.sqlstate(),
+            Unserved::Borrow(BorrowError::Unreachable { .. } | BorrowError::NoTarget { .. })
+            | Unserved::NoReaders => SqlState::CANNOT_CONNECT,
+            Unserved::Borrow(BorrowError::Refused(cause)) => cause.sqlstate(),
         }
     }
 
@@ -260,8 +323,8 @@ impl ToClient for NoServer<'_> {
     fn message(&self) -> String {
         let name = &self.endpoint.name;
         match self.error {
-            Refused::NoReaders => format!("there is no reader at {name}"),
-            Refused::Borrow(error) => match error {
+            Unserved::NoReaders => format!("there is no reader at {name}"),
+            Unserved::Borrow(error) => match error {
                 BorrowError::Busy { waited, .. } => {
                     format!("timed out after {waited:.1?} waiting for a database connection")
                 }
@@ -280,8 +343,8 @@ impl ToClient for NoServer<'_> {
         let name = &self.endpoint.name;
         let cluster = || self.endpoint.board.view().explain();
         Some(match self.error {
-            Refused::NoReaders => format!("{}.", cluster()),
-            Refused::Borrow(error) => match error {
+            Unserved::NoReaders => format!("{}.", cluster()),
+            Unserved::Borrow(error) => match error {
                 BorrowError::Busy {
                     used, cap, waiting, ..
                 } => format!(
@@ -306,10 +369,10 @@ impl ToClient for NoServer<'_> {
 
     fn hint(&self) -> Option<String> {
         let hint = match self.error {
-            Refused::NoReaders => {
+            Unserved::NoReaders => {
                 "Use the writer's listener; or set cluster.reader_fallback to \"writer\"; or add a reader."
             }
-            Refused::Borrow(error) => match error {
+            Unserved::Borrow(error) => match error {
                 BorrowError::Busy { .. } => {
                     "Repeat the transaction later; or raise the cap (AURORA_MAX_CONNECTIONS, pool.max_connections), \
                      or pool.connection_borrow_timeout. Long transactions and pinned sessions (see /pools) hold connections."

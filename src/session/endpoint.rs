@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::doubts::Doubts;
 use super::hidden::Finds;
 use super::pinboard::Pinboard;
 use super::prepared::table::{self, Edition, Table};
@@ -41,6 +42,8 @@ pub struct Entry {
     /// Connections of this pool that listen for sessions, and those of the whole target.
     listeners: AtomicUsize,
     target_listeners: Arc<AtomicUsize>,
+    /// Values that some connection of it has refused.
+    pub(super) doubts: Doubts,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
 }
@@ -224,6 +227,7 @@ impl Endpoint {
                 pinned: AtomicUsize::new(0),
                 listeners: AtomicUsize::new(0),
                 target_listeners: Arc::clone(&self.listeners),
+                doubts: Doubts::default(),
                 reads_sequences: AtomicBool::new(false),
             })
         });
@@ -326,6 +330,11 @@ impl Desks {
         self.desks
             .get(place)
             .expect("the board names only instances that there are")
+    }
+
+    pub fn place_of(&self, desk: &Rc<Desk>) -> Option<Place> {
+        let place = self.desks.iter().position(|own| Rc::ptr_eq(own, desk));
+        place.map(Place)
     }
 
     /// Where a client of this kind is to be served.

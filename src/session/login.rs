@@ -17,7 +17,8 @@ use super::endpoint::{Desks, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
 use super::hidden;
 use super::listen::Hubs;
-use super::queue::{self, Asked, Refused};
+use super::queue::{self, Asked, Unserved};
+use super::servers::shorten;
 use super::{Kind, Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -196,7 +197,7 @@ async fn ask_one(
     entry: &Entry,
     settings: &Arc<Settings>,
 ) -> Result<Result<Greeting, Arc<[u8]>>, Lost> {
-    let mut lease = match borrow(newcomer, hall, entry).await {
+    let mut lease = match borrow(newcomer, hall, entry, settings).await {
         Ok(lease) => lease,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -208,7 +209,9 @@ async fn ask_one(
         lease.release();
         return Ok(Ok(known));
     }
-    let outcome = match apply(&mut lease, settings, hall).await {
+    let limit = lease.desk().reset_timeout();
+    let applied = tokio::time::timeout(limit, apply(&mut lease, settings, hall)).await;
+    let outcome = match applied.unwrap_or(Err(CommandError::Silent(limit))) {
         Ok(()) => Ok(Arc::clone(&lease.parameters)),
         Err(CommandError::Refused(error)) => Err(as_fatal(&error)),
         // Nothing is known then, and nothing kept.
@@ -218,10 +221,12 @@ async fn ask_one(
         }
     };
     if entry.finds.take_due(Instant::now()) {
-        match lease.names(hidden::QUERY).await {
+        let names = tokio::time::timeout(limit, lease.names(hidden::QUERY)).await;
+        let names = names.map_err(|_| CommandError::Silent(limit).to_string());
+        match names.and_then(|names| names.map_err(|error| error.to_string())) {
             Ok(names) => entry.finds.set(names),
             Err(error) => {
-                tracing::warn!(%error, database = %entry.database, "functions and triggers could not be looked through");
+                tracing::warn!(error, database = %entry.database, "functions and triggers could not be looked through");
                 lease.close();
                 let endpoint = hall.endpoint();
                 let role = hall.kind.role;
@@ -231,6 +236,7 @@ async fn ask_one(
             }
         }
     }
+    // What was refused has left nothing, or is cleaned away.
     if lease.is_clean() {
         lease.release();
     }
@@ -244,9 +250,14 @@ async fn ask_one(
 }
 
 /// Waits for a server, as long as the client does.
-async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<Lease, Arc<[u8]>> {
-    let refused = |error: Refused| match &error {
-        Refused::Borrow(BorrowError::Refused(cause))
+async fn borrow(
+    newcomer: &mut Newcomer,
+    hall: &Hall,
+    entry: &Entry,
+    settings: &Settings,
+) -> Result<Lease, Arc<[u8]>> {
+    let refused = |error: Unserved| match &error {
+        Unserved::Borrow(BorrowError::Refused(cause))
             if matches!(cause.fault, Fault::Refused(_)) =>
         {
             let mut out = Vec::new();
@@ -271,6 +282,7 @@ async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<L
         Asked::Queued(waiting) => waiting,
         Asked::Refused(error) => return Err(refused(error)),
     };
+    shorten(&mut waiting, settings);
     let (client, unread) = (&mut newcomer.client, &mut newcomer.unread);
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(outcome) = waiting.poll(cx) {

@@ -96,6 +96,13 @@ impl Session {
             return Ok(false);
         };
         lease.target().manage.suspect();
+        // Nothing of the client's was carried out: it need not know.
+        if let Some(moved) = self.settings_unanswered(&cause.detail()) {
+            return moved;
+        }
+        let Link::Leased(lease) = &mut self.link else {
+            return Ok(false);
+        };
         let half = !lease.replies.at_boundary();
         if half || moving || self.presence != Presence::Here {
             self.server_fatal = true;
@@ -137,12 +144,9 @@ impl Session {
         // Whoever asked for the cancel is told that it is over, as it is.
         self.cancelling = None;
         self.evicting = None;
-        self.prologue.clear();
         let unsent = self.requests.cleared().len();
         self.requests.sent(unsent);
-        // Less than a message.
-        let cut_off = self.replies.raw().len();
-        self.replies.discard(cut_off);
+        self.forget_server();
         self.replies.insert(answer);
         self.answer = Vec::new();
         self.own_error.clear();

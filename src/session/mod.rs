@@ -10,13 +10,17 @@ pub mod context;
 pub mod core;
 pub mod culprit;
 pub mod deferred;
+pub mod doubts;
 pub mod ending;
 pub mod endpoint;
+mod eviction;
+mod faults;
 pub mod handle;
 pub mod hidden;
 pub mod listen;
 pub mod login;
 mod loss;
+pub mod mending;
 pub mod pinboard;
 mod pinning;
 pub mod pins;
@@ -24,6 +28,7 @@ pub mod prepared;
 mod pump;
 pub mod questions;
 mod queue;
+mod replay;
 pub mod requests;
 mod servers;
 pub mod settings;
@@ -44,11 +49,13 @@ use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desks, Endpoint, Entry};
+use self::eviction::Evicting;
 use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
 use self::pins::Reason;
 use self::queue::Queue;
+use self::replay::Replays;
 use self::settings::Carried;
 use crate::config::ListenMode;
 use crate::error::ToClient;
@@ -90,6 +97,8 @@ enum Phase {
     Queued,
     /// For PostgreSQL to answer.
     Running,
+    /// For it to answer what only Weir wants to know.
+    Asked,
     /// For the client, while it holds a server.
     Holding,
 }
@@ -130,6 +139,7 @@ pub struct Session {
     place: Place,
     /// What the client logged in with and has set since; it has them on every server that it gets.
     settings: Carried,
+    replays: Replays,
     /// The reported values that the client knows.
     told: Arc<Parameters>,
     /// From the client; cleared: for the server.
@@ -151,8 +161,7 @@ pub struct Session {
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
-    /// Connections are being closed that the client's next message would find in its way.
-    evicting: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    evicting: Option<Box<Evicting>>,
     /// What has been made known of its pins.
     pinning: Pinning,
     phase: Phase,
@@ -237,6 +246,7 @@ impl Session {
             context: parts.context,
             place: parts.place,
             settings: Carried::new(parts.settings),
+            replays: Replays::default(),
             told: parts.told,
             requests,
             prologue: Vec::new(),
@@ -294,6 +304,11 @@ impl Session {
         if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
             return;
         }
+        // Who said goodbye and has had all that was due is hung up on, as PostgreSQL does.
+        let is_settled = matches!(ending, Ending::Left) && farewell.is_empty();
+        if is_settled && !self.client.is_tls() {
+            return;
+        }
         let telling = async {
             // A client that is gone need not be told.
             let _ = self.client.send(&farewell).await;
@@ -321,6 +336,7 @@ impl Session {
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()
+            || self.replays.any()
             || self.core.wonders()
             || self.core.is_untidy(&lease.ledger)
             || self.channels_hold_server();

@@ -26,7 +26,7 @@ pub struct Kind {
 
 /// Why there is no server.
 #[derive(Clone, Debug)]
-pub enum Refused {
+pub enum Unserved {
     Borrow(BorrowError<Arc<ConnectError>>),
     /// The cluster has no reader, and the writer is not to stand in.
     NoReaders,
@@ -36,7 +36,7 @@ pub enum Refused {
 pub enum Asked {
     Served(Lease),
     Queued(Box<Queue>),
-    Refused(Refused),
+    Refused(Unserved),
 }
 
 pub struct Queue {
@@ -57,13 +57,13 @@ pub fn ask(kind: Kind, desks: &Rc<Desks>, pool: PoolId) -> Asked {
     let (desk, at) = match desks.route(kind.role, kind.fallback) {
         Route::To(place) => (desks.at(place), Some(place)),
         Route::Nowhere => (desks.at(Place(0)), None),
-        Route::NoReaders => return Asked::Refused(Refused::NoReaders),
+        Route::NoReaders => return Asked::Refused(Unserved::NoReaders),
     };
     let waiting = match at {
         Some(_) => match serve(desk, pool) {
             Ok(Ok(lease)) => return Asked::Served(lease),
             Ok(Err(waiting)) => waiting,
-            Err(error) => return Asked::Refused(Refused::Borrow(error)),
+            Err(error) => return Asked::Refused(Unserved::Borrow(error)),
         },
         None => desk.stand_by(pool),
     };
@@ -96,13 +96,32 @@ fn watch(desks: &Desks) -> Pin<Box<dyn Future<Output = ()>>> {
 }
 
 impl Queue {
+    /// A fresh connection in place of one that will not do, at the same instance as long as that is the right one.
+    pub fn renew(kind: Kind, desks: &Rc<Desks>, lease: Lease) -> Queue {
+        let version = desks.endpoint.board.version();
+        let desk = Rc::clone(lease.desk());
+        Queue {
+            kind,
+            desks: Rc::clone(desks),
+            at: desks.place_of(&desk),
+            waiting: desk.renew(lease),
+            version,
+            moved: watch(desks),
+        }
+    }
+
+    /// Waits no longer than this, if the pool would have it wait longer.
+    pub fn no_longer_than(&mut self, limit: Duration) {
+        self.waiting.no_longer_than(limit);
+    }
+
     /// How long this has waited.
     pub fn waited(&self) -> Duration {
         self.waiting.waited()
     }
 
     /// Waits on. Cancel-safe: dropped, the place is given up.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, Refused>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, Unserved>> {
         while self.moved.as_mut().poll(cx).is_ready() {
             self.moved = watch(&self.desks);
             self.version = 0;
@@ -116,11 +135,11 @@ impl Queue {
         }
         Pin::new(&mut self.waiting)
             .poll(cx)
-            .map_err(Refused::Borrow)
+            .map_err(Unserved::Borrow)
     }
 
     /// The cluster has changed: on, unless this is still the right place.
-    fn look_again(&mut self) -> Result<(), Refused> {
+    fn look_again(&mut self) -> Result<(), Unserved> {
         let view = self.desks.endpoint.board.view();
         let stays = match (self.at, self.kind.role) {
             (Some(at), Role::Writer) => view.writer == Some(at),
@@ -141,7 +160,7 @@ impl Queue {
                 self.waiting.step_aside();
                 self.at = None;
             }
-            Route::NoReaders => return Err(Refused::NoReaders),
+            Route::NoReaders => return Err(Unserved::NoReaders),
         }
         Ok(())
     }

@@ -173,3 +173,104 @@ fn a_pool_gets_what_another_does_not_use() {
         assert_eq!(house.knobs().closed, [(1, Leaving::Yielding)]);
     });
 }
+
+#[test]
+fn one_that_will_not_do_is_renewed_in_its_place() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        let mut waiter = house.queue();
+        let renewed = house.desk().renew(lease);
+        assert_eq!((house.counts().closing, house.target.usage().1), (1, 1));
+        let lease = tokio::select! {
+            biased;
+            _ = &mut waiter => panic!("it was for another"),
+            lease = renewed => lease.ok().unwrap(),
+        };
+        assert_eq!((lease.number, house.fake.open_now()), (2, 1));
+        assert_eq!(house.knobs().closed, [(1, Leaving::Unfit)]);
+        // Whoever goes meanwhile leaves it to the next in line.
+        drop(house.desk().renew(lease));
+        assert_eq!(waiter.await.ok().unwrap().number, 3);
+        sleep(MS(50)).await;
+        assert_eq!((house.counts().total(), house.fake.open_now()), (1, 1));
+    });
+}
+
+#[test]
+fn one_that_can_not_be_renewed_is_gone() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        house.knobs().failure = Some(FailureKind::Refused);
+        let refused = house.desk().renew(lease).await;
+        assert!(matches!(refused, Err(BorrowError::Refused(_))));
+        assert_eq!((house.target.usage().1, house.fake.open_now()), (0, 0));
+    });
+}
+
+#[test]
+fn nothing_of_an_older_generation_is_lent() {
+    run(async {
+        let house = House::with_cap(4);
+        let (kept, idle) = (house.borrow().await, house.borrow().await);
+        let old = [kept.number, idle.number];
+        idle.release();
+        house.target.renew(Lent::Keep);
+        assert!(!kept.is_severed());
+        let fresh = house.borrow().await;
+        assert!(!old.contains(&fresh.number));
+        // What comes back late is closed, not put by.
+        kept.release();
+        fresh.release();
+        sleep(MS(100)).await;
+        let closed: Vec<_> = house.knobs().closed.clone();
+        assert_eq!(closed.len(), 2, "{closed:?}");
+        assert!(
+            closed
+                .iter()
+                .all(|(number, why)| old.contains(number) && *why == Leaving::Superseded)
+        );
+        let again = house.borrow().await;
+        house.target.renew(Lent::Sever);
+        assert!(again.is_severed());
+        again.close();
+        sleep(MS(100)).await;
+        assert_eq!(
+            house.knobs().closed.last().map(|(_, why)| *why),
+            Some(Leaving::Severed)
+        );
+        house.assert_at_rest().await;
+    });
+}
+
+/// Whoever waits goes on waiting elsewhere, in the order of arrival, and no longer than he would have.
+#[test]
+fn waiters_move_in_order() {
+    run(async {
+        let tickets = Tickets::default();
+        let (one, other) = (House::sharing(1, &tickets), House::sharing(1, &tickets));
+        let (busy, taken) = (one.borrow().await, other.borrow().await);
+        let mut first = one.queue();
+        sleep(MS(100)).await;
+        let second = other.queue();
+        let mut third = one.queue();
+        third.move_to(other.desk());
+        first.step_aside();
+        first.move_to(other.desk());
+        taken.release();
+        let lease = first.await.ok().unwrap();
+        lease.release();
+        let lease = second.await.ok().unwrap();
+        lease.release();
+        third.await.ok().unwrap().release();
+        busy.release();
+        let mut nowhere = one.queue_apart();
+        let since = Instant::now();
+        let error = (&mut nowhere).await.err().unwrap();
+        assert!(matches!(error, BorrowError::NoTarget { .. }), "{error:?}");
+        assert_eq!(since.elapsed().as_secs(), 1);
+        one.assert_at_rest().await;
+        other.assert_at_rest().await;
+    });
+}

@@ -221,6 +221,7 @@ impl Core {
         self.questions = Default::default();
         self.asked = None;
         self.executing.clear();
+        self.second_try.forget();
         self.strays.clear();
         self.undoing = Effects::NONE;
         self.eviction = Eviction::None;
