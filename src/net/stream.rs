@@ -6,11 +6,14 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+/// What a socket with any room at all takes whole, as a rule.
+const SHORT_BYTES: usize = 4096;
 
 /// A TCP socket that can leave one worker's reactor and join another's.
 #[derive(Debug)]
@@ -34,6 +37,20 @@ impl Socket {
             Reactor::Attached(tcp) => Ok(tcp),
             Reactor::Detached(_) | Reactor::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// Writes without asking first whether there is room: as a rule there is.
+    #[inline]
+    fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let tcp = self.tcp()?;
+        // Of more, a part may go; only `poll_write` then knows that the next call would be in vain.
+        if bytes.len() <= SHORT_BYTES {
+            match tcp.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        Pin::new(tcp).poll_write(cx, bytes)
     }
 
     fn detach(&mut self) -> io::Result<()> {
@@ -144,7 +161,7 @@ impl Stream {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match (self, slices) {
-            (Stream::Plain(socket), [one]) => Pin::new(socket).poll_write(cx, one),
+            (Stream::Plain(socket), [one]) => socket.poll_send(cx, one),
             (Stream::Plain(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
             (Stream::Tls(tls), _) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
         }
@@ -165,8 +182,20 @@ impl Stream {
         let Ok(tcp) = self.socket().tcp() else {
             return true;
         };
-        let mut cx = Context::from_waker(Waker::noop());
-        tcp.poll_read_ready(&mut cx).is_ready()
+        tcp.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// Pending: nothing has come in, and the task will be woken when something does. Costs no system call.
+    /// May be ready when nothing came, as it always is in TLS, which may hold what no socket tells of.
+    #[inline]
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Plain(socket) => match socket.tcp() {
+                Ok(tcp) => tcp.poll_read_ready(cx).map(drop),
+                Err(_) => Poll::Ready(()),
+            },
+            Stream::Tls(_) => Poll::Ready(()),
+        }
     }
 
     /// Takes the socket off the current worker's reactor, for another worker to `attach`.

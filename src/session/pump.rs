@@ -98,8 +98,8 @@ impl Session {
         moved |= self.poll_client_read()?;
         moved |= self.advance_requests()?;
         moved |= self.poll_eviction(cx);
-        moved |= self.poll_server_write(cx);
-        moved |= self.poll_server_read(cx)?;
+        let asked = self.poll_server_write(cx);
+        moved |= asked | self.poll_server_read(cx, asked)?;
         moved |= self.advance_replies()?;
         moved |= self.poll_news()?;
         moved |= self.poll_client_write(cx)?;
@@ -115,8 +115,12 @@ impl Session {
         }
         let mut moved = false;
         let cx = &mut Poller::from_waker(&self.client_waker);
-        // A read is followed by another at once: as a rule nothing more has come, and the client promises to wake us.
+        // As a rule nothing more has come after a read, and the client promises to wake us.
         for _ in 0..2 {
+            if moved && self.client.poll_readable(cx).is_pending() {
+                self.asleep.client = true;
+                break;
+            }
             match self
                 .requests
                 .poll_fill(&mut self.client, &self.context.store, cx)
@@ -297,7 +301,8 @@ impl Session {
 
     // --- from the server to the client ---------------------------------------------------------------
 
-    fn poll_server_read(&mut self, cx: &mut Poller<'_>) -> Moved {
+    /// `asked`: just now, so that nothing can have come as a rule.
+    fn poll_server_read(&mut self, cx: &mut Poller<'_>, asked: bool) -> Moved {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
@@ -305,6 +310,10 @@ impl Session {
             lease.flush_due = false;
         }
         if self.asleep.server || !self.replies.cleared().is_empty() || !self.replies.has_room() {
+            return Ok(false);
+        }
+        if asked && lease.stream.poll_readable(cx).is_pending() {
+            self.asleep.server = true;
             return Ok(false);
         }
         match self
