@@ -120,7 +120,7 @@ impl<M: Manage> Desk<M> {
                         worker: self.worker,
                     }
                 };
-                self.put_back(pool, held);
+                self.put_back(pool, held, now());
             }
             Err(cause) => self.opening_failed(pool, cause),
         }
@@ -146,7 +146,7 @@ impl<M: Manage> Desk<M> {
         let cleaning = self.target.manage.clean(&key, &mut held.connection);
         match tokio::time::timeout(limit, cleaning).await {
             Ok(true) => {
-                self.put_back(pool, held);
+                self.put_back(pool, held, now());
                 self.carry_out_plan();
             }
             Ok(false) | Err(_) => {

@@ -99,13 +99,19 @@ impl Session {
         }
     }
 
+    /// When the task was woken, or soon after: asking the clock costs, so it is asked once.
+    #[inline]
+    pub(super) fn now(&mut self) -> Instant {
+        *self.woken_at.get_or_insert_with(Instant::now)
+    }
+
     /// Keeps the timer at or before the limit that runs now; says what is due when it goes off.
     pub(super) fn watch_time(&mut self, cx: &mut Poller<'_>, rounds: usize) -> Poll<Ending> {
         let phase = self.phase_now();
         // Whoever holds a server and moves is not frozen.
         if phase != self.phase || (phase == Phase::Holding && rounds > 0) {
             self.phase = phase;
-            self.phase_since = Instant::now();
+            self.phase_since = self.now();
         }
         loop {
             if let Some(limit) = self.limit_of(self.phase) {

@@ -49,6 +49,7 @@ use self::pins::Reason;
 use self::settings::Carried;
 use crate::config::ListenMode;
 use crate::error::ToClient;
+use crate::metrics::Traffic;
 use crate::net::Stream;
 use crate::net::buf::Buf;
 use crate::pool;
@@ -117,6 +118,7 @@ pub struct Session {
     /// Once it listens to anything.
     listening: Option<Box<Listening>>,
     entry: Arc<Entry>,
+    traffic: Rc<Traffic>,
     context: Rc<Context>,
     limits: Rc<Limits>,
     place: Place,
@@ -149,11 +151,14 @@ pub struct Session {
     pinning: Pinning,
     phase: Phase,
     phase_since: Instant,
+    /// Once somebody wanted to know.
+    woken_at: Option<Instant>,
     /// Goes off at or before the time that the next limit is reached.
     timer: Pin<Box<Sleep>>,
     asleep: Asleep,
     /// Rings when the client has something to say.
     bell: Arc<Bell>,
+    /// Rings it.
     client_waker: Waker,
     born: Instant,
     /// Tells this session from all others of the process; not 0.
@@ -171,6 +176,7 @@ pub struct Parts {
     pub endpoint: Arc<Endpoint>,
     pub hubs: Rc<Hubs>,
     pub entry: Arc<Entry>,
+    pub traffic: Rc<Traffic>,
     pub context: Rc<Context>,
     pub place: Place,
     pub settings: Arc<Settings>,
@@ -196,7 +202,7 @@ impl Session {
         let mut replies = Buf::default();
         replies.insert(&parts.greeting);
         let now = Instant::now();
-        let bell = Arc::<Bell>::default();
+        let bell = Bell::new(Waker::noop());
         let bounds = Bounds {
             max_unit_bytes: limits.max_unit_bytes,
         };
@@ -224,6 +230,7 @@ impl Session {
             hubs: parts.hubs,
             listening: None,
             entry: parts.entry,
+            traffic: parts.traffic,
             context: parts.context,
             place: parts.place,
             settings: Carried::new(parts.settings),
@@ -243,6 +250,7 @@ impl Session {
             pinning: Pinning::default(),
             phase: Phase::Idle,
             phase_since: now,
+            woken_at: None,
             timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
             asleep: Asleep::default(),
             client_waker: Waker::from(Arc::clone(&bell)),

@@ -6,11 +6,11 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::task::{Context as Poller, Poll};
-use std::time::Instant;
+use std::task::{Context as Poller, Poll, Waker};
 
 use super::core::{Conclusion, Step, Trust};
 use super::ending::Ending;
+use super::handle::Bell;
 use super::pinning::Lifted;
 use super::servers::give_settings;
 use super::{Link, Presence, Session};
@@ -41,12 +41,14 @@ pub(super) type Moved = Result<bool, Ending>;
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
         if self.place.handle.listen(cx.waker()) {
-            self.bell.hang_up(cx.waker());
+            self.bell = Bell::new(cx.waker());
+            self.client_waker = Waker::from(Arc::clone(&self.bell));
         }
         if self.bell.has_rung() {
             self.asleep.client = false;
         }
         self.asleep.server = false;
+        self.woken_at = None;
         let mut rounds = 0;
         loop {
             match self.round(cx) {
@@ -135,7 +137,7 @@ impl Session {
                 }
                 Poll::Ready(Err(_)) => return self.deafened(),
                 Poll::Ready(Ok(count)) => {
-                    self.entry.meters.received.increment(count as u64);
+                    self.traffic.received.add(count as u64);
                     moved = true;
                     if self.requests.is_full() {
                         break;
@@ -486,9 +488,9 @@ impl Session {
         if own {
             self.tell_news();
         } else {
-            let now = Instant::now();
+            let now = self.now();
             let took = now.saturating_duration_since(self.phase_since);
-            self.entry.meters.query_seconds.record(took);
+            self.traffic.query_seconds.record(took);
             if self.entry.finds.take_due(now) {
                 self.core.wonder_what_is_hidden();
             }
@@ -534,7 +536,7 @@ impl Session {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.replies.sent(count);
-                self.entry.meters.sent.increment(count as u64);
+                self.traffic.sent.add(count as u64);
                 self.flush_due = self.client.is_tls();
                 if self.unflushed.is_counted() {
                     let left = self.replies.cleared().len();

@@ -34,9 +34,9 @@ const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) fn borrow(&mut self) {
-        self.entry.meters.borrows.increment(1);
+        self.traffic.borrows.add(1);
         if let Some(lease) = self.desk.try_borrow(self.entry.pool) {
-            self.entry.meters.borrow_seconds.record(Duration::ZERO);
+            self.traffic.borrow_seconds.record(Duration::ZERO);
             return self.leased(lease);
         }
         match self.desk.borrow(self.entry.pool) {
@@ -55,7 +55,7 @@ impl Session {
         let waited = waiting.waited();
         match outcome {
             Ok(lease) => {
-                self.entry.meters.borrow_seconds.record(waited);
+                self.traffic.borrow_seconds.record(waited);
                 self.leased(lease);
             }
             Err(error) => self.refuse(&error),
@@ -339,7 +339,7 @@ impl Session {
             }
             self.unflushed.set(&self.context, unflushed);
         }
-        self.entry.meters.transactions.increment(1);
+        self.traffic.transactions.add(1);
         if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.last_of = self.number;
             match self.core.unnamed_owner() {
@@ -353,7 +353,7 @@ impl Session {
                 self.entry.note_sequences();
             }
             if lease.is_clean() {
-                lease.release();
+                lease.release_at(self.now());
             } else {
                 drop(lease);
             }
