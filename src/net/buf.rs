@@ -63,6 +63,16 @@ impl Buf {
     }
 
     #[inline]
+    pub fn has_cleared(&self) -> bool {
+        self.start != self.cleared
+    }
+
+    #[inline]
+    pub fn has_raw(&self) -> bool {
+        self.cleared != self.end
+    }
+
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }

@@ -282,7 +282,9 @@ impl Ledger {
     /// Nobody asks any more.
     #[inline]
     pub fn forget_outcomes(&mut self) {
-        self.outcomes.clear();
+        if !self.outcomes.is_empty() {
+            self.outcomes.clear();
+        }
     }
 
     /// The statement that the message used which has just failed, if it used one.
@@ -363,39 +365,49 @@ impl Ledger {
         }
     }
 
-    /// Where an answer to what is owed next goes.
+    /// What will be answered next: the end of a COPY that never began is not.
     #[inline]
-    pub fn fate(&self) -> Fate {
-        let next = match self.entries.front() {
+    fn next(&self) -> Option<&Entry> {
+        let first = self.entries.front();
+        match first {
             Some(entry) if entry.owed == Owed::CopyEnd => {
                 let mut entries = self.entries.iter();
                 entries.find(|entry| entry.owed != Owed::CopyEnd)
             }
-            first => first,
-        };
-        next.map_or(Fate::Forward, |entry| entry.asker.fate())
+            Some(_) | None => first,
+        }
+    }
+
+    /// Where an answer to what is owed next goes.
+    #[inline]
+    pub fn fate(&self) -> Fate {
+        self.next()
+            .map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
     /// The same for a reply with this tag.
     #[inline]
     pub fn fate_of(&self, tag: u8) -> Fate {
-        let fate = self.fate();
-        let first = self.entries.front();
-        let as_parsed = first.is_some_and(|entry| entry.note.telling == Telling::AsParsed);
-        if tag == backend::CLOSE_COMPLETE && as_parsed && fate == Fate::Forward {
-            return Fate::AsParsed;
+        let Some(entry) = self.next() else {
+            return Fate::Forward;
+        };
+        match entry.asker.fate() {
+            Fate::Forward
+                if tag == backend::CLOSE_COMPLETE && entry.note.telling == Telling::AsParsed =>
+            {
+                Fate::AsParsed
+            }
+            fate => fate,
         }
-        fate
     }
 
     /// A reply other than ErrorResponse and ReadyForQuery begins.
     #[inline]
-    pub fn reply(&mut self, tag: u8) -> Result<Fate, OutOfStep> {
+    pub fn reply(&mut self, tag: u8) -> Result<(), OutOfStep> {
         if self.doubtful {
-            return Ok(Fate::Forward);
+            return Ok(());
         }
         self.drop_copy_ends();
-        let fate = self.fate_of(tag);
         let owed = self.entries.front().map(|entry| entry.owed);
         let settles = match tag {
             backend::PARSE_COMPLETE => Self::expect(owed, Owed::Parse, tag)?,
@@ -418,7 +430,7 @@ impl Ledger {
         if settles {
             self.pop(Outcome::Done);
         }
-        Ok(fate)
+        Ok(())
     }
 
     /// The head of the queue is settled, in one way or another.
@@ -599,7 +611,10 @@ mod tests {
                     };
                     ledger.ready(tx).map(|concluded| concluded.asker.fate())
                 }
-                _ => ledger.reply(tag),
+                _ => {
+                    let fate = ledger.fate_of(tag);
+                    ledger.reply(tag).map(|()| fate)
+                }
             };
             match fate {
                 Ok(Fate::Forward) => shown.push(tag as char),

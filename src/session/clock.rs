@@ -17,17 +17,30 @@ use crate::server::ledger::Fate;
 const GONE: Duration = Duration::from_secs(10);
 
 impl Session {
+    #[inline]
     pub(super) fn poll_cancel(&mut self, cx: &mut Poller<'_>) -> bool {
-        if let Some(cancelling) = &mut self.cancelling
-            && cancelling.request.as_mut().poll(cx).is_ready()
-        {
-            self.cancelling = None;
+        if self.cancelling.is_some() && self.poll_cancelling(cx) {
             return true;
         }
         // One at a time: a second request for the same query would change nothing.
-        let Some(done) = self.place.handle.take_cancel() else {
-            return false;
-        };
+        match self.place.handle.take_cancel() {
+            Some(done) => self.cancel_asked(done),
+            None => false,
+        }
+    }
+
+    #[cold]
+    fn poll_cancelling(&mut self, cx: &mut Poller<'_>) -> bool {
+        let cancelling = self.cancelling.as_mut();
+        let arrived = cancelling.is_some_and(|it| it.request.as_mut().poll(cx).is_ready());
+        if arrived {
+            self.cancelling = None;
+        }
+        arrived
+    }
+
+    #[cold]
+    fn cancel_asked(&mut self, done: CancelDone) -> bool {
         match &self.link {
             Link::Free => {}
             Link::Waiting(_) => self.refuse_with(
@@ -72,7 +85,7 @@ impl Session {
             Link::Free => Phase::Idle,
             Link::Waiting(_) => Phase::Queued,
             Link::Leased(lease) => {
-                let client_is_slow = !self.replies.cleared().is_empty()
+                let client_is_slow = self.replies.has_cleared()
                     || self.core.is_mid_frame()
                     || lease.ledger.is_copying_in();
                 match lease.ledger.owes() {
@@ -113,18 +126,27 @@ impl Session {
             self.phase = phase;
             self.phase_since = self.now();
         }
+        self.set_timer();
+        // It is set already, and it was not what woke us.
+        if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.poll_timer(cx)
+    }
+
+    fn set_timer(&mut self) {
+        if let Some(limit) = self.limit_of(self.phase) {
+            let due = tokio::time::Instant::from_std(self.phase_since + limit);
+            if due < self.timer.deadline() {
+                self.timer.as_mut().reset(due);
+                self.asleep.timer = false;
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn poll_timer(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
         loop {
-            if let Some(limit) = self.limit_of(self.phase) {
-                let due = tokio::time::Instant::from_std(self.phase_since + limit);
-                if due < self.timer.deadline() {
-                    self.timer.as_mut().reset(due);
-                    self.asleep.timer = false;
-                }
-            }
-            // It is set already, and it was not what woke us.
-            if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
-                return Poll::Pending;
-            }
             if self.timer.as_mut().poll(cx).is_pending() {
                 self.asleep.timer = true;
                 return Poll::Pending;
@@ -132,6 +154,7 @@ impl Session {
             if let Some(ending) = self.overdue() {
                 return Poll::Ready(ending);
             }
+            self.set_timer();
         }
     }
 

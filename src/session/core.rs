@@ -406,6 +406,9 @@ impl Core {
             return Ok(Pass::Step(Step::Terminate));
         }
         let report = self.scan(head, meaning, rest);
+        if meaning == Meaning::Query && self.is_of_no_consequence(head, rest, &report) {
+            return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
+        }
         let message = Message {
             head,
             meaning,
@@ -434,12 +437,22 @@ impl Core {
         !self.unnamed_foreign && self.executing.is_empty() && self.strays.is_empty()
     }
 
+    /// Whether a Query is just passed on: it is all there and leaves nothing behind, and nothing waits for it.
+    #[inline]
+    fn is_of_no_consequence(&self, head: Head, rest: &[u8], report: &Report) -> bool {
+        rest.len() >= head.frame_bytes()
+            && report.effects.is_none()
+            && !self.statement.exists()
+            && self.strays.is_empty()
+            && self.eviction.is_none()
+    }
+
     #[inline]
     fn pass_plain(&mut self, head: Head, rest: &[u8], ledger: &mut Ledger) -> usize {
         let available = head.frame_bytes().min(rest.len());
         if let Some(owed) = Owed::by(head.tag) {
             ledger.send(owed, Asker::Client);
-            if owed == Owed::Sync {
+            if matches!(owed, Owed::Sync | Owed::Query) {
                 self.named.end_sequence();
             }
         }
@@ -459,6 +472,11 @@ impl Core {
             self.eviction = Eviction::Wanted(acts.unwrap_or_default().databases);
         }
         true
+    }
+
+    #[inline]
+    pub fn wants_eviction(&self) -> bool {
+        matches!(self.eviction, Eviction::Wanted(_))
     }
 
     /// Databases that must have nobody connected before the client's next message may go on.

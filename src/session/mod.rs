@@ -316,7 +316,7 @@ impl Session {
         lease.unnamed_of = Some(STRANGER);
         lease.last_of = STRANGER.0;
         lease.half_sent |= self.core.is_mid_frame()
-            || !self.requests.cleared().is_empty()
+            || self.requests.has_cleared()
             || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()
             || self.core.wonders()

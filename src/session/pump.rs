@@ -20,7 +20,7 @@ use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::Fate;
-use crate::server::replies::Reply;
+use crate::server::replies::{Garbled, Reply};
 use crate::server::settings::Change;
 use crate::server::statements::find_name;
 
@@ -100,8 +100,8 @@ impl Session {
         moved |= self.poll_client_read()?;
         moved |= self.advance_requests()?;
         moved |= self.poll_eviction(cx);
-        let asked = self.poll_server_write(cx);
-        moved |= asked | self.poll_server_read(cx, asked)?;
+        moved |= self.poll_server_write(cx);
+        moved |= self.poll_server_read(cx)?;
         moved |= self.advance_replies()?;
         moved |= self.poll_news()?;
         moved |= self.poll_client_write(cx)?;
@@ -150,7 +150,7 @@ impl Session {
 
     /// Whether more of the client is to be read: what came before must be on its way, and there must be room.
     fn wants_requests(&mut self) -> bool {
-        if !self.requests.cleared().is_empty() {
+        if self.requests.has_cleared() {
             return false;
         }
         if self.requests.has_room() {
@@ -182,7 +182,7 @@ impl Session {
     }
 
     fn advance_requests(&mut self) -> Moved {
-        if self.requests.raw().is_empty() {
+        if !self.requests.has_raw() {
             return Ok(false);
         }
         match self.link {
@@ -226,7 +226,7 @@ impl Session {
             return Ok(false);
         };
         let unsent =
-            !self.requests.cleared().is_empty() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
+            self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         // A cancel under way must not hit what comes next.
         let moving = self.listening.as_ref();
         let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
@@ -293,8 +293,10 @@ impl Session {
         let of_prologue = count.min(self.prologue.len());
         self.prologue.drain(..of_prologue);
         self.requests.sent(count - of_prologue);
+        // What was asked just now takes a while to answer, as a rule.
+        self.asleep.server = lease.stream.poll_readable(cx).is_pending();
         // The sockets of servers in TLS are flushed when all is written.
-        if self.prologue.is_empty() && self.requests.cleared().is_empty() {
+        if self.prologue.is_empty() && !self.requests.has_cleared() {
             self.prologue.shrink_to(KEPT_PROLOGUE_BYTES);
             lease.flush_due = lease.stream.is_tls();
         }
@@ -303,19 +305,14 @@ impl Session {
 
     // --- from the server to the client ---------------------------------------------------------------
 
-    /// `asked`: just now, so that nothing can have come as a rule.
-    fn poll_server_read(&mut self, cx: &mut Poller<'_>, asked: bool) -> Moved {
+    fn poll_server_read(&mut self, cx: &mut Poller<'_>) -> Moved {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
         if lease.flush_due && lease.stream.poll_flush_tls(cx).is_ready() {
             lease.flush_due = false;
         }
-        if self.asleep.server || !self.replies.cleared().is_empty() || !self.replies.has_room() {
-            return Ok(false);
-        }
-        if asked && lease.stream.poll_readable(cx).is_pending() {
-            self.asleep.server = true;
+        if self.asleep.server || self.replies.has_cleared() || !self.replies.has_room() {
             return Ok(false);
         }
         match self
@@ -327,20 +324,23 @@ impl Session {
                 Ok(false)
             }
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
-            Poll::Ready(end) => {
-                let fatal = std::mem::replace(&mut self.server_fatal, true);
-                Err(match end {
-                    _ if fatal => Ending::ServerFatal,
-                    Ok(_) if self.core.has_terminated() => Ending::Left,
-                    _ => lost(end),
-                })
-            }
+            Poll::Ready(end) => Err(self.server_ended(end)),
+        }
+    }
+
+    #[cold]
+    fn server_ended(&mut self, end: io::Result<usize>) -> Ending {
+        let fatal = std::mem::replace(&mut self.server_fatal, true);
+        match end {
+            _ if fatal => Ending::ServerFatal,
+            Ok(_) if self.core.has_terminated() => Ending::Left,
+            _ => lost(end),
         }
     }
 
     fn advance_replies(&mut self) -> Moved {
         let mut moved = false;
-        loop {
+        while self.replies.has_raw() {
             let Link::Leased(lease) = &mut self.link else {
                 return Ok(moved);
             };
@@ -352,24 +352,14 @@ impl Session {
                 replies,
                 ledger,
                 parameters,
-                statements,
-                marked,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
                 Ok(reply) => reply,
-                Err(garbled) => {
-                    self.server_fatal = true;
-                    return Err(Ending::ServerLost(format!(
-                        "its replies make no sense: {garbled:?}"
-                    )));
-                }
+                Err(garbled) => return Err(self.garbled(garbled)),
             };
             match reply {
-                Reply::Wait => {
-                    self.core.note_outcomes(ledger, statements);
-                    return Ok(moved);
-                }
+                Reply::Wait => break,
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
                 Reply::Parameter {
                     bytes,
@@ -389,28 +379,9 @@ impl Session {
                     fatal,
                     prefix,
                 } => {
+                    let prefix_bytes = prefix.len();
                     self.server_fatal |= fatal;
-                    if fate == Fate::Withhold {
-                        self.own_error = prefix.to_vec();
-                    }
-                    let used = ledger.failed_use();
-                    if let Some(id) = used {
-                        // What was sent behind it is skipped: its name is what it was.
-                        self.core.note_outcomes(ledger, statements);
-                        let field = |code| error_field(prefix, code).unwrap_or_default();
-                        let trust = self
-                            .core
-                            .use_failed(id, field(b'C'), field(b'R'), statements);
-                        *marked |= trust == Trust::Lost;
-                    }
-                    if used.is_some() || ledger.is_doubtful() {
-                        let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
-                        if let Some((taken, words)) = words {
-                            replies.took(taken);
-                            self.replies.discard(taken);
-                            self.replies.insert(&words);
-                        }
-                    }
+                    self.failed(fate, prefix_bytes);
                 }
                 Reply::Ready {
                     bytes,
@@ -427,6 +398,58 @@ impl Session {
                 }
             }
             moved = true;
+        }
+        if moved && let Link::Leased(lease) = &mut self.link {
+            let Connection {
+                ledger, statements, ..
+            } = &mut ***lease;
+            self.core.note_outcomes(ledger, statements);
+        }
+        Ok(moved)
+    }
+
+    #[cold]
+    fn garbled(&mut self, how: Garbled) -> Ending {
+        self.server_fatal = true;
+        Ending::ServerLost(format!("its replies make no sense: {how:?}"))
+    }
+
+    /// An ErrorResponse begins, with so many bytes of its body.
+    #[cold]
+    fn failed(&mut self, fate: Fate, prefix_bytes: usize) {
+        let Link::Leased(lease) = &mut self.link else {
+            return;
+        };
+        let Connection {
+            replies,
+            ledger,
+            statements,
+            marked,
+            ..
+        } = &mut ***lease;
+        let body = self.replies.raw().get(HEADER_BYTES..);
+        let prefix = body.and_then(|body| body.get(..prefix_bytes));
+        let prefix = prefix.unwrap_or_default();
+        if fate == Fate::Withhold {
+            self.own_error = prefix.to_vec();
+        }
+        let used = ledger.failed_use();
+        if let Some(id) = used {
+            // What was sent behind it is skipped: its name is what it was.
+            self.core.note_outcomes(ledger, statements);
+            let field = |code| error_field(prefix, code).unwrap_or_default();
+            let trust = self
+                .core
+                .use_failed(id, field(b'C'), field(b'R'), statements);
+            *marked |= trust == Trust::Lost;
+        }
+        if used.is_some() || ledger.is_doubtful() {
+            let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
+            if let Some((taken, words)) = words {
+                replies.took(taken);
+                self.replies.discard(taken);
+                self.replies.insert(&words);
+            }
         }
     }
 
@@ -459,7 +482,27 @@ impl Session {
         let Link::Leased(lease) = &self.link else {
             return Ok(());
         };
-        match self.core.concluded(concluded, &lease.ledger) {
+        let conclusion = self.core.concluded(concluded, &lease.ledger);
+        if conclusion != Conclusion::Ordinary {
+            self.draw(conclusion)?;
+        }
+        if own {
+            self.tell_news();
+        } else {
+            let now = self.now();
+            let took = now.saturating_duration_since(self.phase_since);
+            self.traffic.query_seconds.record(took);
+            if self.entry.finds.take_due(now) {
+                self.core.wonder_what_is_hidden();
+            }
+        }
+        Ok(())
+    }
+
+    /// A command has done more than answer.
+    #[cold]
+    fn draw(&mut self, conclusion: Conclusion) -> Result<(), Ending> {
+        match conclusion {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
                 self.server_fatal = true;
@@ -484,16 +527,6 @@ impl Session {
             }
             Conclusion::Answered { failed } => self.learn(failed)?,
             Conclusion::Moved { failed } => self.moved(failed)?,
-        }
-        if own {
-            self.tell_news();
-        } else {
-            let now = self.now();
-            let took = now.saturating_duration_since(self.phase_since);
-            self.traffic.query_seconds.record(took);
-            if self.entry.finds.take_due(now) {
-                self.core.wonder_what_is_hidden();
-            }
         }
         Ok(())
     }

@@ -45,7 +45,16 @@ impl Session {
         }
     }
 
+    #[inline]
     pub(super) fn poll_queue(&mut self, cx: &mut Poller<'_>) -> Moved {
+        match self.link {
+            Link::Waiting(_) => self.poll_waiting(cx),
+            Link::Free | Link::Leased(_) => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_waiting(&mut self, cx: &mut Poller<'_>) -> Moved {
         let Link::Waiting(waiting) = &mut self.link else {
             return Ok(false);
         };
@@ -68,7 +77,9 @@ impl Session {
         self.prologue.clear();
         self.asleep.server = false;
         let change = give_settings(&mut lease, self.settings.now(), &mut self.prologue);
-        self.replies.append(&std::mem::take(&mut lease.unread));
+        if !lease.unread.is_empty() {
+            self.replies.append(&std::mem::take(&mut lease.unread));
+        }
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
         lease.statements.begin();
@@ -126,6 +137,9 @@ impl Session {
         if self.context.is_closing() {
             return Err(Ending::Draining);
         }
+        if self.is_at_work() {
+            return Ok(false);
+        }
         let tidied = self.tidy();
         if self.may_ask() && self.ask() {
             return Ok(true);
@@ -149,7 +163,7 @@ impl Session {
         if quiet && matches!(self.link, Link::Leased(_)) {
             self.check_pin_limit()?;
         }
-        if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
+        if quiet && !self.requests.has_raw() && self.replies.is_empty() {
             if self.context.is_draining() {
                 return Err(Ending::Draining);
             }
@@ -162,13 +176,24 @@ impl Session {
         Ok(released || tidied)
     }
 
+    /// Whether the server has yet to answer, and nothing else is to be seen to meanwhile.
+    #[inline]
+    fn is_at_work(&self) -> bool {
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        lease.ledger.owes()
+            && !self.core.is_untidy(&lease.ledger)
+            && self.presence == Presence::Here
+    }
+
     /// Has the server be as it should before others get it.
     fn tidy(&mut self) -> bool {
         let Link::Leased(lease) = &mut self.link else {
             return false;
         };
         self.core.is_untidy(&lease.ledger)
-            && self.requests.cleared().is_empty()
+            && !self.requests.has_cleared()
             && self.core.tidy(&mut lease.ledger, &mut self.prologue)
     }
 
@@ -180,8 +205,8 @@ impl Session {
             Link::Waiting(_) => !self.said_goodbye(),
             Link::Leased(lease) => {
                 let cut_off = lease.ledger.is_copying_in() || self.core.is_mid_frame();
-                self.requests.cleared().is_empty()
-                    && self.replies.cleared().is_empty()
+                !self.requests.has_cleared()
+                    && !self.replies.has_cleared()
                     && (cut_off || !lease.ledger.owes())
             }
         }
@@ -193,9 +218,9 @@ impl Session {
         };
         self.core.may_release(&lease.ledger)
             && !self.channels_hold_server()
-            && self.requests.cleared().is_empty()
+            && !self.requests.has_cleared()
             && self.prologue.is_empty()
-            && self.replies.raw().is_empty()
+            && !self.replies.has_raw()
             && lease.replies.at_boundary()
             && self.cancelling.is_none()
             && !self.server_fatal
@@ -203,7 +228,14 @@ impl Session {
     }
 
     /// Sees to it that nobody of ours is connected where the client's next message must be alone.
+    #[inline]
     pub(super) fn poll_eviction(&mut self, cx: &mut Poller<'_>) -> bool {
+        let due = self.evicting.is_some() || self.core.wants_eviction();
+        due && self.poll_evicting(cx)
+    }
+
+    #[cold]
+    fn poll_evicting(&mut self, cx: &mut Poller<'_>) -> bool {
         if let Some(databases) = self.core.take_eviction() {
             let names = databases.iter().map(|name| String::from_utf8_lossy(name));
             let pools: Vec<_> = names
@@ -241,9 +273,9 @@ impl Session {
         };
         lease.ledger.is_idle()
             && !self.core.is_mid_frame()
-            && self.requests.cleared().is_empty()
+            && !self.requests.has_cleared()
             && self.prologue.is_empty()
-            && self.replies.raw().is_empty()
+            && !self.replies.has_raw()
             && lease.replies.at_boundary()
             && self.presence == Presence::Here
             && !self.server_fatal
