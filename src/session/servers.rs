@@ -133,6 +133,7 @@ impl Session {
     }
 
     /// Releases the server as soon as nothing speaks against it; ends a session that is over.
+    #[inline]
     pub(super) fn settle(&mut self) -> Moved {
         if self.context.is_closing() {
             return Err(Ending::Draining);
@@ -140,6 +141,11 @@ impl Session {
         if self.is_at_work() {
             return Ok(false);
         }
+        self.settle_up()
+    }
+
+    #[inline(never)]
+    fn settle_up(&mut self) -> Moved {
         let tidied = self.tidy();
         if self.may_ask() && self.ask() {
             return Ok(true);
