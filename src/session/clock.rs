@@ -2,9 +2,13 @@
 //!
 //! Knows when they are due and whom they may hit; what the client is told, `ending` knows.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
 
 use super::ending::Ending;
 use super::handle::CancelDone;
@@ -15,6 +19,50 @@ use crate::server::ledger::Fate;
 
 /// So long a query may run on for a client that has fallen silent without a goodbye.
 const GONE: Duration = Duration::from_secs(10);
+
+/// Wakes the task at a time. It is put off often and goes off rarely: an early one is cheaper than one that is exact.
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    due: Instant,
+    /// The task will be woken.
+    armed: bool,
+}
+
+impl Timer {
+    pub fn new(due: Instant) -> Timer {
+        Timer {
+            sleep: Box::pin(tokio::time::sleep_until(due.into())),
+            due,
+            armed: false,
+        }
+    }
+
+    pub fn set(&mut self, due: Instant) {
+        self.sleep.as_mut().reset(due.into());
+        self.due = due;
+        self.armed = false;
+    }
+
+    /// Goes off then at the latest.
+    #[inline]
+    pub fn set_by(&mut self, due: Instant) {
+        if due < self.due {
+            self.set(due);
+        }
+    }
+
+    /// Whether it will wake the task and has not done so; `now`, if it is known.
+    #[inline]
+    pub fn is_still_ahead(&self, now: Option<Instant>) -> bool {
+        self.armed && now.map_or_else(|| !self.sleep.is_elapsed(), |now| now < self.due)
+    }
+
+    pub fn poll(&mut self, cx: &mut Poller<'_>) -> Poll<()> {
+        let polled = self.sleep.as_mut().poll(cx);
+        self.armed = polled.is_pending();
+        polled
+    }
+}
 
 impl Session {
     #[inline]
@@ -127,35 +175,29 @@ impl Session {
             self.phase_since = self.now();
         }
         self.set_timer();
-        // It is set already, and it was not what woke us.
-        if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
+        // It was not what woke us.
+        if rounds > 0 && self.timer.is_still_ahead(self.woken_at) {
             return Poll::Pending;
         }
         self.poll_timer(cx)
     }
 
+    #[inline]
     fn set_timer(&mut self) {
         if let Some(limit) = self.limit_of(self.phase) {
-            let due = tokio::time::Instant::from_std(self.phase_since + limit);
-            if due < self.timer.deadline() {
-                self.timer.as_mut().reset(due);
-                self.asleep.timer = false;
-            }
+            self.timer.set_by(self.phase_since + limit);
         }
     }
 
     #[inline(never)]
     fn poll_timer(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
-        loop {
-            if self.timer.as_mut().poll(cx).is_pending() {
-                self.asleep.timer = true;
-                return Poll::Pending;
-            }
+        while self.timer.poll(cx).is_ready() {
             if let Some(ending) = self.overdue() {
                 return Poll::Ready(ending);
             }
             self.set_timer();
         }
+        Poll::Pending
     }
 
     /// The timer went off, perhaps early: what is due, if anything; else it is set anew.
@@ -174,9 +216,7 @@ impl Session {
             Some(limit) => limit - waited,
             None => self.limits.idle_client_timeout,
         };
-        self.timer
-            .as_mut()
-            .reset(tokio::time::Instant::now() + next);
+        self.timer.set(Instant::now() + next);
         None
     }
 

@@ -36,8 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
+use self::clock::Timer;
 use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
@@ -91,12 +90,11 @@ enum Phase {
 }
 
 /// What has promised to wake the task, and need not be asked again: the client until its bell rings, the server in
-/// the same turn, the timer until it is set anew.
+/// the same turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asleep {
     client: bool,
     server: bool,
-    timer: bool,
 }
 
 /// A cancel request on its way to the server; the one who asked for it waits for the end of it.
@@ -142,6 +140,8 @@ pub struct Session {
     answer: Vec<u8>,
     /// Which names of hidden state the core knows.
     hidden_version: u64,
+    /// When it is to be seen next whether these have grown old.
+    hidden_check: Instant,
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
@@ -154,7 +154,7 @@ pub struct Session {
     /// Once somebody wanted to know.
     woken_at: Option<Instant>,
     /// Goes off at or before the time that the next limit is reached.
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
     asleep: Asleep,
     /// Rings when the client has something to say.
     bell: Arc<Bell>,
@@ -244,6 +244,7 @@ impl Session {
             own_error: Vec::new(),
             answer: Vec::new(),
             hidden_version: 0,
+            hidden_check: now,
             rechecked: now,
             cancelling: None,
             evicting: None,
@@ -251,7 +252,7 @@ impl Session {
             phase: Phase::Idle,
             phase_since: now,
             woken_at: None,
-            timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
+            timer: Timer::new(now + limits.idle_client_timeout),
             asleep: Asleep::default(),
             client_waker: Waker::from(Arc::clone(&bell)),
             bell,

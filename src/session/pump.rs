@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::core::{Conclusion, Step, Trust};
 use super::ending::Ending;
@@ -29,6 +30,9 @@ pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
+
+/// How exactly a session keeps the time at which hidden state is looked for again.
+const HIDDEN_CHECK: Duration = Duration::from_secs(1);
 
 /// Messages of our own, and of the client's between them, before what is there must be written.
 const MAX_PROLOGUE_BYTES: usize = 64 * 1024;
@@ -507,11 +511,19 @@ impl Session {
             let now = self.now();
             let took = now.saturating_duration_since(self.phase_since);
             self.traffic.query_seconds.record(took);
-            if self.entry.finds.take_due(now) {
-                self.core.wonder_what_is_hidden();
+            if now >= self.hidden_check {
+                self.look_for_hidden(now);
             }
         }
         Ok(())
+    }
+
+    #[cold]
+    fn look_for_hidden(&mut self, now: Instant) {
+        self.hidden_check = now + HIDDEN_CHECK;
+        if self.entry.finds.take_due(now) {
+            self.core.wonder_what_is_hidden();
+        }
     }
 
     /// A command has done more than answer.

@@ -266,7 +266,11 @@ impl Session {
     fn may_ask(&self) -> bool {
         let pins = self.core.pins().any();
         let limited = match &self.link {
-            Link::Leased(lease) => lease.applied.value(IDLE_LIMIT).is_some(),
+            Link::Leased(lease) => {
+                // The session's own never have it.
+                !Arc::ptr_eq(&lease.applied, self.settings.now())
+                    && lease.applied.value(IDLE_LIMIT).is_some()
+            }
             Link::Free | Link::Waiting(_) => false,
         };
         (self.core.wonders() || pins || limited) && self.is_server_quiet()
