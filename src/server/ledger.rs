@@ -435,12 +435,12 @@ impl Ledger {
 
     /// The head of the queue is settled, in one way or another.
     #[inline]
-    fn pop(&mut self, outcome: Outcome) -> Option<Entry> {
+    fn pop(&mut self, outcome: Outcome) -> Option<(Owed, Asker)> {
         let entry = self.entries.pop_front()?;
         self.readies_of_client -=
             usize::from(entry.owed.ends_in_ready() && entry.asker != Asker::Weir);
         self.tell(entry.note.changes, outcome);
-        Some(entry)
+        Some((entry.owed, entry.asker))
     }
 
     fn expect(head: Option<Owed>, expected: Owed, tag: u8) -> Result<bool, OutOfStep> {
@@ -562,15 +562,15 @@ impl Ledger {
         };
         self.completed = false;
         match self.pop(outcome) {
-            Some(entry) if entry.owed.ends_in_ready() => {
+            Some((owed, asker)) if owed.ends_in_ready() => {
                 self.tx = tx;
                 self.copy_in = CopyIn::No;
                 let failed = std::mem::take(&mut self.failed);
                 self.drop_copy_ends();
                 Ok(Concluded {
-                    asker: entry.asker,
+                    asker,
                     failed,
-                    by_query: entry.owed == Owed::Query,
+                    by_query: owed == Owed::Query,
                 })
             }
             _ => Err(OutOfStep(backend::READY_FOR_QUERY)),

@@ -392,7 +392,12 @@ impl Core {
                 return Err(violation);
             }
         };
-        if meaning == Meaning::Plain && self.has_nothing_pending() {
+        let plain = match meaning {
+            Meaning::Plain => true,
+            Meaning::BindUnnamed => self.statement.leaves_nothing(),
+            _ => false,
+        };
+        if plain && self.has_nothing_pending() {
             return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
         }
         // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it

@@ -316,9 +316,8 @@ impl Session {
         // Whatever it has is a stranger's to all who come.
         lease.unnamed_of = Some(STRANGER);
         lease.last_of = STRANGER.0;
-        lease.half_sent |= self.core.is_mid_frame()
-            || self.requests.has_cleared()
-            || !self.prologue.is_empty();
+        lease.half_sent |=
+            self.core.is_mid_frame() || self.requests.has_cleared() || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()
             || self.core.wonders()
             || self.core.is_untidy(&lease.ledger)

@@ -242,8 +242,7 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
-        let unsent =
-            self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
+        let unsent = self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         // A cancel under way must not hit what comes next.
         let moving = self.listening.as_ref();
         let held_up = (self.cancelling.is_some() && !lease.ledger.owes())

@@ -154,6 +154,12 @@ impl Statement {
         }))
     }
 
+    /// Whether what a Bind of "" may find has no effects.
+    #[inline]
+    pub fn leaves_nothing(&self) -> bool {
+        self.effects == 0
+    }
+
     /// Whether this is the Parse message that it was made of, and its text leaves nothing behind.
     #[inline]
     pub fn is_harmless_again(&self, frame: &[u8]) -> bool {
