@@ -145,6 +145,12 @@ impl Buf {
         self.end += bytes.len();
     }
 
+    /// Puts bytes back that were taken out, ahead of the raw ones.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.insert(bytes);
+        self.cleared -= bytes.len();
+    }
+
     /// Puts bytes at the end, raw.
     #[inline]
     pub fn append(&mut self, bytes: &[u8]) {
