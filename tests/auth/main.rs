@@ -8,7 +8,9 @@
 mod house;
 
 mod check;
+mod jwt;
 mod local;
 mod scripts;
+mod sts;
 mod vectors;
 mod weir;

@@ -9,6 +9,7 @@ Keys come from the environment, as they do in a function. COUNT in the environme
 import os
 import sys
 import time
+from base64 import urlsafe_b64encode
 
 import boto3
 import botocore.session
@@ -23,31 +24,43 @@ def rds(host, port, user, region):
     return client.generate_db_auth_token(host, int(port), user, region)
 
 
-def many_rds(host, port, user, region, count):
-    """Different ones: each lives a second less, as Java's once did."""
-    credentials = botocore.session.get_session().get_credentials()
-    for number in range(count):
-        url = f"https://{host}:{port}/?Action=connect&DBUser={user}"
-        request = AWSRequest(method="GET", url=url)
-        SigV4QueryAuth(credentials, "rds-db", region, expires=900 - number % 600).add_auth(request)
-        yield request.url.removeprefix("https://")
-
-
 def sts(endpoint, user, region, weir_id):
     import weir_token
 
     return weir_token.weir_token(user, weir_id, region, endpoint=endpoint)
 
 
+def different(service, region, url, headers, count):
+    """Tokens that differ: each lives another time, and when those are used up, another second has come."""
+    credentials = botocore.session.get_session().get_credentials()
+    for number in range(count):
+        if number and number % 600 == 0:
+            time.sleep(1.1)
+        request = AWSRequest(method="GET", url=url, headers=headers)
+        SigV4QueryAuth(credentials, service, region, expires=900 - number % 600).add_auth(request)
+        yield request.url
+
+
+def many_rds(host, port, user, region, count):
+    for url in different("rds-db", region, f"https://{host}:{port}/?Action=connect&DBUser={user}", {}, count):
+        yield url.removeprefix("https://")
+
+
+def many_sts(endpoint, user, region, weir_id, count):
+    headers = {"x-weir-id": weir_id, "x-weir-user": user}
+    url = f"{endpoint}/?Action=GetCallerIdentity&Version=2011-06-15"
+    for url in different("sts", region, url, headers, count):
+        yield "weir-sts-v1." + urlsafe_b64encode(url.encode()).rstrip(b"=").decode()
+
+
 def main():
     kind, *words = sys.argv[1:]
     count = int(os.environ.get("COUNT", "1"))
-    if kind == "rds" and count > 1:
-        for token in many_rds(*words, count):
+    if count > 1:
+        for token in {"rds": many_rds, "sts": many_sts}[kind](*words, count):
             print(token)
         return
-    for _ in range(count):
-        print({"rds": rds, "sts": sts}[kind](*words))
+    print({"rds": rds, "sts": sts}[kind](*words))
 
 
 main()
