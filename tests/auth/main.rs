@@ -7,6 +7,7 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod aurora;
 mod check;
 mod jwt;
 mod local;
