@@ -154,6 +154,7 @@ pub fn limits(config: &Config) -> Limits {
         listen: config.session.listen,
         listen_queue_bytes: config.session.listen_queue_bytes,
         query_timeout: config.pool.query_timeout,
+        reset_timeout: config.pool.reset_timeout,
         idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
         idle_client_timeout: config.session.idle_client_timeout,
         client_lifetime: config.session.client_lifetime,

@@ -32,7 +32,7 @@ pub use options::{
     Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
     Session, SslMode, TlsMode,
 };
-pub use parse::Word;
+pub use parse::{Word, length};
 pub use reference::reference_markdown;
 pub use secret::{REDACTED, Secret};
 pub use web::{Scheme, WebAddress};

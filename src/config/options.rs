@@ -139,7 +139,7 @@ section! {
         query_timeout: Option<Duration> = Is("off"), Off(Length(ms(1), DAY)), [];
         /// Longest silence of a client inside a transaction before it is closed (25P03): a frozen Lambda must not keep a connection.
         idle_in_transaction_timeout: Duration = Is("5m"), Length(ms(100), DAY), [];
-        /// Time for a connection to be cleaned of what a client left before it is closed instead.
+        /// Time for a connection to be cleaned of what a client left, or to answer what Weir asks it about a session, before it is closed instead.
         reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
         /// Connections of one pool that pinned sessions may hold; a session that would be pinned beyond it is closed (53400).
         pin_limit: Option<usize> = Is("off"), Off(Number(0, 262_143)), [];

@@ -92,6 +92,11 @@ impl Parser for Length {
     }
 }
 
+/// A length of time as it is written in the configuration, within no limits.
+pub fn length(text: &str) -> Option<Duration> {
+    with_unit(&Raw::Text(text.to_owned()), &TIME_UNITS, 1_000).map(Duration::from_millis)
+}
+
 fn length_text(length: Duration) -> String {
     if length.is_zero() {
         return "0s".to_owned();

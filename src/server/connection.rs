@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
-use super::settings::{Change, Settings};
+use super::settings::{Change, OnRefusal, Settings};
 use super::simple::{self, AskError};
 use super::statements::Statements;
 use crate::net::Stream;
@@ -138,7 +138,9 @@ impl Connection {
     /// Not cancel-safe: dropped halfway, the connection needs cleaning.
     pub async fn apply(&mut self, wanted: &Arc<Settings>) -> Result<(), CommandError> {
         let mut message = Vec::new();
-        if let Change::Sent { queries } = wanted.put_change(&self.applied, &mut message) {
+        if let Change::Sent { queries } =
+            wanted.put_change(&self.applied, OnRefusal::Lives, &mut message)
+        {
             self.run(&message, queries).await?;
         }
         self.applied = Arc::clone(wanted);
@@ -220,6 +222,8 @@ impl Connection {
             match self.replies.next(rest, &mut self.ledger)? {
                 Reply::Wait => return Ok(()),
                 // Between two leases a notification is nobody's.
+                // Its bytes follow.
+                Reply::Parsed => {}
                 Reply::Pass { bytes, .. }
                 | Reply::Ready { bytes, .. }
                 | Reply::Notification { bytes } => *start += bytes,

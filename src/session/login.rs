@@ -17,6 +17,7 @@ use super::endpoint::{Desk, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
 use super::hidden;
 use super::listen::Hubs;
+use super::servers::shorten;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -141,7 +142,7 @@ async fn ask(
     entry: &Entry,
     settings: Arc<Settings>,
 ) -> Result<Greeting, Arc<[u8]>> {
-    let mut lease = borrow(newcomer, hall, entry).await?;
+    let mut lease = borrow(newcomer, hall, entry, &settings).await?;
     // While this one waited, another of its kind may have asked.
     if let Some(known) = hall.endpoint.greeting(entry.pool, &settings) {
         lease.release();
@@ -174,7 +175,12 @@ async fn ask(
 }
 
 /// Waits for a server, as long as the client does.
-async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<Lease, Arc<[u8]>> {
+async fn borrow(
+    newcomer: &mut Newcomer,
+    hall: &Hall,
+    entry: &Entry,
+    settings: &Settings,
+) -> Result<Lease, Arc<[u8]>> {
     if let Some(lease) = hall.desk.try_borrow(entry.pool) {
         return Ok(lease);
     }
@@ -197,7 +203,9 @@ async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<L
             })
         }
     };
-    let mut waiting = pin!(hall.desk.borrow(entry.pool).map_err(refused)?);
+    let mut waiting = hall.desk.borrow(entry.pool).map_err(refused)?;
+    shorten(&mut waiting, settings);
+    let mut waiting = pin!(waiting);
     let (client, unread) = (&mut newcomer.client, &mut newcomer.unread);
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(outcome) = waiting.as_mut().poll(cx) {
