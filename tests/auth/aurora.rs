@@ -18,15 +18,15 @@ date +%s.%N >>weir_asked
 printf '%s %s\n' "$PAM_USER" "$PAM_AUTHTOK" | grep -qxFf - weir_tokens
 "#;
 
-struct House {
-    weir: Weir,
+pub struct House {
+    pub weir: Weir,
     data: PathBuf,
     postgres: Postgres,
     keys: Keys,
 }
 
 impl House {
-    fn new(more: &str) -> House {
+    pub fn new(more: &str) -> House {
         let postgres = Postgres::start_with_tls();
         let data = postgres.directory.join("data");
         postgres.allow(&format!(
@@ -74,7 +74,7 @@ impl House {
     }
 
     /// Tokens that this Aurora knows.
-    fn tokens(&self, user: &str, count: usize) -> Vec<String> {
+    pub fn tokens(&self, user: &str, count: usize) -> Vec<String> {
         let tokens = self.unknown(user, count);
         let known: String = tokens
             .iter()
@@ -85,7 +85,7 @@ impl House {
         tokens
     }
 
-    fn unknown(&self, user: &str, count: usize) -> Vec<String> {
+    pub fn unknown(&self, user: &str, count: usize) -> Vec<String> {
         self.keys
             .tokens(&["rds", HOST, "5432", user, "eu-west-1"], count)
     }

@@ -9,6 +9,7 @@ mod house;
 
 mod aurora;
 mod check;
+mod drivers;
 mod jwt;
 mod local;
 mod scripts;
