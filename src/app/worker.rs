@@ -108,8 +108,8 @@ impl Plan {
         drop(incoming);
         loop {
             tokio::select! {
-                Some((tcp, door)) = arrivals.recv() => {
-                    guests.tasks.spawn_local(accept::receive(tcp, door));
+                Some(arrival) = arrivals.recv() => {
+                    guests.tasks.spawn_local(accept::receive(arrival));
                 }
                 Some(_) = guests.tasks.join_next() => {}
                 Some(order) = self.orders.recv() => obey(order, &sessions, &context),

@@ -209,6 +209,11 @@ impl<M: Manage> Waiting<M> {
 const CLOCK_CHECK: Duration = Duration::from_millis(100);
 
 impl<M: Manage> Desk<M> {
+    /// How long a connection may take to answer what nobody but its keeper asks.
+    pub fn reset_timeout(&self) -> Duration {
+        self.target.slots().policy().reset_timeout
+    }
+
     fn patience(&self) -> Duration {
         let slots = self.target.slots();
         let policy = slots.policy();

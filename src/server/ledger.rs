@@ -202,6 +202,8 @@ pub struct Ledger {
     completed: bool,
     /// It can't be told any more what is owed.
     doubtful: bool,
+    /// A CopyEnd may be among the entries.
+    copy_end_sent: bool,
     /// Of the messages that were to change prepared statements, in their order.
     outcomes: VecDeque<(Changes, Outcome)>,
     /// ReadyForQuery owed to the client.
@@ -223,6 +225,7 @@ impl Default for Ledger {
             failed: false,
             completed: false,
             doubtful: false,
+            copy_end_sent: false,
             outcomes: VecDeque::new(),
             readies_of_client: 0,
             failed_use: Note::default(),
@@ -246,6 +249,20 @@ impl Ledger {
 
     pub fn is_doubtful(&self) -> bool {
         self.doubtful
+    }
+
+    /// Whether it may come to that with what is outstanding: an answer to a message of ours that is sent now might get to
+    /// the client.
+    pub fn may_become_doubtful(&self) -> bool {
+        let ending = CopyIn::Ending {
+            passed_over_sync: true,
+        };
+        if self.copy_in == ending || !self.copy_end_sent {
+            return self.copy_in == ending;
+        }
+        let mut entries = self.entries.iter().map(|entry| entry.owed);
+        entries.any(|owed| matches!(owed, Owed::Query | Owed::Execute))
+            && entries.any(|owed| owed == Owed::CopyEnd)
     }
 
     pub fn is_full(&self) -> bool {
@@ -374,11 +391,12 @@ impl Ledger {
             Owed::Sync => (self.skipping, self.unsynced) = (false, false),
             Owed::Query | Owed::FunctionCall => self.unsynced = false,
             Owed::CopyEnd if self.entries.is_empty() => return,
-            Owed::CopyEnd => {}
+            Owed::CopyEnd => self.copy_end_sent = true,
             Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => {
                 self.unsynced = true
             }
         }
+        self.copy_end_sent &= !self.entries.is_empty();
         self.readies_of_client += usize::from(owed.ends_in_ready() && asker != Asker::Weir);
         self.entries.push_back(Entry { owed, asker, note });
     }
@@ -678,6 +696,32 @@ mod tests {
             }
             ledger.error();
             assert_eq!(ledger.take_sync_due(), due, "{skipped}");
+        }
+    }
+
+    #[test]
+    fn doubt_is_foreseen() {
+        let cases = [
+            ("BES", "", false),
+            ("BESc", "", true),
+            ("BESc", "2G", true),
+            ("BESc", "2GC", false),
+            ("BESf", "2E", false),
+            ("BEc", "2G", false),
+            ("BESd", "2G", false),
+        ];
+        for (sent, heard, foreseen) in cases {
+            let mut ledger = Ledger::default();
+            for owed in sent.bytes().filter_map(Owed::by) {
+                ledger.send(owed, Asker::Client);
+            }
+            for tag in heard.bytes() {
+                match tag {
+                    b'E' => drop(ledger.error()),
+                    _ => drop(ledger.reply(tag).unwrap()),
+                }
+            }
+            assert_eq!(ledger.may_become_doubtful(), foreseen, "{sent} {heard}");
         }
     }
 

@@ -368,7 +368,7 @@ impl Core {
         }
         let consumed = out.copied;
         if forwarded == 0 {
-            if self.statement.is_full() {
+            if self.statement.is_full() || ledger.may_become_doubtful() {
                 // What it waits for the server may keep to itself until a Sync, which stands behind it.
                 self.hurry(ledger, prologue);
             }

@@ -148,7 +148,9 @@ async fn ask(
         lease.release();
         return Ok(known);
     }
-    let outcome = match lease.apply(&settings).await {
+    let limit = hall.desk.reset_timeout();
+    let applied = tokio::time::timeout(limit, lease.apply(&settings)).await;
+    let outcome = match applied.unwrap_or(Err(CommandError::Silent(limit))) {
         Ok(()) => Ok(Arc::clone(&lease.parameters)),
         Err(CommandError::Refused(error)) => Err(as_fatal(&error)),
         // Nothing is known then, and nothing kept.
@@ -159,15 +161,18 @@ async fn ask(
         }
     };
     if entry.finds.take_due(Instant::now()) {
-        match lease.names(hidden::QUERY).await {
+        let names = tokio::time::timeout(limit, lease.names(hidden::QUERY)).await;
+        let names = names.map_err(|_| CommandError::Silent(limit).to_string());
+        match names.and_then(|names| names.map_err(|error| error.to_string())) {
             Ok(names) => entry.finds.set(names),
             Err(error) => {
-                tracing::warn!(%error, database = %entry.database, "functions and triggers could not be looked through");
+                tracing::warn!(error, database = %entry.database, "functions and triggers could not be looked through");
                 lease.close();
                 return Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome));
             }
         }
     }
+    // What was refused has left nothing, or is cleaned away.
     if lease.is_clean() {
         lease.release();
     }

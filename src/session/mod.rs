@@ -294,6 +294,11 @@ impl Session {
         if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
             return;
         }
+        // Who said goodbye and has had all that was due is hung up on, as PostgreSQL does.
+        let is_settled = matches!(ending, Ending::Left) && farewell.is_empty();
+        if is_settled && !self.client.is_tls() {
+            return;
+        }
         let telling = async {
             // A client that is gone need not be told.
             let _ = self.client.send(&farewell).await;

@@ -201,7 +201,8 @@ impl Core {
         if ledger.is_copying_in() || ledger.is_doubtful() {
             return false;
         }
-        if self.second_try.holds_up() {
+        let awaits_copy = message.meaning != Meaning::Plain && ledger.may_become_doubtful();
+        if awaits_copy || self.second_try.holds_up() {
             return true;
         }
         if message.head.tag == frontend::EXECUTE
