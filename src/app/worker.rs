@@ -99,13 +99,13 @@ impl Plan {
             };
             let (hubs, keeper) = Hubs::new(Rc::clone(&desks), kind);
             janitors.spawn_local(keeper.run());
-            let hall = Rc::new(Hall {
-                context: Rc::clone(&context),
-                sessions: Rc::clone(&sessions),
-                desks: Rc::clone(&desks),
+            let hall = Rc::new(Hall::new(
+                Rc::clone(&context),
+                Rc::clone(&sessions),
+                Rc::clone(&desks),
                 kind,
                 hubs,
-            });
+            ));
             let listener: TcpListener = crate::net::listen::attach(listener)?;
             let door = Door {
                 hall,

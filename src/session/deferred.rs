@@ -89,8 +89,38 @@ impl Deferred {
     }
 
     /// Answers one whole message if no server is needed for it. `ends`: what the prepared statement does that it uses.
-    pub fn answer(&mut self, head: Head, frame: &[u8], ends: Ends, out: &mut Vec<u8>) -> Outcome {
+    #[inline]
+    pub fn answer(
+        &mut self,
+        head: Head,
+        frame: &[u8],
+        ends: impl FnOnce() -> Ends,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        // Nearly all are of this kind.
+        if let Deferred::Outside = self
+            && head.tag == frontend::QUERY
+            && !may_be_boundary(body)
+        {
+            return Outcome::NeedsServer;
+        }
+        let ends = match self.tx() {
+            TxStatus::Failed => ends(),
+            TxStatus::Idle | TxStatus::InTransaction => Ends::No,
+        };
+        self.answer_alone(head, frame, body, ends, out)
+    }
+
+    #[inline(never)]
+    fn answer_alone(
+        &mut self,
+        head: Head,
+        frame: &[u8],
+        body: &[u8],
+        ends: Ends,
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         if let Deferred::Lost(error) = self
             && let Some(told) = tell_of_loss(head.tag, body, ends, error, out)
         {
@@ -134,11 +164,6 @@ impl Deferred {
     fn query(&mut self, frame: &[u8], body: &[u8], out: &mut Vec<u8>) -> Outcome {
         if let Deferred::Failed(Aftermath::Skipping | Aftermath::Left) = self {
             return Outcome::Done;
-        }
-        if let Deferred::Outside = self
-            && !may_be_boundary(body)
-        {
-            return Outcome::NeedsServer;
         }
         let text = split_cstr(body).map(|(text, _)| text);
         match (&self, text.and_then(boundary)) {
@@ -281,7 +306,7 @@ mod tests {
             });
             let head = Head::parse(&frame).unwrap().unwrap();
             let mut out = Vec::new();
-            if deferred.answer(head, &frame, Ends::No, &mut out) == Outcome::NeedsServer {
+            if deferred.answer(head, &frame, || Ends::No, &mut out) == Outcome::NeedsServer {
                 shown.push('>');
             }
             let mut rest = &out[..];

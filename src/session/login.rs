@@ -3,6 +3,8 @@
 //! The first client of a (database, user, startup settings) has a server asked; the answer is kept for a
 //! while, so that later ones need none. Knows nothing of how the client proved who it is.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -21,8 +23,9 @@ use super::queue::{self, Asked, Unserved};
 use super::servers::shorten;
 use super::{Kind, Lease, Parts, Session};
 use crate::error::ToClient;
+use crate::metrics::Traffic;
 use crate::net::Stream;
-use crate::pool::BorrowError;
+use crate::pool::{BorrowError, PoolId};
 use crate::protocol::SqlState;
 use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_backend_key_data, put_parameter_status, put_ready_for_query,
@@ -50,9 +53,34 @@ pub struct Hall {
     pub desks: Rc<Desks>,
     pub kind: Kind,
     pub hubs: Rc<Hubs>,
+    traffic: RefCell<HashMap<PoolId, Rc<Traffic>>>,
 }
 
 impl Hall {
+    pub fn new(
+        context: Rc<Context>,
+        sessions: Rc<Sessions>,
+        desks: Rc<Desks>,
+        kind: Kind,
+        hubs: Rc<Hubs>,
+    ) -> Hall {
+        Hall {
+            context,
+            sessions,
+            desks,
+            kind,
+            hubs,
+            traffic: RefCell::default(),
+        }
+    }
+
+    /// What this worker's sessions count of a pool.
+    fn traffic(&self, entry: &Entry) -> Rc<Traffic> {
+        let mut pools = self.traffic.borrow_mut();
+        let known = pools.entry(entry.pool);
+        Rc::clone(known.or_insert_with(|| Rc::new(self.endpoint().traffic(entry))))
+    }
+
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.desks.endpoint
     }
@@ -80,6 +108,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             desks: Rc::clone(&hall.desks),
             kind: hall.kind,
             hubs: Rc::clone(&hall.hubs),
+            traffic: hall.traffic(&entry),
             entry,
             context: Rc::clone(&hall.context),
             place,

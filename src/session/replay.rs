@@ -20,13 +20,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::queue::Queue;
 use super::core::Standing;
 use super::doubts::By;
 use super::ending::{Ending, Refused, RefusedSettings};
 use super::mending::mends;
 use super::pinning::Lifted;
 use super::pump::Moved;
+use super::queue::Queue;
 use super::{Lease, Link, Session};
 use crate::error::Blame;
 use crate::protocol::SqlState;
