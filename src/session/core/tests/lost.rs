@@ -114,7 +114,7 @@ fn what_is_owed_is_answered() {
         ),
         (
             "no Sync yet",
-            vec![unsynced("INSERT")],
+            vec![[unsynced("INSERT"), frame(b'H', b"")].concat()],
             "12C",
             Loss::Undone,
             "<E",
@@ -128,14 +128,14 @@ fn what_is_owed_is_answered() {
         ),
         (
             "two Syncs",
-            vec![synced("A").repeat(2)],
+            vec![synced("INSERT").repeat(2)],
             "",
             Loss::Unknown,
             "<EZiEZi",
         ),
         (
             "two, in a transaction",
-            vec![begun.clone(), query("A"), synced("A").repeat(2)],
+            vec![begun.clone(), query("INSERT"), synced("INSERT").repeat(2)],
             "CzCz",
             Loss::Undone,
             "<EZeEZe",
@@ -163,7 +163,7 @@ fn what_is_owed_is_answered() {
         talk.done();
         assert_eq!(lose(&mut talk), loss, "{what}");
         assert_eq!(talk.done(), told, "{what}");
-        assert_eq!(talk.core.is_mid_frame(), false, "{what}");
+        assert!(!talk.core.is_mid_frame(), "{what}");
     }
 }
 
@@ -172,7 +172,7 @@ fn one_who_asked_for_nothing_hears_of_it_later_or_never() {
     let lost_in_transaction = || {
         let mut talk = talk();
         talk.client(&query("BEGIN"))
-            .client(&query("A"))
+            .client(&query("INSERT"))
             .server("CzCz");
         talk.done();
         assert_eq!(lose(&mut talk), Loss::Undone);
