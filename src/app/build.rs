@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::inquiry;
 use super::shared::{Shared, Way};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::admin::Role;
@@ -16,7 +17,7 @@ use crate::metrics;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::{BadAuthorities, listen};
 use crate::pool::{Policy, Target, WorkerId};
-use crate::secrets::{Vault, VaultError};
+use crate::secrets::{Outside, Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
 use crate::server::{self, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms};
@@ -57,9 +58,11 @@ pub struct House {
 }
 
 pub fn build(config: Config) -> Result<House, StartError> {
-    let vault = Arc::new(Vault::new(&config.users)?);
-    let acceptor = Arc::new(Acceptor::open(config.tls.files.as_ref())?);
     let registry = Arc::new(metrics::Registry::default());
+    let (ask, inquiries) = inquiry::open();
+    let outside = Outside::new(&config, Some(ask), metrics::Vault::new(&registry));
+    let vault = Arc::new(Vault::new(&config, outside)?);
+    let acceptor = Arc::new(Acceptor::open(config.tls.files.as_ref())?);
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let listeners = listeners(&config)?;
@@ -87,10 +90,14 @@ pub fn build(config: Config) -> Result<House, StartError> {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
         listeners: Vec::new(),
+        inquiries: None,
         orders,
         stage: watching.clone(),
     });
     let mut plans: Vec<Plan> = plans.collect();
+    if let Some(first) = plans.first_mut() {
+        first.inquiries = Some(inquiries);
+    }
     for (way, sockets) in shared.ways.iter().zip(listeners) {
         for (plan, socket) in plans.iter_mut().zip(sockets) {
             plan.listeners.push((socket, Arc::clone(&way.endpoint)));
@@ -158,12 +165,7 @@ fn dialer(
     let targets = hosts
         .iter()
         .map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
-    let vault = Arc::clone(vault);
-    let dialer = Dialer::new(
-        targets.collect(),
-        terms(config),
-        Box::new(move |user| vault.login(user)),
-    );
+    let dialer = Dialer::new(targets.collect(), terms(config), Arc::clone(vault));
     let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
     (dialer, name.join(","))
 }

@@ -12,12 +12,14 @@ use super::Gate;
 use super::negotiate::Greeted;
 use super::peer::{Peer, Stop};
 use super::refused::{Refused, WrongPassword};
-use crate::config::{AuthMethod, Secret};
+use crate::config::AuthMethod;
 use crate::protocol::frame::{put, put_cstr, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
-use crate::protocol::scram::{self, ClientFirst, Mechanism, ScramError, Verified, Verifier};
+use crate::protocol::scram::{
+    self, Challenged, ClientFirst, Mechanism, ScramError, Verified, Verifier,
+};
 use crate::protocol::tag::backend;
-use crate::secrets::Credential;
+use crate::secrets::{Credential, Password};
 
 /// PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH.
 const MAX_SASL_BYTES: usize = 1024;
@@ -43,41 +45,76 @@ pub(super) struct Proven {
 /// What a client's answer is checked against.
 enum Expected {
     Scram(Verifier),
-    Md5(Secret<String>),
-}
-
-enum Answer {
-    /// With SCRAM, what it has shown.
-    Right(Option<Verified>),
-    Wrong,
+    Md5,
 }
 
 impl Greeted<'_> {
     /// Asks for a proof and checks it.
     pub async fn prove(self, gate: &Gate) -> Result<Proven, Stop> {
         let Greeted { peer, startup } = self;
-        let user = std::str::from_utf8(&startup.user).ok();
-        let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
+        let known = match std::str::from_utf8(&startup.user) {
+            Ok(user) => gate.vault.find(user).await.map_err(Refused::NotYet)?,
+            Err(_) => None,
+        };
         // Made for known users too, so that both kinds take the same time.
         let doomed = gate.vault.doomed(&startup.user);
-        let credential = known.as_ref().map(|(_, credential)| &**credential);
-        let answer = match expected(gate.method, credential, doomed) {
-            Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
-            Expected::Md5(password) => {
-                let asked = Md5::ask(peer, &startup.user, &password).await?;
-                asked.answer().await?
+        let asked = match expected(gate.method, known.as_deref(), doomed) {
+            Expected::Scram(verifier) => {
+                let offered = Sasl::offer(peer, verifier).await?;
+                Asked::Scram(offered.answer().await?)
+            }
+            Expected::Md5 => {
+                let md5 = Md5::ask(peer, &startup.user).await?;
+                Asked::Md5(md5.answer().await?)
             }
         };
-        let (user, credential, shown) = match (known, answer) {
-            (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
-            (known, _) => return Err(wrong_password(&startup, known.is_some())),
+        let (credential, shown) = match asked.judge(known.as_ref())? {
+            Some(right) => right,
+            // What is known may be out of date. Strangers wait as long as users do.
+            None => {
+                let user = String::from_utf8_lossy(&startup.user);
+                let newer = gate.vault.doubt(&user).await;
+                let right = asked.judge(newer.as_ref())?;
+                right.ok_or_else(|| wrong_password(&startup, known.is_some()))?
+            }
         };
         if let Some(shown) = shown {
             credential.learn_client_key(&shown.client_key);
             put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
         }
         put_authentication(peer.outbox(), OK, b"");
-        Proven::new(user, &startup, gate)
+        Proven::new(credential.user(), &startup, gate)
+    }
+}
+
+/// What a client has answered; it may be judged more than once.
+enum Asked {
+    Scram(Answered),
+    Md5(HashOf),
+}
+
+/// The credential that was proven and, with SCRAM, what was shown.
+type Right = (Arc<Credential>, Option<Verified>);
+
+impl Asked {
+    fn judge(&self, known: Option<&Arc<Credential>>) -> Result<Option<Right>, Stop> {
+        let Some(known) = known else {
+            // A stranger's answer is judged, too, by a verifier that nothing fits: it takes as long, and nonsense is
+            // refused as nonsense.
+            if let Asked::Scram(answered) = self {
+                answered.verify([answered.challenged.asked_of()])?;
+            }
+            return Ok(None);
+        };
+        let shown = match self {
+            Asked::Scram(answered) => match answered.verify(known.verifiers())? {
+                Some(shown) => Some(shown),
+                None => return Ok(None),
+            },
+            Asked::Md5(hash) if hash.fits(known.passwords()) => None,
+            Asked::Md5(_) => return Ok(None),
+        };
+        Ok(Some((Arc::clone(known), shown)))
     }
 }
 
@@ -86,11 +123,10 @@ fn expected(method: AuthMethod, known: Option<&Credential>, doomed: Verifier) ->
     match (method, known) {
         (AuthMethod::ScramSha256, None) => Expected::Scram(doomed),
         (AuthMethod::ScramSha256, Some(known)) => Expected::Scram(known.verifier().clone()),
-        (AuthMethod::Md5, None) => Expected::Md5(Secret::new(doomed.to_text())),
-        (AuthMethod::Md5, Some(known)) => match known.password() {
-            Some(password) => Expected::Md5(password.text().clone()),
-            None => Expected::Scram(known.verifier().clone()),
-        },
+        (AuthMethod::Md5, Some(known)) if known.passwords().is_empty() => {
+            Expected::Scram(known.verifier().clone())
+        }
+        (AuthMethod::Md5, Some(_) | None) => Expected::Md5,
     }
 }
 
@@ -148,7 +184,7 @@ impl<'p> Sasl<'p> {
         })
     }
 
-    async fn answer(self) -> Result<Answer, Stop> {
+    async fn answer(self) -> Result<Answered, Stop> {
         let choice = self.peer.answer(MAX_SASL_BYTES).await?;
         let (mechanism, first) = parse_choice(&choice)?;
         if mechanism == Mechanism::ScramPlus && self.end_point.is_none() {
@@ -167,9 +203,25 @@ impl<'p> Sasl<'p> {
             .map_err(Refused::Scram)?;
         let (challenged, challenge) = first.challenge(self.verifier, &scram::nonce(random()?));
         let last = say(self.peer, &challenge).await?;
-        match challenged.verify(&last) {
-            Ok(verified) => Ok(Answer::Right(Some(verified))),
-            Err(ScramError::WrongProof) => Ok(Answer::Wrong),
+        Ok(Answered { challenged, last })
+    }
+}
+
+/// The client's proof, and what it was asked.
+struct Answered {
+    challenged: Challenged,
+    last: Vec<u8>,
+}
+
+impl Answered {
+    /// What it has shown; `None`: it fits none of these, all of the salt that the client was told.
+    fn verify<'v>(
+        &self,
+        verifiers: impl IntoIterator<Item = &'v Verifier>,
+    ) -> Result<Option<Verified>, Stop> {
+        match self.challenged.verify(verifiers, &self.last) {
+            Ok(verified) => Ok(Some(verified)),
+            Err(ScramError::WrongProof) => Ok(None),
             Err(error) => Err(Refused::Scram(error).into()),
         }
     }
@@ -197,32 +249,46 @@ fn parse_choice(body: &[u8]) -> Result<(Mechanism, Option<&[u8]>), Refused> {
 /// A hash over this connection's salt is asked for.
 struct Md5<'p> {
     peer: &'p mut Peer,
-    hash: String,
+    user: Vec<u8>,
+    salt: [u8; 4],
 }
 
 impl<'p> Md5<'p> {
-    async fn ask(
-        peer: &'p mut Peer,
-        user: &[u8],
-        password: &Secret<String>,
-    ) -> Result<Md5<'p>, Stop> {
+    async fn ask(peer: &'p mut Peer, user: &[u8]) -> Result<Md5<'p>, Stop> {
         let salt = random()?;
         put_authentication(peer.outbox(), MD5_PASSWORD, &salt);
         peer.flush().await?;
-        let hash = md5_hash(user, password.expose().as_bytes(), salt);
-        Ok(Md5 { peer, hash })
+        let user = user.to_vec();
+        Ok(Md5 { peer, user, salt })
     }
 
-    async fn answer(self) -> Result<Answer, Stop> {
+    async fn answer(self) -> Result<HashOf, Stop> {
         let body = self.peer.answer(MAX_PASSWORD_BYTES).await?;
-        let answer = match split_cstr(&body) {
-            Some((answer, [])) => answer,
-            Some(_) | None => return Err(Refused::PasswordPacket.into()),
-        };
-        Ok(if same(answer, self.hash.as_bytes()) {
-            Answer::Right(None)
-        } else {
-            Answer::Wrong
+        match split_cstr(&body) {
+            Some((answer, [])) => Ok(HashOf {
+                user: self.user,
+                salt: self.salt,
+                answer: answer.to_vec(),
+            }),
+            Some(_) | None => Err(Refused::PasswordPacket.into()),
+        }
+    }
+}
+
+/// A client's answer to md5, and what it was asked.
+struct HashOf {
+    user: Vec<u8>,
+    salt: [u8; 4],
+    answer: Vec<u8>,
+}
+
+impl HashOf {
+    /// Each is compared, so that how long it takes tells nothing of which one fits.
+    fn fits(&self, passwords: &[Arc<Password>]) -> bool {
+        passwords.iter().fold(false, |fits, password| {
+            let text = password.text().expose().as_bytes();
+            let hash = md5_hash(&self.user, text, self.salt);
+            fits | same(&self.answer, hash.as_bytes())
         })
     }
 }

@@ -3,6 +3,7 @@
 //! Knows nothing of how any setting is used. Layers: built-in defaults < TOML file < environment.
 
 mod address;
+mod arn;
 mod check;
 mod error;
 mod file;
@@ -22,10 +23,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use arn::SecretArn;
 pub use error::{ConfigError, Place};
 pub use options::{
-    Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
-    Session, SslMode, TlsMode,
+    Auth, AuthMethod, AuthScheme, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool,
+    Secrets, SequencePins, Session, SslMode, TlsMode,
 };
 pub use parse::Word;
 pub use reference::reference_markdown;
@@ -40,8 +42,11 @@ pub struct Config {
     pub pool: Pool,
     pub session: Session,
     pub auth: Auth,
-    /// At least one; no name twice.
+    pub secrets: Secrets,
+    /// No name twice; none only where there are secrets, or a role to look users up with.
     pub users: Vec<User>,
+    /// The role that looks up users who are not listed, with its credential.
+    pub query_user: Option<User>,
     pub workers: NonZeroUsize,
     pub log: Log,
     pub drain_timeout: Duration,
@@ -103,6 +108,7 @@ impl fmt::Display for HostPort {
 pub struct User {
     pub name: String,
     pub credential: Credential,
+    pub scheme: AuthScheme,
     /// Limit of each of this user's pools; `None`: the target's cap alone.
     pub pool_max_connections: Option<u32>,
 }
@@ -112,6 +118,10 @@ pub enum Credential {
     Password(Secret<String>),
     /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, its form checked.
     Verifier(Secret<String>),
+    /// Where name and password are kept.
+    Secret(SecretArn),
+    /// Its clients have no password to come with; Weir itself logs in by IAM.
+    Absent,
 }
 
 /// Reads the file at `cli_path`, or at `WEIR_CONFIG`, or none, and lays `env` over it.

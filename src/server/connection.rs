@@ -65,6 +65,8 @@ pub struct Connection {
     /// Replies read and not understood yet, left by a session that ended.
     pub unread: Vec<u8>,
     pub parameters: Arc<Parameters>,
+    /// Who it has logged in as: the user of its pool, or another role while a secret's users alternate.
+    pub role: Arc<str>,
     /// Settings given to it, beyond what it started out with.
     pub applied: Arc<Settings>,
     /// There may be more in its session than `applied` tells: DISCARD ALL is due.
@@ -106,6 +108,7 @@ impl Connection {
         stream: Stream,
         key: CancelKey,
         parameters: Parameters,
+        role: Arc<str>,
         peer: Peer,
         statements: Statements,
     ) -> Connection {
@@ -118,6 +121,7 @@ impl Connection {
             replies: Replies::default(),
             unread: Vec::new(),
             parameters: Arc::new(parameters),
+            role,
             applied: Arc::default(),
             marked: false,
             unnamed_of: None,
@@ -170,10 +174,19 @@ impl Connection {
     /// Asks for rows of one name each, and waits for them. Not cancel-safe; after an error the connection has to be
     /// closed.
     pub async fn names(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, AskError> {
-        self.unnamed_of = None;
-        let answer = simple::query(&mut self.stream, sql).await?;
         let first = |row: simple::Row| row.into_iter().next().flatten();
-        Ok(answer.rows.into_iter().filter_map(first).collect())
+        Ok(self
+            .rows(sql)
+            .await?
+            .into_iter()
+            .filter_map(first)
+            .collect())
+    }
+
+    /// Asks for rows of any kind, and waits for them. Not cancel-safe; after an error the connection has to be closed.
+    pub async fn rows(&mut self, sql: &str) -> Result<Vec<simple::Row>, AskError> {
+        self.unnamed_of = None;
+        Ok(simple::query(&mut self.stream, sql).await?.rows)
     }
 
     /// Sends a message that is no statement. Not cancel-safe.
