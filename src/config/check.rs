@@ -302,7 +302,9 @@ fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
         (None, None, None) if shape.default_auth_scheme == AuthScheme::Iam => Credential::Absent,
         (None, None, None) => {
             let how = match values.place("users.name") {
-                Place::Environment(name) if name == "AURORA_USER" => "set AURORA_PASSWORD",
+                Place::Environment(name) if name == "AURORA_USER" => {
+                    "set AURORA_PASSWORD; or leave AURORA_USER out, if AURORA_SECRET_ARN is to name the user"
+                }
                 Place::Environment(_) | Place::File { .. } | Place::Builtin => {
                     "give `password`, `verifier` or `secret_arn`"
                 }

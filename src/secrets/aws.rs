@@ -137,7 +137,7 @@ impl Aws {
 }
 
 fn value(answer: GetSecretValueOutput) -> Result<Value, FetchError> {
-    let since = answer.created_date.map(|date| SystemTime::try_from(date));
+    let since = answer.created_date.map(SystemTime::try_from);
     let since = since.and_then(Result::ok);
     Ok(Value {
         // A clock that is behind makes it brand-new.

@@ -214,6 +214,7 @@ fn the_task_role_changes_and_nobody_notices() {
         .set("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri)
         .set("AWS_EC2_METADATA_DISABLED", "true")
         .set("WEIR__POOL__SERVER_LIFETIME", "1s")
+        .set("WEIR_LOG", "trace")
         .start();
     let come = || assert_eq!(client(&proxy).connect().value("SELECT current_user"), "fn");
     for _ in 0..4 {
@@ -231,6 +232,20 @@ fn the_task_role_changes_and_nobody_notices() {
         std::thread::sleep(Duration::from_millis(1_200));
         come();
         assert_eq!(container.asked.load(Ordering::Relaxed), number);
+    }
+    // Whatever the SDK has to say, at any level.
+    let log = proxy.log();
+    assert!(log.contains("aws_"), "the SDK's log is there");
+    for secret in [
+        "X-Amz-Signature=",
+        "session/",
+        "session%2F",
+        "key 1",
+        "key 3",
+        "for clients",
+    ] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
     }
     assert!(
         aurora.refusals().contains("signed by an unknown key"),

@@ -63,18 +63,24 @@ fn a_value_changed_by_hand_is_found_out() {
     let (postgres, moto) = (Postgres::shared(), Moto::start());
     let database = postgres.database();
     let arn = role(postgres, &moto, "byhand");
-    let proxy = with_aws(
-        setup(postgres, &database).set("AURORA_SECRET_ARN", &arn),
-        moto.address,
-    )
-    .start();
+    let proxy = setup(postgres, &database)
+        .set("AURORA_SECRET_ARN", &arn)
+        .set("WEIR_LOG", "trace");
+    let proxy = with_aws(proxy, moto.address).start();
     Login::to(proxy.address, "byhand", "one", &database)
         .connect()
         .run("SELECT 1");
-    postgres.sql("ALTER ROLE byhand PASSWORD 'two'");
-    moto.put(&arn, &secret("byhand", "two"));
-    let new = Login::to(proxy.address, "byhand", "two", &database);
+    postgres.sql("ALTER ROLE byhand PASSWORD 's3cr3t-value'");
+    moto.put(&arn, &secret("byhand", "s3cr3t-value"));
+    let new = Login::to(proxy.address, "byhand", "s3cr3t-value", &database);
     assert_eq!(new.connect().value("SELECT current_user"), "byhand");
+    // Whatever the SDK has to say of its requests and answers, at any level.
+    let log = proxy.log();
+    assert!(log.contains("aws_"), "the SDK's log is there");
+    for secret in ["s3cr3t-value", "not-a-real-key"] {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret}");
+    }
 }
 
 #[test]
