@@ -7,12 +7,15 @@ use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
 use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
 
-use super::Gate;
+use super::failures::Verdict;
 use super::negotiate::Greeted;
+use super::origin::Origin;
 use super::peer::{Peer, Stop};
 use super::refused::{Refused, WrongPassword};
-use crate::config::AuthMethod;
+use super::{Gate, Instant, Manner};
+use crate::config::{AuthMethod, Secret};
 use crate::protocol::frame::{put, put_cstr, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
 use crate::protocol::scram::{
@@ -46,73 +49,153 @@ pub(super) struct Proven {
 enum Expected {
     Scram(Verifier),
     Md5,
+    /// It has been shown already, or never will.
+    Certificate,
 }
 
-impl Greeted<'_> {
-    /// Asks for a proof and checks it.
-    pub async fn prove(self, gate: &Gate) -> Result<Proven, Stop> {
-        let Greeted { peer, startup } = self;
-        let known = match std::str::from_utf8(&startup.user) {
-            Ok(user) => gate.vault.find(user).await.map_err(Refused::NotYet)?,
-            Err(_) => None,
-        };
-        // Made for known users too, so that both kinds take the same time.
-        let doomed = gate.vault.doomed(&startup.user);
-        let asked = match expected(gate.method, known.as_deref(), doomed) {
-            Expected::Scram(verifier) => {
-                let offered = Sasl::offer(peer, verifier).await?;
-                Asked::Scram(offered.answer().await?)
-            }
-            Expected::Md5 => {
-                let md5 = Md5::ask(peer, &startup.user).await?;
-                Asked::Md5(md5.answer().await?)
-            }
-        };
-        let (credential, shown) = match asked.judge(known.as_ref())? {
-            Some(right) => right,
-            // What is known may be out of date. Strangers wait as long as users do.
-            None => {
-                let user = String::from_utf8_lossy(&startup.user);
-                let newer = gate.vault.doubt(&user).await;
-                let right = asked.judge(newer.as_ref())?;
-                right.ok_or_else(|| wrong_password(&startup, known.is_some()))?
-            }
-        };
-        if let Some(shown) = shown {
-            credential.learn_client_key(&shown.client_key);
-            put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
+impl Expected {
+    fn method(&self) -> AuthMethod {
+        match self {
+            Expected::Scram(_) => AuthMethod::ScramSha256,
+            Expected::Md5 => AuthMethod::Md5,
+            Expected::Certificate => AuthMethod::Cert,
         }
-        put_authentication(peer.outbox(), OK, b"");
-        Proven::new(credential.user(), &startup, gate)
     }
 }
 
 /// What a client has answered; it may be judged more than once.
-enum Asked {
-    Scram(Answered),
-    Md5(HashOf),
+enum Answer {
+    Scram(Proof),
+    Md5(Hash),
+    /// It has been judged already.
+    Certificate,
 }
 
 /// The credential that was proven and, with SCRAM, what was shown.
 type Right = (Arc<Credential>, Option<Verified>);
 
-impl Asked {
+/// Whether a failure has been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    Not,
+    Already,
+}
+
+impl Greeted<'_> {
+    /// Asks for a proof and checks it. Who leaves instead of answering is not counted: psql does, to ask its user.
+    pub async fn prove(self, gate: &Gate, origin: Origin) -> Result<Proven, Stop> {
+        let Greeted { peer, startup } = self;
+        let (mut method, mut counted) = (gate.method.name(), Counted::Not);
+        let proven = ask(peer, &startup, gate, origin, &mut method, &mut counted).await;
+        settle(proven, gate, origin, &startup.user, method, counted)
+    }
+}
+
+/// Counts what came of a proof.
+pub(super) fn settle<T>(
+    outcome: Result<T, Stop>,
+    gate: &Gate,
+    origin: Origin,
+    user: &[u8],
+    method: &'static str,
+    counted: Counted,
+) -> Result<T, Stop> {
+    match &outcome {
+        Ok(_) => {
+            gate.failures.passed(origin, user);
+            gate.meters.accepted(method);
+        }
+        Err(Stop::Refused(refused)) => {
+            if refused.is_failed_proof() && counted == Counted::Not {
+                gate.failures.failed(origin, user, Instant::now().into());
+            }
+            gate.meters.refused(method, refused.reason());
+        }
+        Err(Stop::Left) => {}
+    }
+    outcome
+}
+
+/// `method` becomes what the client was asked for in truth.
+async fn ask(
+    peer: &mut Peer,
+    startup: &Startup,
+    gate: &Gate,
+    origin: Origin,
+    method: &mut &'static str,
+    counted: &mut Counted,
+) -> Result<Proven, Stop> {
+    let user = std::str::from_utf8(&startup.user).ok();
+    let known = match user {
+        Some(user) => gate.vault.find(user).await.map_err(Refused::NotYet)?,
+        None => None,
+    };
+    // Made for known users too, so that both kinds take the same time.
+    let doomed = gate.vault.doomed(&startup.user);
+    let manner = user.and_then(|user| gate.manners.get(user));
+    let asked = manner.map_or(gate.method, |manner| manner.method);
+    let expected = expected(asked, known.as_deref(), doomed);
+    *method = expected.method().name();
+    let answer = match expected {
+        Expected::Scram(verifier) => {
+            let offered = Sasl::offer(peer, verifier).await?;
+            Answer::Scram(offered.answer().await?)
+        }
+        Expected::Md5 => {
+            let asked = Md5::ask(peer, &startup.user).await?;
+            Answer::Md5(asked.answer().await?)
+        }
+        Expected::Certificate => certificate(peer, manner, startup)?,
+    };
+    // Many may be asked at a time, but only so many learn whether they were right.
+    let now = Instant::now().into();
+    if let Verdict::TooMany { again_in } = gate.failures.verdict(origin, &startup.user, now) {
+        return Err(Refused::too_many_failures(&startup.user, again_in).into());
+    }
+    let (credential, shown) = match answer.judge(known.as_ref())? {
+        Some(right) => right,
+        // What is known may be out of date. Strangers wait as long as users do; all are counted before they wait,
+        // lest many at a time go uncounted meanwhile.
+        None => {
+            gate.failures.failed(origin, &startup.user, now);
+            *counted = Counted::Already;
+            let newer = gate
+                .vault
+                .doubt(&String::from_utf8_lossy(&startup.user))
+                .await;
+            let right = match newer {
+                Some(newer) => answer.judge(Some(&newer))?,
+                None => None,
+            };
+            right.ok_or_else(|| wrong_password(startup, known.is_some()))?
+        }
+    };
+    if let Some(shown) = shown {
+        credential.learn_client_key(&shown.client_key);
+        put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
+    }
+    put_authentication(peer.outbox(), OK, b"");
+    Proven::new(credential.user(), startup, gate)
+}
+
+impl Answer {
     fn judge(&self, known: Option<&Arc<Credential>>) -> Result<Option<Right>, Stop> {
         let Some(known) = known else {
             // A stranger's answer is judged, too, by a verifier that nothing fits: it takes as long, and nonsense is
             // refused as nonsense.
-            if let Asked::Scram(answered) = self {
-                answered.verify([answered.challenged.asked_of()])?;
+            if let Answer::Scram(proof) = self {
+                proof.verify([proof.challenged.asked_of()])?;
             }
             return Ok(None);
         };
         let shown = match self {
-            Asked::Scram(answered) => match answered.verify(known.verifiers())? {
+            Answer::Scram(proof) => match proof.verify(known.verifiers())? {
                 Some(shown) => Some(shown),
                 None => return Ok(None),
             },
-            Asked::Md5(hash) if hash.fits(known.passwords()) => None,
-            Asked::Md5(_) => return Ok(None),
+            Answer::Md5(hash) if hash.fits(known.passwords()) => None,
+            Answer::Md5(_) => return Ok(None),
+            Answer::Certificate => None,
         };
         Ok(Some((Arc::clone(known), shown)))
     }
@@ -127,7 +210,24 @@ fn expected(method: AuthMethod, known: Option<&Credential>, doomed: Verifier) ->
             Expected::Scram(known.verifier().clone())
         }
         (AuthMethod::Md5, Some(_) | None) => Expected::Md5,
+        (AuthMethod::Cert, _) => Expected::Certificate,
     }
+}
+
+/// TLS has checked who vouches for it; what is left is whom it is about.
+fn certificate(peer: &Peer, manner: Option<&Manner>, startup: &Startup) -> Result<Answer, Refused> {
+    let Some(subject) = peer.subject() else {
+        return Err(Refused::NoCertificate);
+    };
+    let name = subject.common_name.as_ref();
+    let fits = |name| manner.is_some_and(|manner| manner.certificate_names.contains(name));
+    if name.is_some_and(fits) {
+        return Ok(Answer::Certificate);
+    }
+    Err(Refused::WrongCertificate {
+        user: String::from_utf8_lossy(&startup.user).into_owned(),
+        common_name: name.cloned(),
+    })
 }
 
 fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
@@ -141,7 +241,7 @@ fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
 
 impl Proven {
     /// What PostgreSQL, too, finds wrong only once it knows the user.
-    fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
+    pub fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
         let database = match &startup.database {
             None => gate.default_database.clone(),
             Some(name) => String::from_utf8(name.clone()).map_err(|error| Refused::NoDatabase {
@@ -184,7 +284,7 @@ impl<'p> Sasl<'p> {
         })
     }
 
-    async fn answer(self) -> Result<Answered, Stop> {
+    async fn answer(self) -> Result<Proof, Stop> {
         let choice = self.peer.answer(MAX_SASL_BYTES).await?;
         let (mechanism, first) = parse_choice(&choice)?;
         if mechanism == Mechanism::ScramPlus && self.end_point.is_none() {
@@ -203,17 +303,17 @@ impl<'p> Sasl<'p> {
             .map_err(Refused::Scram)?;
         let (challenged, challenge) = first.challenge(self.verifier, &scram::nonce(random()?));
         let last = say(self.peer, &challenge).await?;
-        Ok(Answered { challenged, last })
+        Ok(Proof { challenged, last })
     }
 }
 
 /// The client's proof, and what it was asked.
-struct Answered {
+struct Proof {
     challenged: Challenged,
     last: Vec<u8>,
 }
 
-impl Answered {
+impl Proof {
     /// What it has shown; `None`: it fits none of these, all of the salt that the client was told.
     fn verify<'v>(
         &self,
@@ -262,10 +362,10 @@ impl<'p> Md5<'p> {
         Ok(Md5 { peer, user, salt })
     }
 
-    async fn answer(self) -> Result<HashOf, Stop> {
+    async fn answer(self) -> Result<Hash, Stop> {
         let body = self.peer.answer(MAX_PASSWORD_BYTES).await?;
         match split_cstr(&body) {
-            Some((answer, [])) => Ok(HashOf {
+            Some((answer, [])) => Ok(Hash {
                 user: self.user,
                 salt: self.salt,
                 answer: answer.to_vec(),
@@ -276,25 +376,25 @@ impl<'p> Md5<'p> {
 }
 
 /// A client's answer to md5, and what it was asked.
-struct HashOf {
+struct Hash {
     user: Vec<u8>,
     salt: [u8; 4],
     answer: Vec<u8>,
 }
 
-impl HashOf {
+impl Hash {
     /// Each is compared, so that how long it takes tells nothing of which one fits.
     fn fits(&self, passwords: &[Arc<Password>]) -> bool {
         passwords.iter().fold(false, |fits, password| {
             let text = password.text().expose().as_bytes();
-            let hash = md5_hash(&self.user, text, self.salt);
-            fits | same(&self.answer, hash.as_bytes())
+            let hash = Secret::new(md5_hash(&self.user, text, self.salt));
+            fits | bool::from(self.answer.ct_eq(hash.expose().as_bytes()))
         })
     }
 }
 
 /// Compares in time that depends on the lengths alone.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     let differing = a
         .iter()
         .zip(b)
@@ -302,7 +402,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && differing == 0
 }
 
-fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
+pub(super) fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
     put(out, backend::AUTHENTICATION, |body| {
         body.extend_from_slice(&code.to_be_bytes());
         body.extend_from_slice(rest);

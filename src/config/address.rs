@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::HostPort;
 use super::given::Raw;
 use super::parse::{Parser, quoted};
 
@@ -71,6 +72,39 @@ impl Parser for Hosts {
             h.port.map_or(host.clone(), |port| format!("{host}:{port}"))
         };
         let items: Vec<String> = value.iter().map(item).collect();
+        (!items.is_empty()).then(|| quoted(items.join(",")))
+    }
+
+    fn absent(&self) -> Option<Self::Out> {
+        Some(Vec::new())
+    }
+}
+
+/// Hosts that each have a port of their own.
+pub struct HostPorts;
+
+impl Parser for HostPorts {
+    type Out = Vec<HostPort>;
+
+    fn parse(&self, raw: &Raw) -> Result<Self::Out, String> {
+        let with_port = |host: HostMaybePort| {
+            let port = host
+                .port
+                .ok_or(format!("names {} without a port", host.host))?;
+            Ok(HostPort {
+                host: host.host,
+                port,
+            })
+        };
+        Hosts.parse(raw)?.into_iter().map(with_port).collect()
+    }
+
+    fn allowed(&self) -> String {
+        "host:port, or several with commas between".into()
+    }
+
+    fn show(&self, value: &Self::Out) -> Option<String> {
+        let items: Vec<String> = value.iter().map(HostPort::to_string).collect();
         (!items.is_empty()).then(|| quoted(items.join(",")))
     }
 

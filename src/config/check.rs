@@ -8,13 +8,16 @@ use std::num::NonZeroUsize;
 use super::address::HostMaybePort;
 use super::error::{ConfigError, Place};
 use super::given::Values;
+use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
     Auth, AuthMethod, AuthScheme, DatabaseShape, House, Listen, Log, Pool, Secrets, Session,
     SslMode, TlsShape, UserShape,
 };
 use super::section::Section;
-use super::{CertificateFiles, Config, Credential, Database, HostPort, Tls, User};
+use super::{
+    CertificateFiles, ClientAuthorities, Config, Credential, Database, HostPort, Tls, User,
+};
 
 pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let values = &layers.house;
@@ -23,14 +26,21 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let listen = listen(values, &database)?;
     let pool = pool(values)?;
     let auth = Auth::read(values)?;
+    let iam = Iam::read(layers)?;
+    if iam.aurora.is_some() && database.ssl != SslMode::VerifyFull {
+        let problem = "is set, so clients' tokens are sent to the database: that needs database.ssl = \"verify-full\"";
+        return Err(contradiction(values, "auth.iam.aurora.endpoints", problem));
+    }
+    let tls = tls(values)?;
     let secrets = Secrets::read(values)?;
-    let users = users(layers, &auth, &pool, &database)?;
+    let users = users(layers, &auth, &iam, &pool, &database)?;
     somebody(&users, &secrets, &auth)?;
+    certificates(&users, &auth, &tls)?;
     Ok(Config {
-        tls: tls(values)?,
+        tls,
+        users,
         session: Session::read(values)?,
         query_user: query_user(values, &auth)?,
-        users,
         secrets,
         workers: house
             .workers
@@ -43,6 +53,7 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         database,
         pool,
         auth,
+        iam,
     })
 }
 
@@ -51,7 +62,7 @@ fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
+pub fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Contradiction {
         place: values.place(key),
         key: key.to_owned(),
@@ -115,9 +126,21 @@ fn tls(values: &Values) -> Result<Tls, ConfigError> {
             ));
         }
     };
+    let clients = match (shape.client_ca_file, shape.crl_file) {
+        (Some(ca_file), crl_file) => Some(ClientAuthorities { ca_file, crl_file }),
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err(contradiction(
+                values,
+                "tls.crl_file",
+                "is set, but tls.client_ca_file is not",
+            ));
+        }
+    };
     Ok(Tls {
         files,
         mode: shape.require,
+        clients,
     })
 }
 
@@ -222,12 +245,13 @@ fn pool(values: &Values) -> Result<Pool, ConfigError> {
 fn users(
     layers: &Layers,
     auth: &Auth,
+    iam: &Iam,
     pool: &Pool,
     database: &Database,
 ) -> Result<Vec<User>, ConfigError> {
     let mut users: Vec<User> = Vec::with_capacity(layers.users.len());
     for values in &layers.users {
-        let user = user(values, auth.method)?;
+        let user = user(values, auth, iam)?;
         if users.iter().any(|other| other.name == user.name) {
             let problem = format!("{:?} is given twice", user.name);
             return Err(contradiction(values, "users.name", problem));
@@ -265,22 +289,40 @@ fn somebody(users: &[User], secrets: &Secrets, auth: &Auth) -> Result<(), Config
     Ok(())
 }
 
-fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
-    let shape = UserShape::read(values)?;
-    if shape.verifier.is_some() && shape.password.is_some() {
-        return Err(contradiction(
-            values,
+/// Whoever is asked for a certificate needs somebody to vouch for it.
+fn certificates(users: &[User], auth: &Auth, tls: &Tls) -> Result<(), ConfigError> {
+    let asked = users
+        .iter()
+        .find(|user| user.method.unwrap_or(auth.method) == AuthMethod::Cert);
+    match asked {
+        Some(_) if tls.clients.is_none() => Err(ConfigError::Missing {
+            what: "no authority for client certificates is given",
+            how: "set WEIR_TLS_CLIENT_CA, or `client_ca_file` in [tls]: a user is asked for a certificate",
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// One credential, or none where Weir mints its own.
+fn only_one(values: &Values, shape: &UserShape) -> Result<(), ConfigError> {
+    let problem = match (&shape.password, &shape.verifier, &shape.secret_arn) {
+        (Some(_), Some(_), _) => (
             "users.verifier",
             "and users.password are both set: give one of them",
-        ));
-    }
-    if shape.secret_arn.is_some() && (shape.password.is_some() || shape.verifier.is_some()) {
-        return Err(contradiction(
-            values,
+        ),
+        (Some(_), None, Some(_)) | (None, Some(_), Some(_)) => (
             "users.secret_arn",
             "and a password or verifier are both set: give one of them",
-        ));
-    }
+        ),
+        (Some(_), None, None) | (None, _, _) => return Ok(()),
+    };
+    Err(contradiction(values, problem.0, problem.1))
+}
+
+fn user(values: &Values, auth: &Auth, iam: &Iam) -> Result<User, ConfigError> {
+    let shape = UserShape::read(values)?;
+    only_one(values, &shape)?;
+    let method = shape.auth.unwrap_or(auth.method);
     let credential = match (shape.password, shape.verifier, shape.secret_arn) {
         (Some(password), _, _) => Credential::Password(password),
         (None, Some(verifier), _) if !is_scram_verifier(verifier.expose()) => {
@@ -295,6 +337,14 @@ fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
                 values,
                 "users.verifier",
                 "is of no use with auth.method = \"md5\": give the user's password",
+            ));
+        }
+        (None, Some(_), _) if method == AuthMethod::Cert => {
+            return Err(contradiction(
+                values,
+                "users.verifier",
+                "is of no use for a user that shows a certificate, since Weir then never learns what logs it in to the \
+                 database: give the user's password",
             ));
         }
         (None, Some(verifier), _) => Credential::Verifier(verifier),
@@ -313,10 +363,28 @@ fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
             return Err(contradiction(values, "users.name", problem));
         }
     };
+    if shape.iam.is_some_and(|mode| mode != IamMode::Disabled) && !iam.has_validator() {
+        let problem = "lets the user come with a token, but nothing can check one: fill in a section of [auth.iam]";
+        return Err(contradiction(values, "users.iam", problem));
+    }
+    if method != AuthMethod::Cert && !shape.certificate_names.is_empty() {
+        return Err(contradiction(
+            values,
+            "users.certificate_names",
+            "is set, but the user is asked for no certificate: set `auth = \"cert\"`",
+        ));
+    }
     Ok(User {
+        // Who is asked for something else by name comes with that.
+        iam: shape.iam.unwrap_or(match shape.auth {
+            Some(_) => IamMode::Disabled,
+            None => iam.mode,
+        }),
         name: shape.name,
         credential,
         scheme: shape.default_auth_scheme,
+        method: shape.auth,
+        certificate_names: shape.certificate_names,
         pool_max_connections: shape.pool_max_connections,
     })
 }
@@ -341,7 +409,10 @@ fn query_user(values: &Values, auth: &Auth) -> Result<Option<User>, ConfigError>
             name: name.clone(),
             credential,
             scheme: AuthScheme::Own,
+            method: None,
+            certificate_names: Vec::new(),
             pool_max_connections: None,
+            iam: IamMode::Disabled,
         })),
         (Some(_), None) => Err(contradiction(
             values,

@@ -67,6 +67,9 @@ impl Config {
         section(&mut out, "[pool]", &self.pool.show());
         section(&mut out, "[session]", &self.session.show());
         section(&mut out, "[auth]", &self.auth.show());
+        for (header, shown) in self.iam.shapes() {
+            section(&mut out, header, &shown);
+        }
         section(&mut out, "[log]", &self.log.show());
         section(&mut out, "[secrets]", &self.secrets.show());
         for user in &self.users {
@@ -81,6 +84,8 @@ impl Config {
             cert: files.map(|f| f.cert.clone()),
             key: files.map(|f| f.key.clone()),
             require: self.tls.mode,
+            client_ca_file: self.tls.clients.as_ref().map(|c| c.ca_file.clone()),
+            crl_file: self.tls.clients.as_ref().and_then(|c| c.crl_file.clone()),
         }
     }
 
@@ -120,6 +125,9 @@ impl User {
             verifier: None,
             secret_arn: None,
             default_auth_scheme: self.scheme,
+            auth: self.method,
+            certificate_names: self.certificate_names.clone(),
+            iam: Some(self.iam),
             pool_max_connections: self.pool_max_connections,
         };
         match &self.credential {

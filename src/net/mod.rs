@@ -2,10 +2,14 @@
 
 pub mod acceptor;
 pub mod buf;
+mod client_trust;
 pub mod connector;
+mod der;
 pub mod endpoint_hash;
+pub mod fetch;
 pub mod listen;
 pub mod stream;
+mod subject;
 pub mod trust;
 
 pub use connector::{DialError, SocketOptions, TlsDialer};

@@ -20,7 +20,7 @@ pub struct Credential {
 
 #[derive(Debug)]
 enum Source {
-    /// At least one.
+    /// None, where no proof could be asked for.
     Passwords(Vec<Arc<Password>>),
     /// The database's own verifier: the keys come with the first client that proves itself.
     Verifier { learnt: OnceLock<Arc<SaltedKeys>> },
@@ -55,6 +55,11 @@ impl Credential {
                 learnt: OnceLock::new(),
             },
         }
+    }
+
+    /// Of a user that has neither password nor verifier, and comes by token or certificate.
+    pub fn of_nobody(user: Arc<str>, doomed: Verifier) -> Credential {
+        Credential::of_passwords(user, Vec::new(), doomed, Vec::new())
     }
 
     pub fn user(&self) -> &Arc<str> {

@@ -203,7 +203,7 @@ impl Vault {
         self.changed.notify_one();
     }
 
-    /// What clients of this name must prove. Waits for secrets that have not been fetched yet, and for the database
+    /// What clients of this name must prove: nothing that they could, if they are to come by other means. Waits for secrets that have not been fetched yet, and for the database
     /// where users are looked up. Cancel-safe.
     pub async fn find(&self, user: &str) -> Result<Option<Arc<Credential>>, NotYet> {
         let book = self.book.load_full();
@@ -215,7 +215,10 @@ impl Vault {
                     .ok_or_else(|| NotYet(rotating.lacks().unwrap_or_default()))
                     .map(Some);
             }
-            Some(Proof::Nothing) => return Ok(None),
+            Some(Proof::Nothing) => {
+                let nobody = self.doomed(user.as_bytes());
+                return Ok(Some(Arc::new(Credential::of_nobody(user.into(), nobody))));
+            }
             None => {}
         }
         for rotating in &book.secrets {

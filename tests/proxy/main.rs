@@ -18,4 +18,5 @@ mod listen;
 mod operations;
 mod pins;
 mod pool;
+mod replay;
 mod vanish;

@@ -125,7 +125,7 @@ impl Challenged {
         let proof = parse_key(proof)?;
         let without_proof = proven.strip_suffix(b",").unwrap_or(proven);
         let auth_message = [&self.auth_message, without_proof].concat();
-        let proof = ClientKey(proof);
+        let proof = ClientKey::new(proof);
         // Each of them is tried, so that how long it takes tells nothing of which one fits.
         let is_sibling = |other: &&Verifier| {
             self.verifier.salt() == other.salt() && self.verifier.iterations() == other.iterations()
@@ -150,7 +150,7 @@ impl Challenged {
 fn verified(verifier: &Verifier, proof: &ClientKey, auth_message: &[u8]) -> Option<Verified> {
     // ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage): the mask comes off as it went on.
     let stored_key = &verifier.stored_key;
-    let client_key = ClientKey(proof.masked(stored_key, auth_message));
+    let client_key = ClientKey::new(proof.masked(stored_key, auth_message));
     let signature = verifier.server_signature(auth_message);
     same(&client_key.stored_key(), stored_key).then(|| Verified {
         client_key,
