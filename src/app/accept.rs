@@ -16,7 +16,7 @@ use super::worker::Order;
 use crate::client::{self, Admission, Authenticated};
 use crate::error::ToClient;
 use crate::metrics::Transport;
-use crate::net::listen::{self, AcceptError, Keepalive};
+use crate::net::listen::{self, AcceptError};
 use crate::protocol::reply::{ErrorReply, Severity};
 use crate::protocol::{CancelKey, SqlState};
 use crate::server::Settings;
@@ -31,24 +31,24 @@ pub struct Door {
     pub shared: Arc<Shared>,
 }
 
-/// Accepts for ever. Cancel-safe.
-pub async fn stand_at(
-    listener: TcpListener,
+/// Who has just come to one.
+pub struct Arrival {
+    tcp: TcpStream,
+    address: SocketAddr,
     door: Door,
-    incoming: mpsc::Sender<(TcpStream, Door)>,
-) {
-    let keepalive = {
-        let config = door.shared.config.load();
-        Keepalive {
-            idle: config.database.keepalive_idle,
-            interval: config.database.keepalive_interval,
-            retries: config.database.keepalive_retries,
-        }
-    };
+}
+
+/// Accepts for ever. Cancel-safe.
+pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<Arrival>) {
     loop {
-        match listen::accept(&listener, keepalive).await {
-            Ok((tcp, _)) => {
-                if incoming.send((tcp, door.clone())).await.is_err() {
+        match listen::accept(&listener).await {
+            Ok((tcp, address)) => {
+                let arrival = Arrival {
+                    tcp,
+                    address,
+                    door: door.clone(),
+                };
+                if incoming.send(arrival).await.is_err() {
                     return;
                 }
             }
@@ -65,17 +65,20 @@ pub async fn stand_at(
 
 /// One client, from its first byte to its last. The large steps are boxed and gone once they are done,
 /// so that an idle client's task is small.
-pub async fn receive(tcp: TcpStream, door: Door) {
+pub async fn receive(arrival: Arrival) {
+    let Arrival { tcp, address, door } = arrival;
     let meters = &door.hall.context.clients;
     meters.accepted.increment(1);
     let started = std::time::Instant::now();
-    let address = tcp.peer_addr().ok();
     let gate = door.shared.gate.load_full();
     let (admission, _seat) = match door.shared.sit_down() {
-        Admittance::Seat(seat) => (Box::pin(client::admit(tcp, &gate)).await, seat),
+        Admittance::Seat(seat) => (Box::pin(client::admit(tcp, address, &gate)).await, seat),
         Admittance::Full(seat) => {
             let full = full_house(door.shared.config.load().listen.max_clients);
-            (Box::pin(client::turn_away(tcp, &gate, full)).await, seat)
+            (
+                Box::pin(client::turn_away(tcp, address, &gate, full)).await,
+                seat,
+            )
         }
     };
     drop(gate);
@@ -104,7 +107,7 @@ pub async fn receive(tcp: TcpStream, door: Door) {
 
 async fn enter(
     authenticated: Box<Authenticated>,
-    address: Option<SocketAddr>,
+    address: SocketAddr,
     door: &Door,
 ) -> Option<Seated> {
     let Authenticated {
@@ -138,7 +141,7 @@ async fn enter(
     };
     let newcomer = Newcomer {
         client,
-        address,
+        address: Some(address),
         unread,
         user,
         database,

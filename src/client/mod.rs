@@ -109,14 +109,19 @@ pub struct Authenticated {
 
 /// Negotiates with whoever dialled and lets in who proves to be a user.
 /// Who is refused has been told why, and the connection is closed. Not cancel-safe: dropping it drops the client.
-pub async fn admit(tcp: TcpStream, gate: &Gate) -> Result<Admission, Refused> {
-    visit(tcp, gate, Door::Open).await
+pub async fn admit(tcp: TcpStream, address: SocketAddr, gate: &Gate) -> Result<Admission, Refused> {
+    visit(tcp, address, gate, Door::Open).await
 }
 
 /// Negotiates as far as `admit` does before it asks for a proof, then refuses with `why`.
 /// CancelRequest still comes through. Not cancel-safe.
-pub async fn turn_away(tcp: TcpStream, gate: &Gate, why: ErrorReply) -> Result<Admission, Refused> {
-    visit(tcp, gate, Door::Shut(why)).await
+pub async fn turn_away(
+    tcp: TcpStream,
+    address: SocketAddr,
+    gate: &Gate,
+    why: ErrorReply,
+) -> Result<Admission, Refused> {
+    visit(tcp, address, gate, Door::Shut(why)).await
 }
 
 enum Door {
@@ -129,9 +134,13 @@ enum Passed {
     Cancel(CancelKey),
 }
 
-async fn visit(tcp: TcpStream, gate: &Gate, door: Door) -> Result<Admission, Refused> {
+async fn visit(
+    tcp: TcpStream,
+    address: SocketAddr,
+    gate: &Gate,
+    door: Door,
+) -> Result<Admission, Refused> {
     let deadline = Instant::now() + gate.handshake_timeout;
-    let address = tcp.peer_addr().ok();
     let origin = Origin::of(address);
     let mut peer = Peer::new(tcp);
     let passed = match handshake(&mut peer, gate, door, origin, deadline).await {
@@ -172,7 +181,7 @@ async fn handshake(
     deadline: Instant,
 ) -> Result<Passed, Stop> {
     // Health checks and port scanners connect and say nothing: they take no place from clients.
-    match timeout_at(deadline, peer.first_byte()).await {
+    let first = match timeout_at(deadline, peer.first_byte()).await {
         Ok(came) => came?,
         Err(_) => return Err(Stop::Left),
     };
@@ -180,7 +189,7 @@ async fn handshake(
         Ok(place) => place,
         Err(_) => return Err(Refused::TooManyLogins.into()),
     };
-    let stepped = timeout_at(deadline, steps(peer, gate, door, origin, place)).await;
+    let stepped = timeout_at(deadline, steps(peer, first, gate, door, origin, place)).await;
     match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
         Stepped::Passed(passed) => Ok(passed),
         // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
@@ -197,12 +206,13 @@ enum Stepped {
 
 async fn steps(
     peer: &mut Peer,
+    first: u8,
     gate: &Gate,
     door: Door,
     origin: Origin,
     place: Place,
 ) -> Result<Stepped, Stop> {
-    let opening = Opening::new(peer, gate).await?;
+    let opening = Opening::new(peer, first, gate).await?;
     let greeted = match opening.startup(gate).await? {
         Opened::Cancel(key) => return Ok(Stepped::Passed(Passed::Cancel(key))),
         Opened::Startup(greeted) => greeted,
@@ -235,13 +245,12 @@ async fn doorman(gate: &Gate, origin: Origin, user: &[u8], place: Place) -> Resu
     }
 }
 
-fn log(refused: &Refused, peer: Option<SocketAddr>) {
-    let peer = peer.map(tracing::field::display);
+fn log(refused: &Refused, peer: SocketAddr) {
     let sqlstate = refused.sqlstate().as_str();
     match refused.blame() {
-        Blame::Client => tracing::info!(peer, sqlstate, reason = %refused, "client refused"),
+        Blame::Client => tracing::info!(%peer, sqlstate, reason = %refused, "client refused"),
         Blame::Server | Blame::Proxy => {
-            tracing::warn!(peer, sqlstate, reason = %refused, "client refused");
+            tracing::warn!(%peer, sqlstate, reason = %refused, "client refused");
         }
     }
 }

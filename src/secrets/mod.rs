@@ -1,6 +1,6 @@
 //! Credentials by user, for both sides: what a client must prove, and what proves us to the database.
 //!
-//! Knows where they come from; does not know how either side asks for them. Only `aws` and `token` name AWS's SDK.
+//! Knows where they come from; does not know how either side asks for them. Only `aws`, `token` and `sts` name AWS's SDK.
 
 mod attempts;
 mod aws;
@@ -11,6 +11,7 @@ mod pair;
 mod patience;
 mod ring;
 mod rotating;
+pub mod sts;
 mod token;
 mod vault;
 

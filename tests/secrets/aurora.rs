@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,10 +29,13 @@ impl Aurora {
         let postgres = Postgres::start_with_tls();
         postgres.sql("CREATE ROLE rds_iam; CREATE ROLE fn LOGIN IN ROLE rds_iam");
         postgres.stop();
-        postgres.allow("hostssl all +rds_iam 127.0.0.1/32 pam pamservice=weir-test-rds-iam\n");
+        postgres.allow("hostssl all +rds_iam 127.0.0.1/32 pam pamservice=weir-test\n");
         postgres.start_again();
         let ca = std::env::temp_dir().join(format!("weir-aurora-{}.pem", postgres.address.port()));
         std::fs::write(&ca, &postgres.certificates.as_ref().unwrap().ca).unwrap();
+        let hook = postgres.directory.join("data/weir_hook");
+        std::fs::write(&hook, include_str!("rds_iam.py")).unwrap();
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
         let aurora = Aurora { postgres, ca };
         aurora.trust(KEY, SECRET, None);
         aurora
