@@ -7,6 +7,7 @@ pub mod ask;
 mod build;
 pub mod demo;
 mod files;
+mod inquiry;
 pub mod log;
 mod probe;
 mod reload;
