@@ -115,7 +115,10 @@ impl Check {
         let mut token = Vec::new();
         // One byte more than may be is enough to know that it is too long.
         let limit = iam.max_token_bytes as u64 + 1;
-        std::io::stdin().take(limit).read_to_end(&mut token)?;
+        let mut input = std::io::stdin().lock();
+        (&mut input).take(limit).read_to_end(&mut token)?;
+        // Whoever writes the rest need not hear of it.
+        std::io::copy(&mut input, &mut std::io::sink())?;
         Ok(match self.judge(&rules, &token) {
             Ok(note) => Finding::Accepted { note },
             Err(reason) => Finding::Refused {
