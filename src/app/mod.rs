@@ -6,6 +6,7 @@ mod accept;
 pub mod ask;
 mod build;
 pub mod demo;
+mod inquiry;
 pub mod log;
 mod probe;
 mod reload;
