@@ -359,7 +359,10 @@ impl Word for AuthMethod {
         ("md5", Self::Md5),
         ("cert", Self::Cert),
     ];
-    const LATER: &'static [&'static str] = &["iam"];
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = &[(
+        "iam",
+        "is said elsewhere: fill in a section of [auth.iam], which has a `mode`, as users have `iam`",
+    )];
 }
 
 impl Auth {
