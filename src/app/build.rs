@@ -69,6 +69,11 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let iam = Arc::new(Iam::new(&config, || prober(&config, &security))?);
+    if config.iam.static_keys.is_some() {
+        tracing::warn!(
+            "clients are let in by keys of its own (auth.iam.static): whoever holds one is any user; not for production"
+        );
+    }
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
 

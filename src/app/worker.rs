@@ -91,13 +91,13 @@ impl Plan {
             }
             let (hubs, keeper) = Hubs::new(Rc::clone(&desk));
             janitors.spawn_local(keeper.run());
-            let hall = Rc::new(Hall {
-                context: Rc::clone(&context),
-                sessions: Rc::clone(&sessions),
+            let hall = Rc::new(Hall::new(
+                Rc::clone(&context),
+                Rc::clone(&sessions),
                 endpoint,
                 desk,
                 hubs,
-            });
+            ));
             let listener: TcpListener = crate::net::listen::attach(listener)?;
             let door = Door {
                 hall,

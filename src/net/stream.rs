@@ -6,11 +6,14 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
+
+/// What a socket with any room at all takes whole, as a rule.
+const SHORT_BYTES: usize = 4096;
 
 /// A TCP socket that can leave one worker's reactor and join another's.
 #[derive(Debug)]
@@ -164,7 +167,16 @@ impl AsyncWrite for Socket {
         if self.holding == Holding::Everything || !self.held.is_empty() {
             return self.poll_write_behind(cx, &[IoSlice::new(buf)]);
         }
-        Pin::new(self.tcp()?).poll_write(cx, buf)
+        let tcp = self.tcp()?;
+        // Without asking first whether there is room: as a rule there is. Of more, a part may go, and only
+        // tokio's own way then knows that the next call would be in vain.
+        if buf.len() <= SHORT_BYTES {
+            match tcp.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        Pin::new(tcp).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -262,8 +274,20 @@ impl Stream {
         let Ok(tcp) = self.socket().tcp() else {
             return true;
         };
-        let mut cx = Context::from_waker(Waker::noop());
-        tcp.poll_read_ready(&mut cx).is_ready()
+        tcp.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// Pending: nothing has come in, and the task will be woken when something does. Costs no system call.
+    /// May be ready when nothing came, as it always is in TLS, which may hold what no socket tells of.
+    #[inline]
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Plain(socket) => match socket.tcp() {
+                Ok(tcp) => tcp.poll_read_ready(cx).map(drop),
+                Err(_) => Poll::Ready(()),
+            },
+            Stream::Tls(_) => Poll::Ready(()),
+        }
     }
 
     /// Takes the socket off the current worker's reactor, for another worker to `attach`.

@@ -34,10 +34,15 @@ impl<M: Manage> Lease<M> {
     }
 
     /// Gives back a connection that is as clean as it was lent.
+    pub fn release(self) {
+        self.release_at(now());
+    }
+
+    /// The same for whoever knows what time it is.
     #[inline]
-    pub fn release(mut self) {
+    pub fn release_at(mut self, now: Instant) {
         if let Some(held) = self.held.take() {
-            self.desk.put_back(self.pool, held);
+            self.desk.put_back(self.pool, held, now);
         }
     }
 
@@ -209,6 +214,11 @@ impl<M: Manage> Waiting<M> {
 const CLOCK_CHECK: Duration = Duration::from_millis(100);
 
 impl<M: Manage> Desk<M> {
+    /// How long a connection may take to answer what nobody but its keeper asks.
+    pub fn reset_timeout(&self) -> Duration {
+        self.target.slots().policy().reset_timeout
+    }
+
     fn patience(&self) -> Duration {
         let slots = self.target.slots();
         let policy = slots.policy();
@@ -246,7 +256,7 @@ impl<M: Manage> Drop for Waiting<M> {
         // Served already: what lies in the channel must not be lost.
         self.outcome.close();
         if let Ok(Ok(held)) = self.outcome.try_recv() {
-            self.desk.put_back(self.pool, held);
+            self.desk.put_back(self.pool, held, now());
         }
     }
 }

@@ -202,6 +202,8 @@ pub struct Ledger {
     completed: bool,
     /// It can't be told any more what is owed.
     doubtful: bool,
+    /// A CopyEnd may be among the entries.
+    copy_end_sent: bool,
     /// Of the messages that were to change prepared statements, in their order.
     outcomes: VecDeque<(Changes, Outcome)>,
     /// ReadyForQuery owed to the client.
@@ -223,6 +225,7 @@ impl Default for Ledger {
             failed: false,
             completed: false,
             doubtful: false,
+            copy_end_sent: false,
             outcomes: VecDeque::new(),
             readies_of_client: 0,
             failed_use: Note::default(),
@@ -246,6 +249,20 @@ impl Ledger {
 
     pub fn is_doubtful(&self) -> bool {
         self.doubtful
+    }
+
+    /// Whether it may come to that with what is outstanding: an answer to a message of ours that is sent now might get to
+    /// the client.
+    pub fn may_become_doubtful(&self) -> bool {
+        let ending = CopyIn::Ending {
+            passed_over_sync: true,
+        };
+        if self.copy_in == ending || !self.copy_end_sent {
+            return self.copy_in == ending;
+        }
+        let mut entries = self.entries.iter().map(|entry| entry.owed);
+        entries.any(|owed| matches!(owed, Owed::Query | Owed::Execute))
+            && entries.any(|owed| owed == Owed::CopyEnd)
     }
 
     pub fn is_full(&self) -> bool {
@@ -291,7 +308,9 @@ impl Ledger {
     /// Nobody asks any more.
     #[inline]
     pub fn forget_outcomes(&mut self) {
-        self.outcomes.clear();
+        if !self.outcomes.is_empty() {
+            self.outcomes.clear();
+        }
     }
 
     /// The message that has just failed, if it used a statement.
@@ -374,11 +393,12 @@ impl Ledger {
             Owed::Sync => (self.skipping, self.unsynced) = (false, false),
             Owed::Query | Owed::FunctionCall => self.unsynced = false,
             Owed::CopyEnd if self.entries.is_empty() => return,
-            Owed::CopyEnd => {}
+            Owed::CopyEnd => self.copy_end_sent = true,
             Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => {
                 self.unsynced = true
             }
         }
+        self.copy_end_sent &= !self.entries.is_empty();
         self.readies_of_client += usize::from(owed.ends_in_ready() && asker != Asker::Weir);
         self.entries.push_back(Entry { owed, asker, note });
     }
@@ -393,27 +413,35 @@ impl Ledger {
         }
     }
 
-    /// Where an answer to what is owed next goes.
+    /// What will be answered next: the end of a COPY that never began is not.
     #[inline]
-    pub fn fate(&self) -> Fate {
-        let next = match self.entries.front() {
+    fn next(&self) -> Option<&Entry> {
+        let first = self.entries.front();
+        match first {
             Some(entry) if entry.owed == Owed::CopyEnd => {
                 let mut entries = self.entries.iter();
                 entries.find(|entry| entry.owed != Owed::CopyEnd)
             }
-            first => first,
-        };
-        next.map_or(Fate::Forward, |entry| entry.asker.fate())
+            Some(_) | None => first,
+        }
+    }
+
+    /// Where an answer to what is owed next goes.
+    #[inline]
+    pub fn fate(&self) -> Fate {
+        self.next()
+            .map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
     /// The same for a reply with this tag.
     #[inline]
     pub fn fate_of(&self, tag: u8) -> Fate {
-        let fate = self.fate();
-        let first = self.entries.front();
-        let as_parsed = first.is_some_and(|entry| entry.note.telling == Telling::AsParsed);
+        let Some(entry) = self.next() else {
+            return Fate::Forward;
+        };
+        let fate = entry.asker.fate();
         match tag {
-            _ if !as_parsed || fate != Fate::Forward => fate,
+            _ if entry.note.telling != Telling::AsParsed || fate != Fate::Forward => fate,
             backend::ROW_DESCRIPTION | backend::NO_DATA => Fate::AsParsed,
             backend::PARAMETER_DESCRIPTION => Fate::Withhold,
             _ => fate,
@@ -422,12 +450,11 @@ impl Ledger {
 
     /// A reply other than ErrorResponse and ReadyForQuery begins.
     #[inline]
-    pub fn reply(&mut self, tag: u8) -> Result<Fate, OutOfStep> {
+    pub fn reply(&mut self, tag: u8) -> Result<(), OutOfStep> {
         if self.doubtful {
-            return Ok(Fate::Forward);
+            return Ok(());
         }
         self.drop_copy_ends();
-        let fate = self.fate_of(tag);
         let owed = self.entries.front().map(|entry| entry.owed);
         let settles = match tag {
             backend::PARSE_COMPLETE => Self::expect(owed, Owed::Parse, tag)?,
@@ -450,17 +477,17 @@ impl Ledger {
         if settles {
             self.pop(Outcome::Done);
         }
-        Ok(fate)
+        Ok(())
     }
 
     /// The head of the queue is settled, in one way or another.
     #[inline]
-    fn pop(&mut self, outcome: Outcome) -> Option<Entry> {
+    fn pop(&mut self, outcome: Outcome) -> Option<(Owed, Asker)> {
         let entry = self.entries.pop_front()?;
         self.readies_of_client -=
             usize::from(entry.owed.ends_in_ready() && entry.asker != Asker::Weir);
         self.tell(entry.note.changes, outcome);
-        Some(entry)
+        Some((entry.owed, entry.asker))
     }
 
     fn expect(head: Option<Owed>, expected: Owed, tag: u8) -> Result<bool, OutOfStep> {
@@ -593,15 +620,15 @@ impl Ledger {
         };
         self.completed = false;
         match self.pop(outcome) {
-            Some(entry) if entry.owed.ends_in_ready() => {
+            Some((owed, asker)) if owed.ends_in_ready() => {
                 self.tx = tx;
                 self.copy_in = CopyIn::No;
                 let failed = std::mem::take(&mut self.failed);
                 self.drop_copy_ends();
                 Ok(Concluded {
-                    asker: entry.asker,
+                    asker,
                     failed,
-                    by_query: entry.owed == Owed::Query,
+                    by_query: owed == Owed::Query,
                 })
             }
             _ => Err(OutOfStep(backend::READY_FOR_QUERY)),
@@ -642,7 +669,10 @@ mod tests {
                     };
                     ledger.ready(tx).map(|concluded| concluded.asker.fate())
                 }
-                _ => ledger.reply(tag),
+                _ => {
+                    let fate = ledger.fate_of(tag);
+                    ledger.reply(tag).map(|()| fate)
+                }
             };
             match fate {
                 Ok(Fate::Forward) => shown.push(tag as char),
@@ -678,6 +708,32 @@ mod tests {
             }
             ledger.error();
             assert_eq!(ledger.take_sync_due(), due, "{skipped}");
+        }
+    }
+
+    #[test]
+    fn doubt_is_foreseen() {
+        let cases = [
+            ("BES", "", false),
+            ("BESc", "", true),
+            ("BESc", "2G", true),
+            ("BESc", "2GC", false),
+            ("BESf", "2E", false),
+            ("BEc", "2G", false),
+            ("BESd", "2G", false),
+        ];
+        for (sent, heard, foreseen) in cases {
+            let mut ledger = Ledger::default();
+            for owed in sent.bytes().filter_map(Owed::by) {
+                ledger.send(owed, Asker::Client);
+            }
+            for tag in heard.bytes() {
+                match tag {
+                    b'E' => drop(ledger.error()),
+                    _ => ledger.reply(tag).unwrap(),
+                }
+            }
+            assert_eq!(ledger.may_become_doubtful(), foreseen, "{sent} {heard}");
         }
     }
 

@@ -24,6 +24,7 @@ use super::core::Standing;
 use super::doubts::By;
 use super::ending::{Ending, Refused, RefusedSettings};
 use super::mending::mends;
+use super::pinning::Lifted;
 use super::pump::Moved;
 use super::{Lease, Link, Session};
 use crate::error::Blame;
@@ -415,10 +416,8 @@ impl Session {
         self.prologue.clear();
         let unsent = self.requests.cleared().len();
         self.requests.sent(unsent);
-        let behind = self.requests.raw().to_vec();
-        self.requests.discard(behind.len());
-        self.requests.append(&sent);
-        self.requests.append(&behind);
+        self.requests.put_back(&sent);
+        self.note_pins(Lifted::Gone);
         self.doubt(&wanted, error);
     }
 

@@ -422,3 +422,29 @@ fn temp_buffers_pins() {
     pinned(&proxy, 0);
     assert_eq!(one.value("SHOW temp_buffers"), "8MB");
 }
+
+/// What a session has that it may not set by itself no other connection could be given: it keeps the one that has it, and
+/// says so.
+#[test]
+fn a_setting_that_needs_a_privilege_pins() {
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    postgres.sql_in(
+        &database,
+        "CREATE FUNCTION quiet() RETURNS text LANGUAGE sql SECURITY DEFINER AS \
+           $$SELECT set_config('log_min_messages', 'panic', false)$$; \
+         GRANT EXECUTE ON FUNCTION quiet() TO app",
+    );
+    let proxy = Proxy::before(postgres, &database, 2).start();
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    assert_eq!(one.value("SELECT quiet()"), "panic");
+    let page = pinned(&proxy, 1);
+    assert_eq!(page["pins"][0]["reason"], "setting");
+    assert_eq!(page["pins"][0]["digest"], "SELECT quiet()");
+    logged(&proxy, &["session pinned", "setting", "SELECT quiet()"]);
+    assert_eq!(other.value("SHOW log_min_messages"), "warning");
+    assert_eq!(one.value("SHOW log_min_messages"), "panic");
+    one.run("DISCARD ALL");
+    pinned(&proxy, 0);
+    assert_eq!(one.value("SHOW log_min_messages"), "warning");
+}

@@ -254,3 +254,52 @@ fn a_server_that_does_not_answer_our_question_ends_the_session_and_frees_the_slo
     locker.run("ROLLBACK");
     eventually("closed", || postgres.connections(&database), |n| *n <= 2);
 }
+
+/// A login has its settings tried: by a server that answers.
+#[test]
+fn a_server_that_hangs_does_not_hang_a_login() {
+    let (_, proxy) = house(2, &[("WEIR__POOL__RESET_TIMEOUT", "300ms")]);
+    let backend = proxy.client().value("SELECT pg_backend_pid()");
+    let _stopped = stopped(&backend);
+    let login = proxy.login().with("options", "-c work_mem=3MB");
+    let Err(refusal) = login.try_connect() else {
+        panic!("it was not tried");
+    };
+    assert_eq!((&*refusal.code, &*refusal.severity), ("08006", "FATAL"));
+    assert!(refusal.message.contains("300ms"), "{refusal:?}");
+    assert_eq!(login.connect().value("SHOW work_mem"), "3MB");
+}
+
+/// The connection that listens for all is replaced when it does not take a new channel; who may have missed something
+/// is told.
+#[test]
+fn a_listener_that_hangs_is_replaced() {
+    // One worker, one listener.
+    let settings = [
+        ("WEIR__POOL__RESET_TIMEOUT", "300ms"),
+        ("WEIR_WORKERS", "1"),
+    ];
+    let (database, proxy) = house(4, &settings);
+    let mut one = proxy.client();
+    one.run("LISTEN here");
+    let sql = format!(
+        "SELECT pid FROM pg_stat_activity WHERE datname = '{database}' AND query = 'LISTEN \"here\";'"
+    );
+    let listener = eventually(
+        "did it move",
+        || (Postgres::shared().sql(&sql), proxy.pooled("pinned")),
+        |(listener, pinned)| listener.len() == 1 && *pinned == 0,
+    );
+    let _stopped: Vec<Stopped> = listener.0.iter().map(|pid| stopped(pid)).collect();
+    let mut two = proxy.client();
+    two.send(&query("LISTEN there"));
+    assert_eq!(one.last_words().code(), "57P01");
+    let mut three = proxy.client();
+    eventually(
+        "does another listen",
+        || three.ask("LISTEN anew").errors(),
+        Vec::is_empty,
+    );
+    three.run("NOTIFY anew");
+    assert_eq!(three.value("SELECT 'lives'"), "lives");
+}

@@ -223,3 +223,43 @@ fn copy_in_step_by_step() {
         ],
     );
 }
+
+/// Whether its Sync came before the error or after, nobody can tell; nor then whose an answer is.
+#[test]
+fn what_weir_would_say_behind_a_copy_that_may_fail() {
+    let starts = [
+        parse("", "COPY t FROM STDIN"),
+        bind("", "", &[]),
+        execute("", 0),
+        copy_data(b"y\n"),
+        sync(),
+        copy_fail("no"),
+        copy_done(),
+    ]
+    .concat();
+    let good = [
+        parse("", "COPY t FROM STDIN"),
+        bind("", "", &[]),
+        execute("", 0),
+        copy_data(b"1\tx\n"),
+        copy_done(),
+    ]
+    .concat();
+    let behind = [
+        parse("b", ""),
+        parse("", "EXECUTE b"),
+        sync(),
+        bind("", "b", &[]),
+        sync(),
+        query("EXECUTE b"),
+        query("SELECT count(*) FROM t"),
+    ]
+    .concat();
+    let within = [parse("c", "SELECT 1"), bind("", "c", &[]), execute("", 0)].concat();
+    each_agrees(&[
+        [starts, behind.clone()].concat(),
+        [good.clone(), behind.clone()].concat(),
+        [good.clone(), within, sync(), behind.clone()].concat(),
+        [good, sync(), behind].concat(),
+    ]);
+}
