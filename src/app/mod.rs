@@ -4,6 +4,7 @@
 
 mod accept;
 pub mod ask;
+mod authorities;
 mod build;
 pub mod demo;
 mod files;
