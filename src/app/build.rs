@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::authorities::authorities;
+use super::inquiry;
 use super::shared::{Proofs, Shared};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::client::iam::upstream::{Attempt, Prober, Tried};
@@ -18,7 +20,7 @@ use crate::net::BadAuthorities;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::listen::{self, Keepalive};
 use crate::pool::{Policy, Target, Tickets, WorkerId};
-use crate::secrets::{Password, Vault, VaultError};
+use crate::secrets::{Outside, Password, Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
 use crate::server::{self, Credential, Failure, Login, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms, Instance};
@@ -62,9 +64,11 @@ pub struct House {
 }
 
 pub fn build(config: Config) -> Result<House, StartError> {
-    let vault = Arc::new(Vault::new(&config.users)?);
-    let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let registry = Arc::new(metrics::Registry::default());
+    let (ask, inquiries) = inquiry::open();
+    let outside = Outside::new(&config, Some(ask), metrics::Vault::new(&registry));
+    let vault = Arc::new(Vault::new(&config, outside)?);
+    let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let iam = Arc::new(Iam::new(&config, || prober(&config, &security))?);
@@ -92,10 +96,14 @@ pub fn build(config: Config) -> Result<House, StartError> {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
         listeners: Vec::new(),
+        inquiries: None,
         orders,
         stage: watching.clone(),
     });
     let mut plans: Vec<Plan> = plans.collect();
+    if let Some(first) = plans.first_mut() {
+        first.inquiries = Some(inquiries);
+    }
     for (role, sockets) in listeners {
         for (plan, socket) in plans.iter_mut().zip(sockets) {
             plan.listeners.push((socket, role));
@@ -110,15 +118,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
 }
 
 pub fn security(config: &Config) -> Result<Security, StartError> {
-    let authorities = match &config.database.ca_file {
-        None => None,
-        Some(path) => Some(
-            std::fs::read(path).map_err(|source| StartError::AuthoritiesFile {
-                path: path.clone(),
-                source,
-            })?,
-        ),
-    };
+    let authorities = authorities(&config.database)?;
     Ok(Security::new(config.database.ssl, authorities.as_deref())?)
 }
 
@@ -168,11 +168,11 @@ fn instance(
     tickets: &Tickets,
 ) -> Instance {
     let host = server::Target::new(at.clone(), &config.database, security.clone());
-    let (vault, board) = (Arc::clone(vault), Arc::clone(board));
+    let board = Arc::clone(board);
     let dialer = Dialer::new(
         host,
         terms(config),
-        Box::new(move |user| vault.login(user)),
+        Arc::clone(vault),
         Box::new(move || board.hint(Place(place))),
     );
     let first_cap = terms(config).first_cap();
@@ -208,7 +208,7 @@ pub fn prober(config: &Config, security: &Security) -> Prober {
 }
 
 async fn probe(targets: &[server::Target], attempt: Attempt) -> Tried {
-    let credential = Credential::Password(Arc::new(Password::new(attempt.token)));
+    let credential = Credential::Token(Arc::new(Password::new(attempt.token)));
     let login = Login {
         user: &attempt.user,
         database: &attempt.database,

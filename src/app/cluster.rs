@@ -72,7 +72,8 @@ impl Asker {
             user: user.into(),
         };
         let connected = instance.target.manage.dial(&account, "").await;
-        let mut stream = connected.map_err(|error| missed(&error))?.stream;
+        let (connected, _) = connected.map_err(|error| missed(&error))?;
+        let mut stream = connected.stream;
         let answer = simple::query(&mut stream, crate::topology::probe::KIND).await;
         let kind = Kind::read(&answer.map_err(broken)?.rows).map_err(broken)?;
         Ok(Line { stream, kind })

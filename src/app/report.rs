@@ -42,6 +42,9 @@ impl House for Reporter {
         let Some(writer) = writer else {
             return Err(format!("no instance is the writer: {}", view.explain()));
         };
+        if let Some(why) = self.shared.vault.lacks() {
+            return Err(why);
+        }
         match writer.target.down() {
             Some(cause) => Err(cause.to_string()),
             None if writer.target.has_answered() || endpoint.instances.len() > 1 => Ok(()),

@@ -106,6 +106,8 @@ fn announce(shared: &Shared) {
         tracing::info!(address = %config.listen.reader, cluster = %name, "listening for readers");
     }
     tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
+    let targets = shared.endpoint.instances.iter().map(|one| &one.target);
+    super::files::check(&config, targets.map(|target| target.usage().0).sum());
 }
 
 /// How often the workers are looked after.
@@ -128,6 +130,8 @@ async fn attend(
             let _ = http_ends.await;
         },
     ));
+    let vault = Arc::clone(&shared.vault);
+    let keeper = tokio::spawn(async move { vault.keep().await });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -150,6 +154,7 @@ async fn attend(
         () = drain(&shared, &stage, workers) => tracing::info!("ended in order"),
         () = again(&mut terminate, &mut interrupt) => tracing::warn!("ended at once by a second signal"),
     }
+    keeper.abort();
     let _ = end_http.send(());
     let _ = http.await;
     Ok(())

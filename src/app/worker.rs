@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Door};
+use super::inquiry::Inquiries;
 use super::shared::Shared;
 use crate::config::ReaderFallback;
 use crate::pool::WorkerId;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub id: WorkerId,
     pub shared: Arc<Shared>,
     pub listeners: Vec<(StdListener, Role)>,
+    /// For one worker: users to look up in the database.
+    pub inquiries: Option<Inquiries>,
     pub orders: mpsc::Receiver<Order>,
     pub stage: watch::Receiver<Stage>,
 }
@@ -90,6 +93,10 @@ impl Plan {
         if self.id == WorkerId(0) {
             let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
             janitors.spawn_local(super::probe::keep_asking(desks, shared));
+        }
+        if let Some(inquiries) = self.inquiries.take() {
+            let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
+            janitors.spawn_local(inquiries.answer(desks, shared));
         }
         let mut cluster = desks.endpoint.board.watch();
         for (listener, role) in std::mem::take(&mut self.listeners) {

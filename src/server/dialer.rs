@@ -14,7 +14,7 @@ use super::{
 use crate::metrics;
 use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
 use crate::protocol::CancelKey;
-use crate::secrets;
+use crate::secrets::{Attempts, Next, NoLogin, Vault};
 
 /// Names a pool: who logs in, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -42,9 +42,6 @@ pub struct Terms {
     pub init_query: Arc<str>,
 }
 
-/// Finds what Weir logs in with.
-pub type Credentials = Box<dyn Fn(&str) -> Option<secrets::Login> + Send + Sync>;
-
 /// Told when something seems to be wrong with the target.
 pub type Suspect = Box<dyn Fn() + Send + Sync>;
 
@@ -52,18 +49,18 @@ pub type Suspect = Box<dyn Fn() + Send + Sync>;
 pub struct Dialer {
     host: Target,
     terms: RwLock<Terms>,
-    credentials: Credentials,
+    vault: Arc<Vault>,
     suspect: Suspect,
     /// What the instance said last that it allows; 0 before it has.
     instance_allows: AtomicU32,
 }
 
 impl Dialer {
-    pub fn new(host: Target, terms: Terms, credentials: Credentials, suspect: Suspect) -> Dialer {
+    pub fn new(host: Target, terms: Terms, vault: Arc<Vault>, suspect: Suspect) -> Dialer {
         Dialer {
             host,
             terms: RwLock::new(terms),
-            credentials,
+            vault,
             suspect,
             instance_allows: AtomicU32::new(0),
         }
@@ -112,21 +109,51 @@ impl Dialer {
         &self,
         account: &Account,
         init_query: &str,
+    ) -> Result<(Connected, Arc<str>), ConnectError> {
+        let attempts = self.vault.attempts(&account.user);
+        let mut attempts = attempts.map_err(|why| self.no_login(why))?;
+        let connected = self.log_in(account, init_query, &mut attempts).await?;
+        Ok((connected, Arc::clone(attempts.role())))
+    }
+
+    /// Logs in, with one credential after the other while the server refuses them.
+    async fn log_in(
+        &self,
+        account: &Account,
+        init_query: &str,
+        attempts: &mut Attempts,
     ) -> Result<Connected, ConnectError> {
-        let credential = (self.credentials)(&account.user).ok_or_else(|| ConnectError {
+        loop {
+            let credential = attempts.login(&self.host.at).await;
+            let credential = credential.map_err(|why| self.no_login(why))?;
+            let login = Login {
+                user: attempts.role(),
+                database: &account.database,
+                credential: &credential,
+                parameters: &[],
+                init_query,
+            };
+            match connect(&self.host, &login).await {
+                Ok(connected) => {
+                    attempts.taken();
+                    return Ok(connected);
+                }
+                Err(error) if error.is_of_credential() => match attempts.refused().await {
+                    Next::TryAgain => {
+                        tracing::debug!(%error, user = %account.user, "trying the next credential");
+                    }
+                    Next::GiveUp => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn no_login(&self, why: NoLogin) -> ConnectError {
+        ConnectError {
             at: self.host.at.to_string(),
-            fault: Fault::NoCredential {
-                user: account.user.to_string(),
-            },
-        })?;
-        let login = Login {
-            user: &account.user,
-            database: &account.database,
-            credential: &credential,
-            parameters: &[],
-            init_query,
-        };
-        connect(&self.host, &login).await
+            fault: Fault::NoLogin(why),
+        }
     }
 }
 
@@ -161,7 +188,7 @@ impl Manage for Dialer {
         let terms = self.terms();
         let account = &customer.account;
         let connected = self.dial(account, &terms.init_query).await;
-        let connected = connected.map_err(|error| {
+        let (connected, role) = connected.map_err(|error| {
             if error.failure() == Failure::Unreachable {
                 self.suspect();
             }
@@ -174,6 +201,7 @@ impl Manage for Dialer {
             connected.stream,
             connected.key,
             connected.parameters,
+            role,
             connected.reached,
             Statements::new(terms.max_statements),
         );

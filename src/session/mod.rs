@@ -27,7 +27,7 @@ pub mod pins;
 pub mod prepared;
 mod pump;
 pub mod questions;
-mod queue;
+pub mod queue;
 mod replay;
 pub mod requests;
 mod servers;
@@ -314,8 +314,8 @@ impl Session {
             return;
         }
         // Who said goodbye and has had all that was due is hung up on, as PostgreSQL does.
-        let is_settled = matches!(ending, Ending::Left) && farewell.is_empty();
-        if is_settled && !self.client.is_tls() {
+        if matches!(ending, Ending::Left) && farewell.is_empty() {
+            let _ = tokio::time::timeout(FAREWELL, self.client.close_notify()).await;
             return;
         }
         let telling = async {

@@ -9,4 +9,5 @@
 mod house;
 
 mod failover;
+mod readers;
 mod told;
