@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::inquiry;
+use super::authorities::authorities;
 use super::shared::{Proofs, Shared, Way};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::admin::Role;
@@ -128,15 +129,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
 }
 
 pub fn security(config: &Config) -> Result<Security, StartError> {
-    let authorities = match &config.database.ca_file {
-        None => None,
-        Some(path) => Some(
-            std::fs::read(path).map_err(|source| StartError::AuthoritiesFile {
-                path: path.clone(),
-                source,
-            })?,
-        ),
-    };
+    let authorities = authorities(&config.database)?;
     Ok(Security::new(config.database.ssl, authorities.as_deref())?)
 }
 

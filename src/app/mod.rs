@@ -4,8 +4,10 @@
 
 mod accept;
 pub mod ask;
+mod authorities;
 mod build;
 pub mod demo;
+mod files;
 mod inquiry;
 pub mod log;
 mod probe;

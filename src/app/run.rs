@@ -107,6 +107,8 @@ fn announce(shared: &Shared) {
         tracing::info!(%address, role = ?way.role, target = %way.endpoint.target_name, "listening");
     }
     tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
+    let targets = shared.ways.iter().map(|way| &way.endpoint.target);
+    super::files::check(&config, targets.map(|target| target.usage().0).sum());
 }
 
 /// How often the workers are looked after.

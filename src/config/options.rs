@@ -87,7 +87,7 @@ section! {
         /// TLS to the database; `true` means verify-full, `false` disable.
         ssl: Option<SslMode> = Absent("verify-full if a host is remote, else prefer"), Maybe(OneOf::<SslMode>::new()), ["AURORA_SSL"];
         /// Certificate authorities to trust, PEM.
-        ca_file: Option<PathBuf> = Absent("the public authorities built in"), Maybe(Path), ["AURORA_CA_FILE"];
+        ca_file: Option<PathBuf> = Absent("for RDS its bundle, where it is found; else the public authorities built in"), Maybe(Path), ["AURORA_CA_FILE"];
         /// Time for a connection to be opened and logged in.
         connect_timeout: Duration = Is("5s"), Length(ms(10), secs(300)), [];
         /// Silence after which TCP asks whether the other end is still there; clients' ends too.
@@ -359,7 +359,10 @@ impl Word for AuthMethod {
         ("md5", Self::Md5),
         ("cert", Self::Cert),
     ];
-    const LATER: &'static [&'static str] = &["iam"];
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = &[(
+        "iam",
+        "is said elsewhere: fill in a section of [auth.iam], which has a `mode`, as users have `iam`",
+    )];
 }
 
 impl Auth {

@@ -234,7 +234,7 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
         ),
         (
             "[auth]\nmethod = \"iam\"",
-            "FILE:2: auth.method = \"iam\" is not supported yet by this version of Weir; allowed: scram-sha-256, md5",
+            "FILE:2: auth.method = \"iam\" is said elsewhere: fill in a section of [auth.iam]",
         ),
         (
             "[fleet]\ndiscover = \"weir.internal\"",
@@ -550,7 +550,10 @@ fn every_validator_reads_and_prints() {
             ENOUGH[2],
             ("WEIR__AUTH__IAM__STS__WEIR_ID", "other"),
             ("WEIR__AUTH__IAM__MAP__1__USERS", "app"),
-            ("WEIR__AUTH__IAM__MAP__2__PRINCIPAL", "arn:aws:iam::1:user/ann"),
+            (
+                "WEIR__AUTH__IAM__MAP__2__PRINCIPAL",
+                "arn:aws:iam::1:user/ann",
+            ),
             ("WEIR__AUTH__IAM__MAP__2__USERS", "app"),
         ],
     );
@@ -567,7 +570,10 @@ fn validators_alone_need_no_database() {
     assert_eq!(iam.mode, IamMode::Required);
     assert_eq!(iam.static_keys.unwrap().endpoints, [host("a", 1)]);
     let nothing = load_iam(None, std::iter::empty()).unwrap();
-    assert_eq!((nothing.mode, nothing.has_validator()), (IamMode::Disabled, false));
+    assert_eq!(
+        (nothing.mode, nothing.has_validator()),
+        (IamMode::Disabled, false)
+    );
 }
 
 #[test]

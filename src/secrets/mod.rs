@@ -1,6 +1,7 @@
 //! Credentials by user, for both sides: what a client must prove, and what proves us to the database.
 //!
-//! Knows where they come from; does not know how either side asks for them. Only `aws`, `token` and `sts` name AWS's SDK.
+//! Knows where they come from; does not know how either side asks for them. Only `aws`, `token` and `sts` name
+//! AWS's SDK.
 
 mod attempts;
 mod aws;
@@ -19,4 +20,5 @@ pub use attempts::{Attempts, Next, NoLogin};
 pub use credential::Credential;
 pub use directory::{Ask, Found};
 pub use login::{Login, Password};
+pub use token::TokenError;
 pub use vault::{NotYet, Outside, Vault, VaultError};

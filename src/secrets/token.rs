@@ -106,7 +106,7 @@ impl Mint {
 }
 
 /// An error and its causes. Of credentials, the SDK's errors say where they were looked for, and no more.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -166,7 +166,7 @@ fn mint(
 }
 
 /// All but the unreserved characters of RFC 3986.
-fn percent_encoded(text: &str) -> String {
+pub(super) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

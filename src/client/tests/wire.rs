@@ -510,3 +510,14 @@ async fn any_split_of_the_stream_is_the_same_login() {
         );
     }
 }
+
+/// Memory that each login takes, and gives back: beyond some size the allocator asks the kernel for it each time.
+#[tokio::test]
+async fn a_login_is_small() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).await.unwrap();
+    let gate = gate();
+    let login_bytes = size_of_val(&admit(client, address, &gate));
+    assert!(login_bytes <= 4 * 1024, "{login_bytes}");
+}
