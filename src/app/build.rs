@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use super::inquiry;
 use super::authorities::authorities;
+use super::inquiry;
 use super::shared::{Proofs, Shared, Way};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::admin::Role;
