@@ -37,9 +37,14 @@ enum Command {
     Demo(demo::Options),
     /// Play a storm of Lambda-like clients against any PostgreSQL or proxy.
     Bench(storm::Options),
-    /// Look at tokens of clients that come by IAM.
-    #[command(subcommand)]
-    Token(Token),
+    /// Make a token for a client that comes by IAM, or look at one.
+    #[command(args_conflicts_with_subcommands = true)]
+    Token {
+        #[command(subcommand)]
+        check: Option<Token>,
+        #[command(flatten)]
+        make: token::Make,
+    },
 }
 
 #[derive(Subcommand)]
@@ -70,8 +75,20 @@ fn main() -> ExitCode {
         },
         Some(Command::Demo(options)) => finish(demo::run(options)),
         Some(Command::Bench(options)) => finish(storm::run(options)),
-        Some(Command::Token(Token::Check(ref check))) => check_token(check, &arguments),
+        Some(Command::Token {
+            check: Some(Token::Check(ref check)),
+            ..
+        }) => check_token(check, &arguments),
+        Some(Command::Token { check: None, make }) => make_token(&make),
     }
+}
+
+fn make_token(make: &token::Make) -> ExitCode {
+    finish(async {
+        let token = make.run().await?;
+        print(&format!("{}\n", token.expose()));
+        Ok::<(), token::MakeError>(())
+    })
 }
 
 /// Exit code 0: accepted; 1: refused; 2: nothing could be said.

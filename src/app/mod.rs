@@ -4,9 +4,11 @@
 
 mod accept;
 pub mod ask;
+mod authorities;
 mod build;
 pub mod demo;
 mod files;
+mod inquiry;
 pub mod log;
 mod probe;
 mod reload;

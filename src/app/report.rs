@@ -36,6 +36,9 @@ impl House for Reporter {
         let Some(Way { endpoint, .. }) = writer else {
             return Err("no writer is configured".into());
         };
+        if let Some(why) = self.shared.vault.lacks() {
+            return Err(why);
+        }
         match endpoint.target.down() {
             Some(cause) => Err(cause.to_string()),
             None if endpoint.target.has_answered() => Ok(()),

@@ -131,6 +131,8 @@ async fn attend(
             let _ = http_ends.await;
         },
     ));
+    let vault = Arc::clone(&shared.vault);
+    let keeper = tokio::spawn(async move { vault.keep().await });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -153,6 +155,7 @@ async fn attend(
         () = drain(&shared, &stage, workers) => tracing::info!("ended in order"),
         () = again(&mut terminate, &mut interrupt) => tracing::warn!("ended at once by a second signal"),
     }
+    keeper.abort();
     let _ = end_http.send(());
     let _ = http.await;
     Ok(())

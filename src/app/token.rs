@@ -10,7 +10,78 @@ use crate::client::iam::keys::KeysError;
 use crate::client::iam::reason::Reason;
 use crate::client::iam::rules::{Claim, Plausible, Rules};
 use crate::client::iam::time::{self, Seconds};
-use crate::config::Iam;
+use crate::config::{Iam, Secret};
+use crate::secrets::TokenError;
+use crate::secrets::sts::{self, Purpose};
+
+/// Make a token for the `sts` validator of a Weir, with AWS credentials as every SDK finds them, and print it.
+#[derive(Args)]
+pub struct Make {
+    /// What checks it: the validator's name.
+    #[arg(long = "for", value_name = "VALIDATOR")]
+    kind: Option<Kind>,
+    /// The user to come in as.
+    #[arg(long, required_if_eq("kind", "sts"))]
+    user: Option<String>,
+    /// `auth.iam.sts.weir_id` of that Weir.
+    #[arg(long, value_name = "ID", required_if_eq("kind", "sts"))]
+    weir_id: Option<String>,
+    /// The region of the STS that it asks.
+    #[arg(long, required_if_eq("kind", "sts"))]
+    region: Option<String>,
+    /// The host of the STS that it asks, if that is not the region's own.
+    #[arg(long, value_name = "HOST")]
+    sts_host: Option<String>,
+}
+
+/// What `weir token` makes tokens for. Those of `aurora` and `static` every AWS SDK makes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Sts,
+}
+
+impl Make {
+    /// The token. Cancel-safe: dropped, none is made.
+    pub async fn run(&self) -> Result<Secret<String>, MakeError> {
+        let Make {
+            kind: Some(Kind::Sts),
+            user: Some(user),
+            weir_id: Some(weir_id),
+            region: Some(region),
+            sts_host: host,
+        } = self
+        else {
+            return Err(MakeError::ForWhat);
+        };
+        let host = host.clone().unwrap_or_else(|| sts_host(region));
+        let purpose = Purpose {
+            user,
+            weir_id,
+            region,
+            host: &host,
+        };
+        Ok(sts::token(&purpose).await?)
+    }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    #[error("say what the token is for: --for sts --user U --weir-id ID --region R")]
+    ForWhat,
+    #[error("{0}")]
+    Token(#[from] TokenError),
+}
+
+/// China is a partition of its own.
+fn sts_host(region: &str) -> String {
+    let domain = if region.starts_with("cn-") {
+        "amazonaws.com.cn"
+    } else {
+        "amazonaws.com"
+    };
+    format!("sts.{region}.{domain}")
+}
 
 /// Say why a client's token would be refused: reads it from standard input, byte for byte as the client sends it.
 #[derive(Args)]
@@ -61,7 +132,10 @@ impl Check {
         let mut token = Vec::new();
         // One byte more than may be is enough to know that it is too long.
         let limit = iam.max_token_bytes as u64 + 1;
-        std::io::stdin().take(limit).read_to_end(&mut token)?;
+        let mut input = std::io::stdin().lock();
+        (&mut input).take(limit).read_to_end(&mut token)?;
+        // Whoever writes the rest need not hear of it.
+        std::io::copy(&mut input, &mut std::io::sink())?;
         Ok(match self.judge(&rules, &token) {
             Ok(note) => Finding::Accepted { note },
             Err(reason) => Finding::Refused {
