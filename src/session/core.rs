@@ -385,6 +385,8 @@ impl Core {
             }
             return Ok(Step::Wait);
         }
+        // Of what is passed over the outcome is known already.
+        self.note_outcomes(ledger, statements);
         self.units.consumed(forwarded);
         self.hurried = false;
         if self.outside == Outside::Seen {
@@ -420,7 +422,7 @@ impl Core {
             Meaning::BindUnnamed => self.statement.leaves_nothing(),
             _ => false,
         };
-        if plain && self.has_nothing_pending() && !out.ledger.may_become_doubtful() {
+        if plain && self.has_nothing_pending(out.ledger) {
             self.finale.note(meaning, head.tag, rest);
             return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
         }
@@ -435,10 +437,7 @@ impl Core {
             return Ok(Pass::Step(Step::Terminate));
         }
         let report = self.scan(head, meaning, rest);
-        if meaning == Meaning::Query
-            && self.is_of_no_consequence(head, rest, &report)
-            && !out.ledger.may_become_doubtful()
-        {
+        if meaning == Meaning::Query && self.is_of_no_consequence(head, rest, &report, out.ledger) {
             self.finale.note(meaning, head.tag, rest);
             return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
         }
@@ -473,8 +472,10 @@ impl Core {
 
     /// Whether a message that neither has a text nor names a statement is just passed on.
     #[inline]
-    fn has_nothing_pending(&self) -> bool {
-        !self.unnamed_foreign
+    fn has_nothing_pending(&self, ledger: &Ledger) -> bool {
+        // Of a sequence that has begun, the first message has seen to the unnamed statement.
+        (!self.unnamed_foreign || ledger.is_unsynced())
+            && !ledger.may_become_doubtful()
             && self.executing.is_empty()
             && self.strays.is_empty()
             && !self.second_try.is_prepared()
@@ -482,8 +483,15 @@ impl Core {
 
     /// Whether a Query is just passed on: it is all there and leaves nothing behind, and nothing waits for it.
     #[inline]
-    fn is_of_no_consequence(&self, head: Head, rest: &[u8], report: &Report) -> bool {
+    fn is_of_no_consequence(
+        &self,
+        head: Head,
+        rest: &[u8],
+        report: &Report,
+        ledger: &Ledger,
+    ) -> bool {
         rest.len() >= head.frame_bytes()
+            && !ledger.may_become_doubtful()
             && report.effects.is_none()
             && !self.statement.exists()
             && self.strays.is_empty()

@@ -222,6 +222,8 @@ fn a_server_that_hangs_while_it_is_given_settings_is_left() {
     let (_, proxy) = house(2, &[("WEIR__POOL__RESET_TIMEOUT", "300ms")]);
     let mut one = proxy.client();
     one.run("SET ROLE hanging_role");
+    // Another gets its server only once that has been asked what the role has made of the session.
+    eventually("let go", || proxy.pooled("leased"), |n| *n == 0);
     proxy.client().run("SELECT 1");
     revoke("hanging_role");
     // From here on it is awaited.
