@@ -151,7 +151,10 @@ impl Postgres {
         }
         let lives = |pid: &u32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+            let state = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.chars().next());
             state.is_some_and(|state| state != 'Z')
         };
         eventually(
