@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::fleet::{Fleet, FleetError};
 use super::shared::{Shared, Way};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::admin::Role;
@@ -42,6 +43,8 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("{0}")]
+    Fleet(#[from] FleetError),
     #[error("a worker thread could not be started: {0}")]
     Thread(io::Error),
     #[error("log: {0}")]
@@ -54,6 +57,8 @@ pub struct House {
     pub plans: Vec<Plan>,
     pub stage: watch::Sender<Stage>,
     pub http: StdListener,
+    /// Where other tasks of the fleet come, if there is one.
+    pub fleet: Option<(Arc<Fleet>, StdListener)>,
 }
 
 pub fn build(config: Config) -> Result<House, StartError> {
@@ -64,6 +69,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let security = security(&config)?;
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
+    let fleet = fleet(&config, &registry)?;
 
     let mut ways = Vec::new();
     for (role, hosts) in [
@@ -82,7 +88,8 @@ pub fn build(config: Config) -> Result<House, StartError> {
         (0..workers).map(|_| mpsc::channel(MAX_ORDERS)).unzip();
     let (stage, watching) = watch::channel(Stage::default());
     let shared = Shared::new(config, vault, acceptor, registry, pinboard, ways, orders);
-    let shared = Arc::new(shared);
+    let fellow = fleet.as_ref().map(|(fleet, _)| Arc::clone(fleet));
+    let shared = Arc::new(shared.in_fleet(fellow));
     let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
@@ -101,6 +108,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
         plans,
         stage,
         http,
+        fleet,
     })
 }
 
@@ -146,6 +154,18 @@ fn bind_one(name: &'static str, address: SocketAddr) -> Result<StdListener, Star
         address,
         source,
     })
+}
+
+fn fleet(
+    config: &Config,
+    registry: &Arc<metrics::Registry>,
+) -> Result<Option<(Arc<Fleet>, StdListener)>, StartError> {
+    let Some(terms) = &config.fleet else {
+        return Ok(None);
+    };
+    let fleet = Fleet::new(terms.clone(), metrics::Fleet::new(registry))?;
+    let listener = bind_one("fleet.listen", terms.listen)?;
+    Ok(Some((Arc::new(fleet), listener)))
 }
 
 /// Who dials one target, and what the target is called.

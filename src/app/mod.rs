@@ -6,6 +6,7 @@ mod accept;
 pub mod ask;
 mod build;
 pub mod demo;
+mod fleet;
 pub mod log;
 mod probe;
 mod reload;

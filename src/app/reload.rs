@@ -143,6 +143,7 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
             old.session.startup_cache_ttl != new.session.startup_cache_ttl,
         ),
         ("workers", old.workers != new.workers),
+        ("fleet", old.fleet != new.fleet),
         ("log.filter", old.log.filter != new.log.filter),
         ("log.format", old.log.format != new.log.format),
     ];

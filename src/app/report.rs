@@ -36,6 +36,12 @@ impl House for Reporter {
         let Some(Way { endpoint, .. }) = writer else {
             return Err("no writer is configured".into());
         };
+        if let Some(why) = self.shared.fleet.as_ref().and_then(|fleet| fleet.unready()) {
+            return Err(why);
+        }
+        if let (0, _) = endpoint.target.usage() {
+            return Err("this task's share of the connections is none: there are more tasks than connections".into());
+        }
         match endpoint.target.down() {
             Some(cause) => Err(cause.to_string()),
             None if endpoint.target.has_answered() => Ok(()),

@@ -15,7 +15,7 @@ use super::accept::{self, Door};
 use super::shared::Shared;
 use crate::pool::{Desk, WorkerId};
 use crate::protocol::CancelKey;
-use crate::session::context::{Context, Limits};
+use crate::session::context::{Context, Excess, Limits};
 use crate::session::endpoint::Endpoint;
 use crate::session::handle::{CancelDone, CancelOutcome, Sessions};
 use crate::session::listen::Hubs;
@@ -26,6 +26,8 @@ pub enum Order {
     /// A cancel request came in at another worker.
     Cancel(CancelKey, CancelDone),
     Limits(Limits),
+    /// What is to become of connections above the cap.
+    Excess(Excess),
 }
 
 /// How far the end has come; only ever forwards.
@@ -69,8 +71,7 @@ impl Plan {
 
     /// Serves clients until told to stop, and the last of them has left.
     pub async fn serve(mut self) -> std::io::Result<()> {
-        let workers = self.shared.workers.len();
-        let sessions = Sessions::new(self.id, workers);
+        let sessions = Sessions::new(self.id, self.shared.numbering());
         let context = Context::new(
             self.shared.session_limits(),
             Arc::new(self.shared.client_meters()),
@@ -78,6 +79,7 @@ impl Plan {
         let mut janitors = JoinSet::new();
         let mut doors = JoinSet::new();
         let mut guests = Guests::default();
+        let mut all_hubs = Vec::new();
         let (incoming, mut arrivals) = mpsc::channel(1);
         for (listener, endpoint) in std::mem::take(&mut self.listeners) {
             let (desk, janitor) = Desk::new(Arc::clone(&endpoint.target), self.id);
@@ -91,6 +93,7 @@ impl Plan {
             }
             let (hubs, keeper) = Hubs::new(Rc::clone(&desk));
             janitors.spawn_local(keeper.run());
+            all_hubs.push(Rc::clone(&hubs));
             let hall = Rc::new(Hall {
                 context: Rc::clone(&context),
                 sessions: Rc::clone(&sessions),
@@ -112,7 +115,7 @@ impl Plan {
                     guests.tasks.spawn_local(accept::receive(tcp, door));
                 }
                 Some(_) = guests.tasks.join_next() => {}
-                Some(order) = self.orders.recv() => obey(order, &sessions, &context),
+                Some(order) = self.orders.recv() => obey(order, &sessions, &context, &all_hubs),
                 Ok(()) = self.stage.changed() => {
                     let stage = *self.stage.borrow_and_update();
                     if stage == Stage::Serving {
@@ -125,16 +128,23 @@ impl Plan {
                 }
             }
         }
-        self.see_off(&mut guests, &sessions, &context).await;
+        self.see_off(&mut guests, &sessions, &context, &all_hubs)
+            .await;
         Ok(())
     }
 
     /// Waits for the last client, or until those who stay are to be closed.
-    async fn see_off(&mut self, guests: &mut Guests, sessions: &Sessions, context: &Context) {
+    async fn see_off(
+        &mut self,
+        guests: &mut Guests,
+        sessions: &Sessions,
+        context: &Context,
+        hubs: &[Rc<Hubs>],
+    ) {
         while !guests.tasks.is_empty() {
             tokio::select! {
                 _ = guests.tasks.join_next() => {}
-                Some(order) = self.orders.recv() => obey(order, sessions, context),
+                Some(order) = self.orders.recv() => obey(order, sessions, context, hubs),
                 changed = self.stage.wait_for(|stage| *stage == Stage::Closing) => {
                     if changed.is_ok() {
                         context.close();
@@ -155,7 +165,7 @@ struct Guests {
     tasks: JoinSet<()>,
 }
 
-fn obey(order: Order, sessions: &Sessions, context: &Context) {
+fn obey(order: Order, sessions: &Sessions, context: &Context, hubs: &[Rc<Hubs>]) {
     match order {
         Order::Cancel(key, done) => {
             let counter = match sessions.cancel(&key, done) {
@@ -165,5 +175,12 @@ fn obey(order: Order, sessions: &Sessions, context: &Context) {
             counter.increment(1);
         }
         Order::Limits(limits) => context.set_limits(limits),
+        Order::Excess(excess) => {
+            context.set_excess(excess);
+            if excess == Excess::Due {
+                sessions.wake_all();
+                hubs.iter().for_each(|hubs| hubs.shed());
+            }
+        }
     }
 }

@@ -82,14 +82,23 @@ pub struct Authenticated {
 
 /// Negotiates with whoever dialled and lets in who proves to be a user.
 /// Who is refused has been told why, and the connection is closed. Not cancel-safe: dropping it drops the client.
-pub async fn admit(tcp: TcpStream, gate: &Gate) -> Result<Admission, Refused> {
-    visit(tcp, gate, Door::Open).await
+pub async fn admit(
+    tcp: TcpStream,
+    address: Option<SocketAddr>,
+    gate: &Gate,
+) -> Result<Admission, Refused> {
+    visit(tcp, address, gate, Door::Open).await
 }
 
 /// Negotiates as far as `admit` does before it asks for a proof, then refuses with `why`.
 /// CancelRequest still comes through. Not cancel-safe.
-pub async fn turn_away(tcp: TcpStream, gate: &Gate, why: ErrorReply) -> Result<Admission, Refused> {
-    visit(tcp, gate, Door::Shut(why)).await
+pub async fn turn_away(
+    tcp: TcpStream,
+    address: Option<SocketAddr>,
+    gate: &Gate,
+    why: ErrorReply,
+) -> Result<Admission, Refused> {
+    visit(tcp, address, gate, Door::Shut(why)).await
 }
 
 enum Door {
@@ -102,9 +111,13 @@ enum Passed {
     Cancel(CancelKey),
 }
 
-async fn visit(tcp: TcpStream, gate: &Gate, door: Door) -> Result<Admission, Refused> {
+async fn visit(
+    tcp: TcpStream,
+    address: Option<SocketAddr>,
+    gate: &Gate,
+    door: Door,
+) -> Result<Admission, Refused> {
     let deadline = Instant::now() + gate.handshake_timeout;
-    let address = tcp.peer_addr().ok();
     let mut peer = Peer::new(tcp);
     let passed = match handshake(&mut peer, gate, door, deadline).await {
         Ok(passed) => passed,

@@ -8,7 +8,7 @@ use super::section::Opt;
 
 /// Keys of the design that a later version will know: naming one today must not be ignored in silence.
 /// A dot at the end means all keys of that section. The second text follows "remove it and".
-const LATER: [(&str, Option<&str>); 11] = [
+const LATER: [(&str, Option<&str>); 10] = [
     (
         "users.secret_arn",
         Some("give the user's `password` or `verifier`"),
@@ -24,7 +24,6 @@ const LATER: [(&str, Option<&str>); 11] = [
         "listen.endpoint",
         Some("use `listen.writer` and `listen.reader`"),
     ),
-    ("fleet.", None),
     ("read_only_transactions", None),
 ];
 

@@ -121,9 +121,14 @@ pub async fn accept(
     listener: &TcpListener,
     keepalive: Keepalive,
 ) -> Result<(TcpStream, SocketAddr), AcceptError> {
-    let (tcp, peer) = listener.accept().await.map_err(AcceptError::of)?;
+    let (tcp, peer) = take(listener).await?;
     tune(&tcp, keepalive).map_err(AcceptError::Gone)?;
     Ok((tcp, peer))
+}
+
+/// Takes the next connection as it is. Cancel-safe.
+pub async fn take(listener: &TcpListener) -> Result<(TcpStream, SocketAddr), AcceptError> {
+    listener.accept().await.map_err(AcceptError::of)
 }
 
 #[cfg(test)]

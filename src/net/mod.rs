@@ -5,6 +5,7 @@ pub mod buf;
 pub mod connector;
 pub mod endpoint_hash;
 pub mod listen;
+pub mod proxy_header;
 pub mod stream;
 pub mod trust;
 

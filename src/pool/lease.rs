@@ -41,6 +41,11 @@ impl<M: Manage> Lease<M> {
         }
     }
 
+    /// Whether there are more connections than there may be, and this one might go.
+    pub fn is_excess(&self) -> bool {
+        self.desk.target.excess() > 0
+    }
+
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
         if let Some(held) = self.held.take() {

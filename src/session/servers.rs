@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
-use super::context::Unflushed;
+use super::context::{Excess, Unflushed};
 use super::core::{Answered, Before, Owner, Sequences};
 use super::ending::{Ending, NoServer};
 use super::pinning::Lifted;
@@ -125,6 +125,12 @@ impl Session {
     pub(super) fn settle(&mut self) -> Moved {
         if self.context.is_closing() {
             return Err(Ending::Draining);
+        }
+        if self.context.excess() == Excess::Due
+            && let Link::Leased(lease) = &self.link
+            && lease.is_excess()
+        {
+            return Err(Ending::ShareLowered);
         }
         let tidied = self.tidy();
         if self.may_ask() && self.ask() {

@@ -7,6 +7,7 @@
 
 pub mod client;
 pub mod http;
+pub mod names;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, Login, Refusal};
+pub use names::Names;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use wire::Frame;

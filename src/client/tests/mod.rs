@@ -65,7 +65,7 @@ async fn knock(gate: Gate) -> (TcpStream, Outcome) {
         .unwrap();
     client.set_nodelay(true).unwrap();
     let (tcp, _) = listener.accept().await.unwrap();
-    let outcome = tokio::spawn(async move { admit(tcp, &gate).await });
+    let outcome = tokio::spawn(async move { admit(tcp, None, &gate).await });
     (client, outcome)
 }
 
@@ -83,7 +83,7 @@ async fn open(
         while let Ok((tcp, _)) = listener.accept().await {
             let (gate, sender) = (Arc::clone(&gate), sender.clone());
             tokio::spawn(async move {
-                if let Ok(Admission::Session(mut session)) = admit(tcp, &gate).await {
+                if let Ok(Admission::Session(mut session)) = admit(tcp, None, &gate).await {
                     let mut greeting = std::mem::take(&mut session.greeting);
                     put_ready_for_query(&mut greeting, TxStatus::Idle);
                     session.stream.send(&greeting).await.unwrap();

@@ -342,7 +342,7 @@ async fn clients_can_be_turned_away_politely() {
         .await
         .unwrap();
     let (tcp, _) = listener.accept().await.unwrap();
-    tokio::spawn(async move { turn_away(tcp, &gate(), why).await });
+    tokio::spawn(async move { turn_away(tcp, None, &gate(), why).await });
     client.write_all(&startup(b"user\0app\0\0")).await.unwrap();
     assert_eq!(last_words(&mut client).await.0, "53300");
 }
