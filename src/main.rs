@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use weir::app::{self, ask, demo, storm};
+use weir::app::{self, ask, demo, storm, token};
 use weir::config::{self, Config, ConfigError};
 
 /// A self-hosted RDS Proxy for PostgreSQL.
@@ -37,6 +37,14 @@ enum Command {
     Demo(demo::Options),
     /// Play a storm of Lambda-like clients against any PostgreSQL or proxy.
     Bench(storm::Options),
+    /// Look at tokens of clients that come by IAM.
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Subcommand)]
+enum Token {
+    Check(token::Check),
 }
 
 /// A wrong configuration, as a wrong command line.
@@ -62,6 +70,35 @@ fn main() -> ExitCode {
         },
         Some(Command::Demo(options)) => finish(demo::run(options)),
         Some(Command::Bench(options)) => finish(storm::run(options)),
+        Some(Command::Token(Token::Check(ref check))) => check_token(check, &arguments),
+    }
+}
+
+/// Exit code 0: accepted; 1: refused; 2: nothing could be said.
+fn check_token(check: &token::Check, arguments: &Arguments) -> ExitCode {
+    let iam = match config::load_iam(arguments.config.as_deref(), environment()) {
+        Ok(iam) => iam,
+        Err(error) => return wrong_configuration(&error),
+    };
+    match check.run(&iam) {
+        Ok(token::Finding::Accepted { note }) => {
+            print("accepted\n");
+            if let Some(note) = note {
+                eprintln!("weir: {note}");
+            }
+            ExitCode::SUCCESS
+        }
+        Ok(token::Finding::Refused { reason, hint }) => {
+            print(&format!("refused: {reason}\n"));
+            if let Some(hint) = hint {
+                eprintln!("weir: {hint}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("weir: {error}");
+            ExitCode::from(WRONG_CONFIGURATION)
+        }
     }
 }
 
@@ -99,9 +136,11 @@ fn finish<T, E: std::error::Error>(command: impl Future<Output = Result<T, E>>) 
 
 /// Reads file and environment; called again for each reload.
 fn load(arguments: &Arguments) -> Result<Config, ConfigError> {
-    let env = std::env::vars_os()
-        .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-    config::load(arguments.config.as_deref(), env)
+    config::load(arguments.config.as_deref(), environment())
+}
+
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
 }
 
 fn wrong_configuration(error: &ConfigError) -> ExitCode {

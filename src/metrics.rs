@@ -4,6 +4,7 @@
 
 mod registry;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ metrics! {
     REFUSED = Counter "weir_client_connections_refused_total", "Clients refused before they were logged in, by SQLSTATE.";
     LOGINS = Counter "weir_client_logins_total", "Clients that logged in.";
     LOGINS_FAILED = Counter "weir_client_logins_failed_total", "Logins that failed, by reason.";
+    AUTH = Counter "weir_auth_total", "Proofs that clients were asked for, by method, result (accepted, refused) and reason of the refusal.";
     HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's connecting to the end of its login.";
     ERRORS = Counter "weir_client_errors_total", "Errors of Weir's own sent to clients, by SQLSTATE and by whose fault they are.";
     CANCELS_RECEIVED = Counter "weir_cancels_received_total", "Cancel requests received.";
@@ -157,6 +159,36 @@ impl Fleet {
             cancels_received: counter(FLEET_CANCELS_RECEIVED),
             strangers: counter(FLEET_STRANGERS),
         }
+    }
+}
+
+/// What is counted of proofs, over all workers.
+pub struct Auth(Labelled<Counter>);
+
+impl Auth {
+    pub fn new(registry: &Arc<Registry>) -> Self {
+        Self(Labelled::new(registry, AUTH, &[]))
+    }
+
+    /// `method` is one of a few fixed words, such as `scram-sha-256`.
+    pub fn accepted(&self, method: &'static str) {
+        self.count(method, "accepted", "");
+    }
+
+    /// `reason` is one of a few fixed words too, never what the client sent.
+    pub fn refused(&self, method: &'static str, reason: &'static str) {
+        self.count(method, "refused", reason);
+    }
+
+    fn count(&self, method: &'static str, result: &'static str, reason: &'static str) {
+        let labels = [("method", method), ("result", result), ("reason", reason)];
+        self.0.count(&labels);
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Auth")
     }
 }
 
@@ -383,6 +415,10 @@ mod tests {
             Clients::new(&registry),
             Pool::new(&registry, "db:5432", "orders", "app"),
         );
+        let auth = Auth::new(&registry);
+        auth.accepted("md5");
+        auth.refused("md5", "wrong_password");
+        auth.refused("md5", "wrong_password");
         let _second_worker = Pool::new(&registry, "db:5432", "orders", "app");
         clients.connected(Transport::Tls).increment(1);
         clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Proxy);
@@ -408,6 +444,9 @@ mod tests {
         let text = scrape(&registry, &[now], &[target]);
         let of = "target=\"db:5432\",database=\"orders\",user=\"app\"";
         for line in [
+            "weir_auth_total{method=\"md5\",result=\"accepted\",reason=\"\"} 1".to_owned(),
+            "weir_auth_total{method=\"md5\",result=\"refused\",reason=\"wrong_password\"} 2"
+                .to_owned(),
             "weir_client_connections{tls=\"true\"} 1".to_owned(),
             "weir_client_connections{tls=\"false\"} 0".to_owned(),
             "weir_client_errors_total{sqlstate=\"53300\",blame=\"proxy\"} 2".to_owned(),

@@ -74,8 +74,8 @@ pub async fn serve(listener: TcpListener, house: Arc<dyn House>, end: impl Futur
 /// One connection, until its peer, its lifetime or the house ends it.
 async fn converse(stream: TcpStream, house: Arc<dyn House>, mut ended: watch::Receiver<()>) {
     let service = service_fn(move |request| {
-        let answer = routes::answer(&request, &*house);
-        async move { Ok::<_, std::convert::Infallible>(answer) }
+        let house = Arc::clone(&house);
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(&request, &house).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -2,6 +2,8 @@
 //!
 //! Reads no request body; knows nothing of connections.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -19,15 +21,15 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const PATHS: &str = "GET /health, GET /ready, GET /metrics, GET /pools, GET /pins, POST /reload";
 
-pub fn answer<B>(request: &Request<B>, house: &dyn House) -> Answer {
+pub async fn answer<B>(request: &Request<B>, house: &Arc<dyn House>) -> Answer {
     let reads = [Method::GET, Method::HEAD].contains(request.method());
     match request.uri().path() {
         "/health" if reads => body(StatusCode::OK, TEXT, "ok\n"),
-        "/ready" if reads => ready(house),
+        "/ready" if reads => ready(&**house),
         "/metrics" if reads => body(StatusCode::OK, PROMETHEUS, house.metrics()),
         "/pools" if reads => json(StatusCode::OK, &house.pools()),
         "/pins" if reads => json(StatusCode::OK, &house.pins()),
-        "/reload" if request.method() == Method::POST => reload(house),
+        "/reload" if request.method() == Method::POST => reload(Arc::clone(house)).await,
         "/health" | "/ready" | "/metrics" | "/pools" | "/pins" => not_allowed("GET, HEAD"),
         "/reload" => not_allowed("POST"),
         _ => body(
@@ -47,8 +49,11 @@ fn ready(house: &dyn House) -> Answer {
     json(status, &Ready { ready, reason })
 }
 
-fn reload(house: &dyn House) -> Answer {
-    let (status, reason) = match house.reload() {
+/// On a thread of its own: each new password takes milliseconds, and a worker may share ours.
+async fn reload(house: Arc<dyn House>) -> Answer {
+    let outcome = tokio::task::spawn_blocking(move || house.reload()).await;
+    let outcome = outcome.unwrap_or_else(|_| Err("interrupted".into()));
+    let (status, reason) = match outcome {
         Ok(()) => (StatusCode::OK, None),
         Err(reason) => (StatusCode::UNPROCESSABLE_ENTITY, Some(reason)),
     };

@@ -9,17 +9,19 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::fleet::{Fleet, FleetError};
-use super::shared::{Shared, Way};
+use super::shared::{Proofs, Shared, Way};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::admin::Role;
+use crate::client::iam::upstream::{Attempt, Prober, Tried};
+use crate::client::iam::{Iam, IamError};
 use crate::config::{Config, HostPort};
 use crate::metrics;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::{BadAuthorities, listen};
 use crate::pool::{Policy, Target, WorkerId};
-use crate::secrets::{Vault, VaultError};
+use crate::secrets::{Password, Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
-use crate::server::{self, Security};
+use crate::server::{self, Credential, Failure, Login, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms};
 use crate::session::pinboard::Pinboard;
 use crate::session::prepared::table;
@@ -35,6 +37,8 @@ pub enum StartError {
     Authorities(#[from] BadAuthorities),
     #[error("users: {0}")]
     Users(#[from] VaultError),
+    #[error("{0}")]
+    Iam(#[from] IamError),
     #[error(
         "{name}: can't listen on {address}: {source}; choose another address, or end what listens there"
     )]
@@ -63,10 +67,11 @@ pub struct House {
 
 pub fn build(config: Config) -> Result<House, StartError> {
     let vault = Arc::new(Vault::new(&config.users)?);
-    let acceptor = Arc::new(Acceptor::open(config.tls.files.as_ref())?);
+    let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let registry = Arc::new(metrics::Registry::default());
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
+    let iam = Arc::new(Iam::new(&config, || prober(&config, &security))?);
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
     let fleet = fleet(&config, &registry)?;
@@ -87,7 +92,12 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let (orders, inboxes): (Vec<mpsc::Sender<Order>>, Vec<_>) =
         (0..workers).map(|_| mpsc::channel(MAX_ORDERS)).unzip();
     let (stage, watching) = watch::channel(Stage::default());
-    let shared = Shared::new(config, vault, acceptor, registry, pinboard, ways, orders);
+    let proofs = Proofs {
+        vault,
+        acceptor,
+        iam,
+    };
+    let shared = Shared::new(config, proofs, registry, pinboard, ways, orders);
     let fellow = fleet.as_ref().map(|(fleet, _)| Arc::clone(fleet));
     let shared = Arc::new(shared.in_fleet(fellow));
     let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
@@ -112,7 +122,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
     })
 }
 
-fn security(config: &Config) -> Result<Security, StartError> {
+pub fn security(config: &Config) -> Result<Security, StartError> {
     let authorities = match &config.database.ca_file {
         None => None,
         Some(path) => Some(
@@ -186,6 +196,49 @@ fn dialer(
     );
     let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
     (dialer, name.join(","))
+}
+
+/// Tries clients' tokens at the writer: logs in as they would, and leaves.
+///
+/// Outside the target's cap, like a client that dials the database itself would be; their number at a time has a limit of
+/// its own.
+pub fn prober(config: &Config, security: &Security) -> Prober {
+    let database = &config.database;
+    let targets = database
+        .hosts
+        .iter()
+        .map(|at| server::Target::new(at.clone(), database, security.clone()));
+    let targets: Arc<[server::Target]> = targets.collect();
+    Box::new(move |attempt| {
+        let targets = Arc::clone(&targets);
+        Box::pin(async move { probe(&targets, attempt).await })
+    })
+}
+
+async fn probe(targets: &[server::Target], attempt: Attempt) -> Tried {
+    let credential = Credential::Password(Arc::new(Password::new(attempt.token)));
+    let login = Login {
+        user: &attempt.user,
+        database: &attempt.database,
+        credential: &credential,
+        parameters: &[],
+        init_query: "",
+    };
+    let mut last = Tried::Unanswered("there is no writer to ask".into());
+    for target in targets {
+        let error = match server::connect(target, &login).await {
+            Ok(_) => return Tried::LetIn,
+            Err(error) => error,
+        };
+        let sqlstate = error.refusal().map(|refusal| refusal.sqlstate());
+        last = match (error.failure(), sqlstate) {
+            (Failure::Denied, Some([b'2', b'8', ..])) => return Tried::Refused,
+            // Only who has been let in is told that the database is not there, or not for him.
+            (Failure::NoSuchDatabase | Failure::Denied, Some(_)) => return Tried::LetIn,
+            _ => Tried::Unanswered(error.to_string().into()),
+        };
+    }
+    last
 }
 
 fn endpoint(

@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod shared;
 pub mod storm;
+pub mod token;
 mod worker;
 
 pub use build::StartError;

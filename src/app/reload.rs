@@ -4,9 +4,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::build::{policy, terms, user_limits};
-use super::shared::{Shared, gate, limits};
+use super::build::{StartError, policy, prober, security, terms, user_limits};
+use super::shared::{Shared, Standing, gate, limits};
 use super::worker::Order;
+use crate::client::iam::IamError;
 use crate::config::{Config, ConfigError};
 use crate::net::acceptor::CertificateError;
 use crate::secrets::VaultError;
@@ -25,6 +26,10 @@ pub enum ReloadError {
     Certificate(#[from] CertificateError),
     #[error("users: {0}")]
     Users(#[from] VaultError),
+    #[error("{0}")]
+    Iam(#[from] IamError),
+    #[error("{0}")]
+    Security(#[from] StartError),
 }
 
 pub struct Reloader {
@@ -53,10 +58,22 @@ impl Reloader {
             return Err(ReloadError::Fixed(fixed));
         }
         let users = shared.vault.prepare(&config.users)?;
-        shared.acceptor.reload(config.tls.files.as_ref())?;
+        let security = security(&config)?;
+        let iam = shared
+            .gate
+            .load()
+            .iam
+            .renew(&config, || prober(&config, &security))?;
+        shared.acceptor.reload(&config.tls)?;
         shared.vault.install(users);
-        let handshakes = Arc::clone(&shared.gate.load().handshakes);
-        let gate = gate(&config, &shared.vault, &shared.acceptor, handshakes);
+        let standing = Standing::of(&shared.gate.load(), &config);
+        let gate = gate(
+            &config,
+            &shared.vault,
+            Arc::new(iam),
+            &shared.acceptor,
+            standing,
+        );
         shared.gate.store(Arc::new(gate));
         for way in &shared.ways {
             let target = &way.endpoint.target;
@@ -125,6 +142,10 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
         (
             "auth.max_handshakes",
             old.auth.max_handshakes != new.auth.max_handshakes,
+        ),
+        (
+            "auth.max_handshakes_per_address",
+            old.auth.max_handshakes_per_address() != new.auth.max_handshakes_per_address(),
         ),
         (
             "pool.max_statements",

@@ -141,7 +141,11 @@ async fn attend(
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = hangup.recv() => reloader.reload_and_log(),
+            _ = hangup.recv() => {
+                // Not here: each new password takes milliseconds, and a worker may share this thread.
+                let reloader = Arc::clone(&reloader);
+                drop(tokio::task::spawn_blocking(move || reloader.reload_and_log()));
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             // Without one of its workers Weir would look healthy and refuse a share of its clients.

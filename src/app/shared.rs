@@ -2,16 +2,18 @@
 //!
 //! Put together by `build`, once; `reload` changes what may change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::fleet::Fleet;
 use super::worker::Order;
 use crate::admin::Role;
-use crate::client::Gate;
+use crate::client::iam::Iam;
+use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
@@ -27,6 +29,13 @@ use crate::session::pins::{Pins, Reason};
 pub struct Way {
     pub role: Role,
     pub endpoint: Arc<Endpoint>,
+}
+
+/// What clients' proofs are checked with.
+pub struct Proofs {
+    pub vault: Arc<Vault>,
+    pub acceptor: Arc<Acceptor>,
+    pub iam: Arc<Iam>,
 }
 
 pub struct Shared {
@@ -65,16 +74,27 @@ pub enum Admittance {
 impl Shared {
     pub fn new(
         config: Config,
-        vault: Arc<Vault>,
-        acceptor: Arc<Acceptor>,
+        proofs: Proofs,
         registry: Arc<metrics::Registry>,
         pinboard: Arc<Pinboard>,
         ways: Vec<Way>,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
-        let handshakes = Arc::new(Semaphore::new(config.auth.max_handshakes));
+        let Proofs {
+            vault,
+            acceptor,
+            iam,
+        } = proofs;
+        let standing = Standing {
+            meters: Arc::new(metrics::Auth::new(&registry)),
+            places: Places::new(
+                config.auth.max_handshakes,
+                config.auth.max_handshakes_per_address(),
+            ),
+            failures: Failures::new(failure_terms(&config.auth)),
+        };
         Shared {
-            gate: ArcSwap::from_pointee(gate(&config, &vault, &acceptor, handshakes)),
+            gate: ArcSwap::from_pointee(gate(&config, &vault, iam, &acceptor, standing)),
             config: ArcSwap::from_pointee(config),
             registry,
             pinboard,
@@ -166,6 +186,7 @@ pub fn limits(config: &Config) -> Limits {
         listen: config.session.listen,
         listen_queue_bytes: config.session.listen_queue_bytes,
         query_timeout: config.pool.query_timeout,
+        reset_timeout: config.pool.reset_timeout,
         idle_in_transaction_timeout: config.pool.idle_in_transaction_timeout,
         idle_client_timeout: config.session.idle_client_timeout,
         client_lifetime: config.session.client_lifetime,
@@ -186,20 +207,67 @@ fn unpinning(session: &config::Session) -> Pins {
     filtered.chain(sequences).collect()
 }
 
+/// What outlasts a gate: it goes from one to the next.
+pub struct Standing {
+    meters: Arc<metrics::Auth>,
+    places: Arc<Places>,
+    failures: Failures,
+}
+
+impl Standing {
+    pub fn of(gate: &Gate, config: &Config) -> Standing {
+        Standing {
+            meters: Arc::clone(&gate.meters),
+            places: Arc::clone(&gate.places),
+            failures: gate.failures.with_terms(failure_terms(&config.auth)),
+        }
+    }
+}
+
+fn failure_terms(auth: &config::Auth) -> FailureTerms {
+    FailureTerms {
+        per_user_and_address: auth.max_failed_logins,
+        per_address: auth.max_failed_logins_per_address,
+        per_user: auth.max_failed_logins_per_user,
+        window: auth.failed_login_window,
+        delay: auth.failed_login_delay,
+        max_remembered: auth.max_failed_logins_remembered,
+    }
+}
+
+fn manners(config: &Config) -> HashMap<String, Manner> {
+    let asked = config.users.iter().map(|user| {
+        let manner = Manner {
+            method: user.method.unwrap_or(config.auth.method),
+            certificate_names: match user.certificate_names.as_slice() {
+                [] => vec![user.name.clone()],
+                names => names.to_vec(),
+            },
+        };
+        (user.name.clone(), manner)
+    });
+    asked.collect()
+}
+
 /// What clients are admitted by, as configured.
 pub fn gate(
     config: &Config,
     vault: &Arc<Vault>,
+    iam: Arc<Iam>,
     acceptor: &Arc<Acceptor>,
-    handshakes: Arc<Semaphore>,
+    standing: Standing,
 ) -> Gate {
     Gate {
         tls: Some(Arc::clone(acceptor)),
         tls_mode: config.tls.mode,
         method: config.auth.method,
+        manners: manners(config),
         vault: Arc::clone(vault),
+        iam,
         default_database: config.database.name.clone(),
+        meters: standing.meters,
         handshake_timeout: config.auth.handshake_timeout,
-        handshakes,
+        places: standing.places,
+        failures: standing.failures,
     }
 }

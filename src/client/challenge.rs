@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
 use ring::rand::{SecureRandom, SystemRandom};
+use subtle::ConstantTimeEq;
 
-use super::Gate;
+use super::failures::Verdict;
 use super::negotiate::Greeted;
+use super::origin::Origin;
 use super::peer::{Peer, Stop};
 use super::refused::{Refused, WrongPassword};
+use super::{Gate, Instant, Manner};
 use crate::config::{AuthMethod, Secret};
 use crate::protocol::frame::{put, put_cstr, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
@@ -44,6 +47,18 @@ pub(super) struct Proven {
 enum Expected {
     Scram(Verifier),
     Md5(Secret<String>),
+    /// It has been shown already, or never will.
+    Certificate,
+}
+
+impl Expected {
+    fn method(&self) -> AuthMethod {
+        match self {
+            Expected::Scram(_) => AuthMethod::ScramSha256,
+            Expected::Md5(_) => AuthMethod::Md5,
+            Expected::Certificate => AuthMethod::Cert,
+        }
+    }
 }
 
 enum Answer {
@@ -53,32 +68,79 @@ enum Answer {
 }
 
 impl Greeted<'_> {
-    /// Asks for a proof and checks it.
-    pub async fn prove(self, gate: &Gate) -> Result<Proven, Stop> {
+    /// Asks for a proof and checks it. Who leaves instead of answering is not counted: psql does, to ask its user.
+    pub async fn prove(self, gate: &Gate, origin: Origin) -> Result<Proven, Stop> {
         let Greeted { peer, startup } = self;
-        let user = std::str::from_utf8(&startup.user).ok();
-        let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
-        // Made for known users too, so that both kinds take the same time.
-        let doomed = gate.vault.doomed(&startup.user);
-        let credential = known.as_ref().map(|(_, credential)| &**credential);
-        let answer = match expected(gate.method, credential, doomed) {
-            Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
-            Expected::Md5(password) => {
-                let asked = Md5::ask(peer, &startup.user, &password).await?;
-                asked.answer().await?
-            }
-        };
-        let (user, credential, shown) = match (known, answer) {
-            (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
-            (known, _) => return Err(wrong_password(&startup, known.is_some())),
-        };
-        if let Some(shown) = shown {
-            credential.learn_client_key(&shown.client_key);
-            put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
-        }
-        put_authentication(peer.outbox(), OK, b"");
-        Proven::new(user, &startup, gate)
+        let mut method = gate.method.name();
+        let proven = ask(peer, &startup, gate, origin, &mut method).await;
+        settle(proven, gate, origin, &startup.user, method)
     }
+}
+
+/// Counts what came of a proof.
+pub(super) fn settle<T>(
+    outcome: Result<T, Stop>,
+    gate: &Gate,
+    origin: Origin,
+    user: &[u8],
+    method: &'static str,
+) -> Result<T, Stop> {
+    match &outcome {
+        Ok(_) => {
+            gate.failures.passed(origin, user);
+            gate.meters.accepted(method);
+        }
+        Err(Stop::Refused(refused)) => {
+            if refused.is_failed_proof() {
+                gate.failures.failed(origin, user, Instant::now().into());
+            }
+            gate.meters.refused(method, refused.reason());
+        }
+        Err(Stop::Left) => {}
+    }
+    outcome
+}
+
+/// `method` becomes what the client was asked for in truth.
+async fn ask(
+    peer: &mut Peer,
+    startup: &Startup,
+    gate: &Gate,
+    origin: Origin,
+    method: &mut &'static str,
+) -> Result<Proven, Stop> {
+    let user = std::str::from_utf8(&startup.user).ok();
+    let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
+    // Made for known users too, so that both kinds take the same time.
+    let doomed = gate.vault.doomed(&startup.user);
+    let credential = known.as_ref().map(|(_, credential)| &**credential);
+    let manner = user.and_then(|user| gate.manners.get(user));
+    let asked = manner.map_or(gate.method, |manner| manner.method);
+    let expected = expected(asked, credential, doomed);
+    *method = expected.method().name();
+    let answer = match expected {
+        Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
+        Expected::Md5(password) => {
+            let asked = Md5::ask(peer, &startup.user, &password).await?;
+            asked.answer().await?
+        }
+        Expected::Certificate => certificate(peer, manner, startup)?,
+    };
+    // Many may be asked at a time, but only so many learn whether they were right.
+    let now = Instant::now().into();
+    if let Verdict::TooMany { again_in } = gate.failures.verdict(origin, &startup.user, now) {
+        return Err(Refused::too_many_failures(&startup.user, again_in).into());
+    }
+    let (user, credential, shown) = match (known, answer) {
+        (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
+        (known, _) => return Err(wrong_password(startup, known.is_some())),
+    };
+    if let Some(shown) = shown {
+        credential.learn_client_key(&shown.client_key);
+        put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
+    }
+    put_authentication(peer.outbox(), OK, b"");
+    Proven::new(user, startup, gate)
 }
 
 /// As PostgreSQL chooses: who has no password that md5 could be made of is asked for SCRAM.
@@ -91,7 +153,24 @@ fn expected(method: AuthMethod, known: Option<&Credential>, doomed: Verifier) ->
             Some(password) => Expected::Md5(password.text().clone()),
             None => Expected::Scram(known.verifier().clone()),
         },
+        (AuthMethod::Cert, _) => Expected::Certificate,
     }
+}
+
+/// TLS has checked who vouches for it; what is left is whom it is about.
+fn certificate(peer: &Peer, manner: Option<&Manner>, startup: &Startup) -> Result<Answer, Refused> {
+    let Some(subject) = peer.subject() else {
+        return Err(Refused::NoCertificate);
+    };
+    let name = subject.common_name.as_ref();
+    let fits = |name| manner.is_some_and(|manner| manner.certificate_names.contains(name));
+    if name.is_some_and(fits) {
+        return Ok(Answer::Right(None));
+    }
+    Err(Refused::WrongCertificate {
+        user: String::from_utf8_lossy(&startup.user).into_owned(),
+        common_name: name.cloned(),
+    })
 }
 
 fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
@@ -105,7 +184,7 @@ fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
 
 impl Proven {
     /// What PostgreSQL, too, finds wrong only once it knows the user.
-    fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
+    pub fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
         let database = match &startup.database {
             None => gate.default_database.clone(),
             Some(name) => String::from_utf8(name.clone()).map_err(|error| Refused::NoDatabase {
@@ -197,7 +276,7 @@ fn parse_choice(body: &[u8]) -> Result<(Mechanism, Option<&[u8]>), Refused> {
 /// A hash over this connection's salt is asked for.
 struct Md5<'p> {
     peer: &'p mut Peer,
-    hash: String,
+    hash: Secret<String>,
 }
 
 impl<'p> Md5<'p> {
@@ -209,7 +288,7 @@ impl<'p> Md5<'p> {
         let salt = random()?;
         put_authentication(peer.outbox(), MD5_PASSWORD, &salt);
         peer.flush().await?;
-        let hash = md5_hash(user, password.expose().as_bytes(), salt);
+        let hash = Secret::new(md5_hash(user, password.expose().as_bytes(), salt));
         Ok(Md5 { peer, hash })
     }
 
@@ -219,7 +298,7 @@ impl<'p> Md5<'p> {
             Some((answer, [])) => answer,
             Some(_) | None => return Err(Refused::PasswordPacket.into()),
         };
-        Ok(if same(answer, self.hash.as_bytes()) {
+        Ok(if answer.ct_eq(self.hash.expose().as_bytes()).into() {
             Answer::Right(None)
         } else {
             Answer::Wrong
@@ -228,7 +307,7 @@ impl<'p> Md5<'p> {
 }
 
 /// Compares in time that depends on the lengths alone.
-fn same(a: &[u8], b: &[u8]) -> bool {
+pub(super) fn same(a: &[u8], b: &[u8]) -> bool {
     let differing = a
         .iter()
         .zip(b)
@@ -236,7 +315,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && differing == 0
 }
 
-fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
+pub(super) fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
     put(out, backend::AUTHENTICATION, |body| {
         body.extend_from_slice(&code.to_be_bytes());
         body.extend_from_slice(rest);

@@ -3,23 +3,29 @@
 //! Knows TLS, the startup family and authentication; does not know servers, pools or sessions.
 //!
 //! Each step is a struct that the next one consumes:
-//! `Opening -> Greeted -> Sasl | Md5 -> Authenticated`.
+//! `Opening -> Greeted -> Sasl | Md5 | Sealed -> Authenticated`.
 
 mod challenge;
+mod failures;
+pub mod iam;
 mod negotiate;
+mod origin;
 mod peer;
+mod places;
 mod refused;
+mod sealed;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{AuthMethod, TlsMode};
 use crate::error::{Blame, ToClient};
+use crate::metrics;
 use crate::net::Stream;
 use crate::net::acceptor::Acceptor;
 use crate::protocol::CancelKey;
@@ -28,9 +34,16 @@ use crate::protocol::reply::ErrorReply;
 use crate::secrets::Vault;
 
 use challenge::Proven;
+use failures::Verdict;
+pub use failures::{FailureTerms, Failures};
+use iam::Iam;
 use negotiate::{Opened, Opening};
+use origin::Origin;
 use peer::{Peer, Stop};
+use places::Place;
+pub use places::Places;
 pub use refused::{Refused, WrongPassword};
+use sealed::{Approach, Sealed};
 
 /// What clients are admitted by. One for all workers; a new one after a reload.
 #[derive(Debug)]
@@ -40,13 +53,27 @@ pub struct Gate {
     pub tls_mode: TlsMode,
     /// What clients are asked for. As in PostgreSQL, `Md5` still asks users with a SCRAM verifier for SCRAM.
     pub method: AuthMethod,
+    /// How configured users are asked; all others are by `method`.
+    pub manners: HashMap<String, Manner>,
     pub vault: Arc<Vault>,
+    /// Who comes with a token, and who checks it.
+    pub iam: Arc<Iam>,
     /// The database of clients that name none. (PostgreSQL would take the user's name.)
     pub default_database: String,
+    pub meters: Arc<metrics::Auth>,
     /// From the accepted socket to the end of the login.
     pub handshake_timeout: Duration,
     /// Bounds logins going on at a time; taken once the first byte has come.
-    pub handshakes: Arc<Semaphore>,
+    pub places: Arc<Places>,
+    pub failures: Failures,
+}
+
+/// How one user is asked.
+#[derive(Clone, Debug)]
+pub struct Manner {
+    pub method: AuthMethod,
+    /// Common names of the certificates that prove it.
+    pub certificate_names: Vec<String>,
 }
 
 /// What came of a connection.
@@ -118,8 +145,9 @@ async fn visit(
     door: Door,
 ) -> Result<Admission, Refused> {
     let deadline = Instant::now() + gate.handshake_timeout;
+    let origin = Origin::of(address);
     let mut peer = Peer::new(tcp);
-    let passed = match handshake(&mut peer, gate, door, deadline).await {
+    let passed = match handshake(&mut peer, gate, door, origin, deadline).await {
         Ok(passed) => passed,
         Err(Stop::Left) => return Ok(Admission::Left),
         Err(Stop::Refused(refused)) => {
@@ -153,6 +181,7 @@ async fn handshake(
     peer: &mut Peer,
     gate: &Gate,
     door: Door,
+    origin: Origin,
     deadline: Instant,
 ) -> Result<Passed, Stop> {
     // Health checks and port scanners connect and say nothing: they take no place from clients.
@@ -160,24 +189,62 @@ async fn handshake(
         Ok(came) => came?,
         Err(_) => return Err(Stop::Left),
     };
-    let _place = match timeout_at(deadline, gate.handshakes.acquire()).await {
-        Ok(Ok(place)) => place,
-        Ok(Err(_)) | Err(_) => return Err(Refused::TooManyLogins.into()),
+    let place = match timeout_at(deadline, gate.places.take(origin)).await {
+        Ok(place) => place,
+        Err(_) => return Err(Refused::TooManyLogins.into()),
     };
-    timeout_at(deadline, steps(peer, gate, door))
-        .await
-        .unwrap_or_else(|_| Err(Refused::Timeout.into()))
+    let stepped = timeout_at(deadline, steps(peer, gate, door, origin, place)).await;
+    match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
+        Stepped::Passed(passed) => Ok(passed),
+        // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
+        Stepped::Sealed(sealed) => sealed.open(peer, gate, origin).await.map(Passed::Proven),
+    }
 }
 
-async fn steps(peer: &mut Peer, gate: &Gate, door: Door) -> Result<Passed, Stop> {
+/// How far a client has come by itself.
+enum Stepped {
+    Passed(Passed),
+    /// It is still to be seen whether its token lets it in.
+    Sealed(Sealed),
+}
+
+async fn steps(
+    peer: &mut Peer,
+    gate: &Gate,
+    door: Door,
+    origin: Origin,
+    place: Place,
+) -> Result<Stepped, Stop> {
     let opening = Opening::new(peer, gate).await?;
     let greeted = match opening.startup(gate).await? {
-        Opened::Cancel(key) => return Ok(Passed::Cancel(key)),
+        Opened::Cancel(key) => return Ok(Stepped::Passed(Passed::Cancel(key))),
         Opened::Startup(greeted) => greeted,
     };
     match door {
-        Door::Open => greeted.prove(gate).await.map(Passed::Proven),
+        Door::Open => {
+            let _place = doorman(gate, origin, &greeted.startup.user, place).await?;
+            match greeted.approach(gate, origin).await? {
+                Approach::Challenge(greeted) => {
+                    let proven = greeted.prove(gate, origin).await?;
+                    Ok(Stepped::Passed(Passed::Proven(proven)))
+                }
+                Approach::Sealed(sealed) => Ok(Stepped::Sealed(sealed)),
+            }
+        }
         Door::Shut(why) => Err(Refused::TurnedAway(why).into()),
+    }
+}
+
+/// Refuses who has failed too often, before it costs us a proof. Who has to wait does so without a place.
+async fn doorman(gate: &Gate, origin: Origin, user: &[u8], place: Place) -> Result<Place, Refused> {
+    match gate.failures.verdict(origin, user, Instant::now().into()) {
+        Verdict::Welcome => Ok(place),
+        Verdict::Wait(delay) => {
+            drop(place);
+            tokio::time::sleep(delay).await;
+            Ok(gate.places.take(origin).await)
+        }
+        Verdict::TooMany { again_in } => Err(Refused::too_many_failures(user, again_in)),
     }
 }
 

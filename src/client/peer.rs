@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::refused::Refused;
 use crate::net::Stream;
-use crate::net::acceptor::{Acceptor, Alpn};
+use crate::net::acceptor::{Acceptor, Alpn, Subject};
 use crate::protocol::frame::{HEADER_BYTES, Head};
 use crate::protocol::opening::{self, Opening, OpeningError};
 use crate::protocol::reply::ErrorReply;
@@ -60,6 +60,7 @@ pub(super) struct Peer {
     /// To be sent with the next message.
     outbox: Vec<u8>,
     end_point: Option<Arc<[u8]>>,
+    subject: Option<Subject>,
 }
 
 #[derive(Debug)]
@@ -76,6 +77,7 @@ impl Peer {
             unread: Vec::new(),
             outbox: Vec::new(),
             end_point: None,
+            subject: None,
         }
     }
 
@@ -156,6 +158,11 @@ impl Peer {
         self.end_point.clone()
     }
 
+    /// Whom the client's certificate is about; `None` without one.
+    pub fn subject(&self) -> Option<&Subject> {
+        self.subject.as_ref()
+    }
+
     /// What the next `flush` sends, and a refusal after it.
     pub fn outbox(&mut self) -> &mut Vec<u8> {
         &mut self.outbox
@@ -177,6 +184,7 @@ impl Peer {
             Ok(secured) => {
                 self.line = Line::Open(secured.stream);
                 self.end_point = secured.end_point;
+                self.subject = secured.subject;
                 Ok(secured.alpn)
             }
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {

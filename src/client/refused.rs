@@ -4,7 +4,9 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
+use super::iam::reason::Reason;
 use crate::error::{Blame, ToClient};
 use crate::protocol::SqlState;
 use crate::protocol::opening::{Again, OpeningError};
@@ -47,6 +49,23 @@ pub enum Refused {
     Scram(ScramError),
     #[error("{0}")]
     WrongPassword(WrongPassword),
+    #[error("client has shown no certificate")]
+    NoCertificate,
+    #[error("certificate of {common_name:?} does not prove user {user:?}")]
+    WrongCertificate {
+        user: String,
+        common_name: Option<String>,
+    },
+    #[error(
+        "too many failed logins of user {user:?} from this address, or of its address: unheard for {seconds} s"
+    )]
+    TooManyFailures { user: String, seconds: u64 },
+    #[error("user {user:?} comes with a token, which needs TLS: {}", Reason::NoTls)]
+    TokenInClear { user: String },
+    #[error("token refused: {}", Reason::TooLong)]
+    TokenTooLong,
+    #[error("token of user {user:?} could not be checked: {why}")]
+    TokenUnanswered { user: String, why: String },
     #[error("database {name:?} does not exist: its name is not UTF-8")]
     NoDatabase { name: String },
     #[error("login took too long")]
@@ -66,14 +85,46 @@ pub enum WrongPassword {
     Proof { user: String },
     #[error("unknown user {user:?}")]
     UnknownUser { user: String },
+    #[error("token of user {user:?} refused: {reason}")]
+    Token { user: String, reason: Reason },
+}
+
+impl From<WrongPassword> for Refused {
+    fn from(wrong: WrongPassword) -> Refused {
+        Refused::WrongPassword(wrong)
+    }
 }
 
 impl Refused {
+    pub(super) fn too_many_failures(user: &[u8], again_in: Duration) -> Refused {
+        Refused::TooManyFailures {
+            user: String::from_utf8_lossy(user).into_owned(),
+            // Rounded up: whoever waits that long is heard.
+            seconds: again_in
+                .as_millis()
+                .div_ceil(1_000)
+                .try_into()
+                .unwrap_or(u64::MAX),
+        }
+    }
+
+    /// Whether somebody may have been guessing.
+    pub(super) fn is_failed_proof(&self) -> bool {
+        matches!(self, Refused::WrongPassword(_))
+    }
+
     /// One of a few fixed words, as a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {
             Refused::WrongPassword(WrongPassword::Proof { .. }) => "wrong_password",
             Refused::WrongPassword(WrongPassword::UnknownUser { .. }) => "unknown_user",
+            Refused::WrongPassword(WrongPassword::Token { reason, .. }) => reason.as_str(),
+            Refused::TokenInClear { .. } => Reason::NoTls.as_str(),
+            Refused::TokenTooLong => Reason::TooLong.as_str(),
+            Refused::TokenUnanswered { .. } => "unanswered",
+            Refused::NoCertificate => "no_certificate",
+            Refused::WrongCertificate { .. } => "wrong_certificate",
+            Refused::TooManyFailures { .. } => "too_many_failures",
             Refused::TlsRequired => "tls_required",
             Refused::NoTls | Refused::NoAlpn | Refused::TlsFailed(_) => "tls",
             Refused::Switch(_) | Refused::NoDatabase { .. } => "startup_parameters",
@@ -107,6 +158,7 @@ fn request_name(request: Again) -> &'static str {
 impl ToClient for Refused {
     fn blame(&self) -> Blame {
         match self {
+            Refused::TokenUnanswered { .. } => Blame::Server,
             Refused::NoTls
             | Refused::TooManyLogins
             | Refused::TurnedAway(_)
@@ -123,6 +175,11 @@ impl ToClient for Refused {
             | Refused::NoSuchMechanism
             | Refused::Scram(_)
             | Refused::WrongPassword(_)
+            | Refused::NoCertificate
+            | Refused::WrongCertificate { .. }
+            | Refused::TooManyFailures { .. }
+            | Refused::TokenInClear { .. }
+            | Refused::TokenTooLong
             | Refused::NoDatabase { .. }
             | Refused::Timeout => Blame::Client,
         }
@@ -165,6 +222,25 @@ impl ToClient for Refused {
             | Refused::MessageLength
             | Refused::PasswordPacket
             | Refused::NoSuchMechanism => fatal(SqlState::PROTOCOL_VIOLATION, self),
+            Refused::TokenTooLong => fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length"),
+            Refused::TokenInClear { user } => ErrorReply {
+                hint: Some(
+                    "Set sslmode=require (or a stronger one) in the connection's settings.".into(),
+                ),
+                ..fatal(
+                    SqlState::INVALID_AUTHORIZATION,
+                    format_args!("user \"{user}\" must connect with TLS"),
+                )
+            },
+            Refused::TokenUnanswered { .. } => ErrorReply {
+                hint: Some(
+                    "Try again in a moment; the log of the proxy says what is wrong.".into(),
+                ),
+                ..fatal(
+                    SqlState::CANNOT_CONNECT_NOW,
+                    "the token could not be checked: whoever knows does not answer",
+                )
+            },
             Refused::OutOfOrder { tag } => fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 format_args!("expected password response, got message type {tag}"),
@@ -179,11 +255,32 @@ impl ToClient for Refused {
                 )
             },
             Refused::WrongPassword(
-                WrongPassword::Proof { user } | WrongPassword::UnknownUser { user },
+                WrongPassword::Proof { user }
+                | WrongPassword::UnknownUser { user }
+                | WrongPassword::Token { user, .. },
             ) => fatal(
                 SqlState::INVALID_PASSWORD,
                 format_args!("password authentication failed for user \"{user}\""),
             ),
+            Refused::NoCertificate => fatal(
+                SqlState::INVALID_AUTHORIZATION,
+                "connection requires a valid client certificate",
+            ),
+            Refused::WrongCertificate { user, .. } => fatal(
+                SqlState::INVALID_AUTHORIZATION,
+                format_args!("certificate authentication failed for user \"{user}\""),
+            ),
+            Refused::TooManyFailures { user, seconds } => ErrorReply {
+                hint: Some(
+                    "Check the credential; the log of the proxy says why each login failed.".into(),
+                ),
+                ..fatal(
+                    SqlState::INVALID_AUTHORIZATION,
+                    format_args!(
+                        "too many failed logins for user \"{user}\" from your address: try again in {seconds} s"
+                    ),
+                )
+            },
             Refused::NoDatabase { name } => fatal(
                 SqlState::INVALID_DATABASE,
                 format_args!("database \"{name}\" does not exist"),

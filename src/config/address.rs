@@ -179,6 +179,39 @@ impl Parser for Networks {
     }
 }
 
+/// Hosts that each have a port of their own.
+pub struct HostPorts;
+
+impl Parser for HostPorts {
+    type Out = Vec<HostPort>;
+
+    fn parse(&self, raw: &Raw) -> Result<Self::Out, String> {
+        let with_port = |host: HostMaybePort| {
+            let port = host
+                .port
+                .ok_or(format!("names {} without a port", host.host))?;
+            Ok(HostPort {
+                host: host.host,
+                port,
+            })
+        };
+        Hosts.parse(raw)?.into_iter().map(with_port).collect()
+    }
+
+    fn allowed(&self) -> String {
+        "host:port, or several with commas between".into()
+    }
+
+    fn show(&self, value: &Self::Out) -> Option<String> {
+        let items: Vec<String> = value.iter().map(HostPort::to_string).collect();
+        (!items.is_empty()).then(|| quoted(items.join(",")))
+    }
+
+    fn absent(&self) -> Option<Self::Out> {
+        Some(Vec::new())
+    }
+}
+
 fn one_host(item: &str) -> Result<HostMaybePort, String> {
     if item.is_empty() {
         return Err("has an empty host".into());

@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use super::address::HostMaybePort;
 use super::error::{ConfigError, Place};
 use super::given::Values;
+use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
     Auth, AuthMethod, DatabaseShape, FleetShape, House, Listen, Log, Pool, Session, SslMode,
@@ -15,7 +16,8 @@ use super::options::{
 };
 use super::section::Section;
 use super::{
-    CertificateFiles, Config, Credential, Database, FLEET_MAX_SESSIONS, Fleet, HostPort, Tls, User,
+    CertificateFiles, ClientAuthorities, Config, Credential, Database, FLEET_MAX_SESSIONS, Fleet,
+    HostPort, Tls, User,
 };
 
 pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
@@ -36,10 +38,18 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         );
         return Err(clash(values, "listen.max_clients", "workers", problem));
     }
+    let iam = Iam::read(layers)?;
+    if iam.aurora.is_some() && database.ssl != SslMode::VerifyFull {
+        let problem = "is set, so clients' tokens are sent to the database: that needs database.ssl = \"verify-full\"";
+        return Err(contradiction(values, "auth.iam.aurora.endpoints", problem));
+    }
+    let tls = tls(values)?;
+    let users = users(layers, &auth, &iam, &pool)?;
+    certificates(&users, &auth, &tls)?;
     Ok(Config {
-        tls: tls(values)?,
+        tls,
+        users,
         session: Session::read(values)?,
-        users: users(layers, &auth, &pool)?,
         workers,
         fleet,
         log: Log::read(values)?,
@@ -49,6 +59,7 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         database,
         pool,
         auth,
+        iam,
     })
 }
 
@@ -57,7 +68,7 @@ fn cores() -> NonZeroUsize {
     std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
+pub fn contradiction(values: &Values, key: &str, problem: impl Into<String>) -> ConfigError {
     ConfigError::Contradiction {
         place: values.place(key),
         key: key.to_owned(),
@@ -166,9 +177,21 @@ fn tls(values: &Values) -> Result<Tls, ConfigError> {
             ));
         }
     };
+    let clients = match (shape.client_ca_file, shape.crl_file) {
+        (Some(ca_file), crl_file) => Some(ClientAuthorities { ca_file, crl_file }),
+        (None, None) => None,
+        (None, Some(_)) => {
+            return Err(contradiction(
+                values,
+                "tls.crl_file",
+                "is set, but tls.client_ca_file is not",
+            ));
+        }
+    };
     Ok(Tls {
         files,
         mode: shape.require,
+        clients,
     })
 }
 
@@ -270,10 +293,10 @@ fn pool(values: &Values) -> Result<Pool, ConfigError> {
     Ok(pool)
 }
 
-fn users(layers: &Layers, auth: &Auth, pool: &Pool) -> Result<Vec<User>, ConfigError> {
+fn users(layers: &Layers, auth: &Auth, iam: &Iam, pool: &Pool) -> Result<Vec<User>, ConfigError> {
     let mut users: Vec<User> = Vec::with_capacity(layers.users.len());
     for values in &layers.users {
-        let user = user(values, auth.method)?;
+        let user = user(values, auth, iam)?;
         if users.iter().any(|other| other.name == user.name) {
             let problem = format!("{:?} is given twice", user.name);
             return Err(contradiction(values, "users.name", problem));
@@ -299,8 +322,23 @@ fn users(layers: &Layers, auth: &Auth, pool: &Pool) -> Result<Vec<User>, ConfigE
     Ok(users)
 }
 
-fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
+/// Whoever is asked for a certificate needs somebody to vouch for it.
+fn certificates(users: &[User], auth: &Auth, tls: &Tls) -> Result<(), ConfigError> {
+    let asked = users
+        .iter()
+        .find(|user| user.method.unwrap_or(auth.method) == AuthMethod::Cert);
+    match asked {
+        Some(_) if tls.clients.is_none() => Err(ConfigError::Missing {
+            what: "no authority for client certificates is given",
+            how: "set WEIR_TLS_CLIENT_CA, or `client_ca_file` in [tls]: a user is asked for a certificate",
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn user(values: &Values, auth: &Auth, iam: &Iam) -> Result<User, ConfigError> {
     let shape = UserShape::read(values)?;
+    let method = shape.auth.unwrap_or(auth.method);
     let credential = match (shape.password, shape.verifier) {
         (Some(password), None) => Credential::Password(password),
         (None, Some(verifier)) if !is_scram_verifier(verifier.expose()) => {
@@ -315,6 +353,14 @@ fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
                 values,
                 "users.verifier",
                 "is of no use with auth.method = \"md5\": give the user's password",
+            ));
+        }
+        (None, Some(_)) if method == AuthMethod::Cert => {
+            return Err(contradiction(
+                values,
+                "users.verifier",
+                "is of no use for a user that shows a certificate, since Weir then never learns what logs it in to the \
+                 database: give the user's password",
             ));
         }
         (None, Some(verifier)) => Credential::Verifier(verifier),
@@ -336,9 +382,27 @@ fn user(values: &Values, method: AuthMethod) -> Result<User, ConfigError> {
             return Err(contradiction(values, "users.name", problem));
         }
     };
+    if shape.iam.is_some_and(|mode| mode != IamMode::Disabled) && !iam.has_validator() {
+        let problem = "lets the user come with a token, but nothing can check one: fill in a section of [auth.iam]";
+        return Err(contradiction(values, "users.iam", problem));
+    }
+    if method != AuthMethod::Cert && !shape.certificate_names.is_empty() {
+        return Err(contradiction(
+            values,
+            "users.certificate_names",
+            "is set, but the user is asked for no certificate: set `auth = \"cert\"`",
+        ));
+    }
     Ok(User {
+        // Who is asked for something else by name comes with that.
+        iam: shape.iam.unwrap_or(match shape.auth {
+            Some(_) => IamMode::Disabled,
+            None => iam.mode,
+        }),
         name: shape.name,
         credential,
+        method: shape.auth,
+        certificate_names: shape.certificate_names,
         pool_max_connections: shape.pool_max_connections,
     })
 }

@@ -25,17 +25,7 @@ pub fn read(
         place: file.place(e.span().map_or(0, |s| s.start)),
         problem: e.message().replace('\n', "; "),
     })?;
-    for (key, value) in in_order(document.get_ref()) {
-        match (key.get_ref().as_ref(), value.get_ref()) {
-            ("users", DeValue::Array(users)) => file.users(users, layers)?,
-            (name, DeValue::Table(_)) if !known.has_section(name) => {
-                return Err(known.refuse(name, file.place(key.span().start)));
-            }
-            (name, DeValue::Table(table)) => file.section(name, table, &mut layers.house)?,
-            (name, _) => file.entry(name, key, value, &mut layers.house)?,
-        }
-    }
-    Ok(())
+    file.table("", document.get_ref(), layers)
 }
 
 struct File<'a> {
@@ -48,31 +38,57 @@ type Key<'i> = Spanned<DeString<'i>>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
 impl File<'_> {
-    fn users(&self, users: &DeArray<'_>, layers: &mut Layers) -> Result<(), ConfigError> {
-        for user in users.iter() {
-            let place = self.place(user.span().start);
-            let DeValue::Table(table) = user.get_ref() else {
-                return Err(ConfigError::Contradiction {
-                    place,
-                    key: "users".into(),
-                    problem: "must be tables: write [[users]] above each user's keys".into(),
-                });
-            };
-            let mut values = Values::new(place);
-            self.section("users", table, &mut values)?;
-            layers.users.push(values);
+    /// A section and those inside it; `prefix` is its name and a dot.
+    fn table(
+        &self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        layers: &mut Layers,
+    ) -> Result<(), ConfigError> {
+        for (key, value) in in_order(table) {
+            let full = format!("{prefix}{}", key.get_ref());
+            match value.get_ref() {
+                DeValue::Array(entries) if Layers::LISTS.contains(&full.as_str()) => {
+                    self.entries(&full, entries, layers)?;
+                }
+                DeValue::Table(_) if !self.known.has_section(&full) => {
+                    return Err(self.known.refuse(&full, self.place(key.span().start)));
+                }
+                DeValue::Table(inner) if !Layers::LISTS.contains(&full.as_str()) => {
+                    self.table(&format!("{full}."), inner, layers)?;
+                }
+                _ => self.entry(&full, key, value, &mut layers.house)?,
+            }
         }
         Ok(())
     }
 
-    fn section(
+    /// `[[users]]` and its like.
+    fn entries(
         &self,
         name: &str,
-        table: &DeTable<'_>,
-        values: &mut Values,
+        entries: &DeArray<'_>,
+        layers: &mut Layers,
     ) -> Result<(), ConfigError> {
-        for (key, value) in in_order(table) {
-            self.entry(&format!("{name}.{}", key.get_ref()), key, value, values)?;
+        for entry in entries.iter() {
+            let place = self.place(entry.span().start);
+            let DeValue::Table(table) = entry.get_ref() else {
+                return Err(ConfigError::Contradiction {
+                    place,
+                    key: name.to_owned(),
+                    problem: format!("must be tables: write [[{name}]] above each one's keys"),
+                });
+            };
+            let mut values = Values::new(place);
+            for (key, value) in in_order(table) {
+                self.entry(
+                    &format!("{name}.{}", key.get_ref()),
+                    key,
+                    value,
+                    &mut values,
+                )?;
+            }
+            layers.list(name).push(values);
         }
         Ok(())
     }
@@ -86,10 +102,10 @@ impl File<'_> {
     ) -> Result<(), ConfigError> {
         let place = self.place(key.span().start);
         if self.known.has_section(full) {
-            let header = if full == "users" {
-                "[[users]]"
+            let header = if Layers::LISTS.contains(&full) {
+                format!("[[{full}]]")
             } else {
-                "[...]"
+                "[...]".to_owned()
             };
             return Err(ConfigError::Contradiction {
                 place,

@@ -8,15 +8,15 @@ use super::section::Opt;
 
 /// Keys of the design that a later version will know: naming one today must not be ignored in silence.
 /// A dot at the end means all keys of that section. The second text follows "remove it and".
-const LATER: [(&str, Option<&str>); 10] = [
+const LATER: [(&str, Option<&str>); 7] = [
     (
         "users.secret_arn",
         Some("give the user's `password` or `verifier`"),
     ),
-    ("users.method", Some("set `auth.method` for all users")),
-    ("users.iam", None),
-    ("auth.iam", None),
-    ("auth.iam.", None),
+    (
+        "auth.iam.static.secret_arns",
+        Some("set `auth.iam.static.keys_file`"),
+    ),
     ("auth.query_user", Some("list every user in [[users]]")),
     ("auth.query_password", Some("list every user in [[users]]")),
     ("auth.query", Some("list every user in [[users]]")),
@@ -51,13 +51,17 @@ impl Known {
     }
 
     pub fn has_section(&self, name: &str) -> bool {
-        self.sections().any(|s| s == name)
+        let inside = |key: &str| {
+            key.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.options.iter().any(|o| inside(o.key))
     }
 
     fn sections(&self) -> impl Iterator<Item = &'static str> {
         self.options
             .iter()
-            .filter_map(|o| o.key.split_once('.').map(|(section, _)| section))
+            .filter_map(|o| o.key.rsplit_once('.').map(|(section, _)| section))
     }
 
     /// The error for a key or section that isn't known.
@@ -69,11 +73,11 @@ impl Known {
                 instead,
             };
         }
-        let section = key.split_once('.').map(|(section, _)| section);
+        let section = key.rsplit_once('.').map(|(section, _)| section);
         let mut known: Vec<String> = self
             .options
             .iter()
-            .filter(|o| o.key.split_once('.').map(|(s, _)| s) == section)
+            .filter(|o| o.key.rsplit_once('.').map(|(s, _)| s) == section)
             .map(|o| o.key.to_owned())
             .collect();
         if section.is_none() {

@@ -10,16 +10,31 @@ use super::known::{Known, LATER_VARIABLES};
 
 /// Everything that was given, the environment over the file.
 pub struct Layers {
-    /// All but users.
+    /// All but the lists.
     pub house: Values,
     pub users: Vec<Values>,
+    /// Of `[[auth.iam.map]]`.
+    pub map: Vec<Values>,
 }
 
 impl Layers {
+    /// Sections of which there may be several, each with values of its own.
+    pub const LISTS: [&str; 2] = ["users", "auth.iam.map"];
+
     pub fn new() -> Self {
         Self {
             house: Values::new(Place::Builtin),
             users: Vec::new(),
+            map: Vec::new(),
+        }
+    }
+
+    /// The entries of one of `LISTS`.
+    pub fn list(&mut self, name: &str) -> &mut Vec<Values> {
+        if name == "users" {
+            &mut self.users
+        } else {
+            &mut self.map
         }
     }
 
@@ -106,7 +121,7 @@ impl Layers {
         known: &Known,
         variables: BTreeMap<String, String>,
     ) -> Result<(), ConfigError> {
-        let mut users: BTreeMap<usize, Vec<(String, Given)>> = BTreeMap::new();
+        let mut entries: BTreeMap<(&str, usize), Vec<(String, Given)>> = BTreeMap::new();
         for (name, value) in variables {
             let place = Place::Environment(name.clone());
             let path = name
@@ -114,26 +129,22 @@ impl Layers {
                 .unwrap_or(&name)
                 .to_ascii_lowercase()
                 .replace("__", ".");
-            let (number, key) = match path.strip_prefix("users.").and_then(|r| r.split_once('.')) {
-                Some((number, key)) => (number.parse().ok(), format!("users.{key}")),
-                None => (None, path),
-            };
-            let misplaced = key.starts_with("users.") && number.is_none();
-            if misplaced || !known.has_key(&key) {
+            let (list, number, key) = numbered(path);
+            if list.is_some() != number.is_some() || !known.has_key(&key) {
                 return Err(unknown_variable(known, place, &name, &key));
             }
-            let raw = Raw::Text(value);
-            match number {
-                Some(number) => users
-                    .entry(number)
-                    .or_default()
-                    .push((key, Given { raw, place })),
-                None => self.contested(&key, Given { raw, place })?,
+            let given = Given {
+                raw: Raw::Text(value),
+                place,
+            };
+            match list.zip(number) {
+                Some(of) => entries.entry(of).or_default().push((key, given)),
+                None => self.contested(&key, given)?,
             }
         }
-        for (number, values) in users {
+        for ((list, number), values) in entries {
             for (key, given) in values {
-                self.set_user(number, &key, given)?;
+                self.set_entry(list, number, &key, given)?;
             }
         }
         Ok(())
@@ -155,32 +166,55 @@ impl Layers {
         Ok(())
     }
 
-    fn set_user(&mut self, number: usize, key: &str, given: Given) -> Result<(), ConfigError> {
-        let count = self.users.len();
+    fn set_entry(
+        &mut self,
+        list: &str,
+        number: usize,
+        key: &str,
+        given: Given,
+    ) -> Result<(), ConfigError> {
+        let entries = self.list(list);
+        let count = entries.len();
         if number == count {
-            self.users.push(Values::new(given.place.clone()));
+            entries.push(Values::new(given.place.clone()));
         }
-        let Some(user) = self.users.get_mut(number) else {
+        let Some(entry) = entries.get_mut(number) else {
             return Err(ConfigError::Contradiction {
                 place: given.place,
                 key: key.to_owned(),
                 problem: format!(
-                    "is of user {number}, but the next one is {count} (they count from 0)"
+                    "is of number {number}, but the next one is {count} (they count from 0)"
                 ),
             });
         };
-        user.set(key, given);
+        entry.set(key, given);
         Ok(())
+    }
+}
+
+/// `users.0.password` as its list, number and key; a key of no list is itself.
+fn numbered(path: String) -> (Option<&'static str>, Option<usize>, String) {
+    let inside = |list: &&str| {
+        let rest = path.strip_prefix(*list)?;
+        rest.strip_prefix('.')
+    };
+    let Some(list) = Layers::LISTS
+        .into_iter()
+        .find(|list| inside(list).is_some())
+    else {
+        return (None, None, path);
+    };
+    match inside(&list).and_then(|rest| rest.split_once('.')) {
+        Some((number, key)) => (Some(list), number.parse().ok(), format!("{list}.{key}")),
+        None => (Some(list), None, path),
     }
 }
 
 fn unknown_variable(known: &Known, place: Place, name: &str, key: &str) -> ConfigError {
     match known.refuse(key, place.clone()) {
         ConfigError::UnknownKey { nearest, .. } => {
-            let number = name
-                .strip_prefix("WEIR__USERS__")
-                .and_then(|rest| rest.split_once("__"))
-                .map_or("0", |(number, _)| number);
+            let number = name.split("__").find(|part| part.parse::<usize>().is_ok());
+            let number = number.unwrap_or("0");
             ConfigError::UnknownVariable {
                 place,
                 nearest: nearest.map(|key| variable(&key, number)),
@@ -191,8 +225,11 @@ fn unknown_variable(known: &Known, place: Place, name: &str, key: &str) -> Confi
 }
 
 /// The variable's name for a key.
-fn variable(key: &str, user: &str) -> String {
-    let path = key.replacen("users.", &format!("users.{user}."), 1);
+fn variable(key: &str, number: &str) -> String {
+    let mut path = key.to_owned();
+    for list in Layers::LISTS {
+        path = path.replacen(&format!("{list}."), &format!("{list}.{number}."), 1);
+    }
     format!("WEIR__{}", path.replace('.', "__").to_ascii_uppercase())
 }
 

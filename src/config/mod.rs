@@ -7,6 +7,7 @@ mod check;
 mod error;
 mod file;
 mod given;
+mod iam;
 mod known;
 mod layers;
 mod options;
@@ -16,6 +17,7 @@ mod secret;
 mod section;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,13 +27,17 @@ use std::time::Duration;
 
 pub use address::Network;
 pub use error::{ConfigError, Place};
+pub use iam::{
+    Iam, IamAurora, IamIssuer, IamJwt, IamMapping, IamMode, IamStatic, IamSts, JwksPlace,
+};
 pub use options::{
     Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
     Session, SslMode, TlsMode,
 };
-pub use parse::Word;
+pub use parse::{Word, length};
 pub use reference::reference_markdown;
 pub use secret::{REDACTED, Secret};
+pub use web::{Scheme, WebAddress};
 
 /// All settings, checked against each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +48,7 @@ pub struct Config {
     pub pool: Pool,
     pub session: Session,
     pub auth: Auth,
+    pub iam: Iam,
     /// At least one; no name twice.
     pub users: Vec<User>,
     pub workers: NonZeroUsize,
@@ -53,11 +60,21 @@ pub struct Config {
 }
 
 /// TLS for clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
     /// `None`: a self-signed certificate is made at start.
     pub files: Option<CertificateFiles>,
     pub mode: TlsMode,
+    /// `None`: clients are asked for no certificate.
+    pub clients: Option<ClientAuthorities>,
+}
+
+/// Paths of PEM files with whose certificates clients may show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthorities {
+    pub ca_file: PathBuf,
+    /// What those authorities have revoked.
+    pub crl_file: Option<PathBuf>,
 }
 
 /// Paths of PEM files, as given.
@@ -125,8 +142,13 @@ pub const FLEET_MAX_SESSIONS: usize = 1 << 22;
 pub struct User {
     pub name: String,
     pub credential: Credential,
+    /// What this user is asked for, whatever others are; `None`: as they are.
+    pub method: Option<AuthMethod>,
+    /// Common names of the certificates that prove this user, where it is asked for one; empty: its own.
+    pub certificate_names: Vec<String>,
     /// Limit of each of this user's pools; `None`: the target's cap alone.
     pub pool_max_connections: Option<u32>,
+    pub iam: IamMode,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +163,21 @@ pub fn load(
     cli_path: Option<&Path>,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigError> {
+    check::config(&layers(cli_path, env)?)
+}
+
+/// The same for what tokens are checked by alone: neither a database nor a user need be there.
+pub fn load_iam(
+    cli_path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<Iam, ConfigError> {
+    Iam::read(&layers(cli_path, env)?)
+}
+
+fn layers(
+    cli_path: Option<&Path>,
+    env: impl Iterator<Item = (String, String)>,
+) -> Result<layers::Layers, ConfigError> {
     let env: Vec<(String, String)> = env.collect();
     let from_env = env
         .iter()
@@ -156,5 +193,5 @@ pub fn load(
         file::read(&text, &path, &known, &mut layers)?;
     }
     layers.environment(&known, env.into_iter())?;
-    check::config(&layers)
+    Ok(layers)
 }

@@ -9,19 +9,20 @@ use std::time::Duration;
 use super::HostPort;
 use super::address::{Address, HostMaybePort, Hosts, Network, Networks, One};
 use super::given::Builtin::{Absent, Is, Required};
+use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
 use super::parse::{
-    AnyOf, Filter, Hidden, Length, Maybe, Number, Off, OneOf, Path, Size, Text, Word,
+    AnyOf, Filter, Hidden, Length, Maybe, Names, Number, Off, OneOf, Path, Size, Text, Word,
 };
 use super::secret::Secret;
 use super::section::{Opt, Section, section};
 
-const KIB: usize = 1 << 10;
+pub(super) const KIB: usize = 1 << 10;
 const GIB: usize = 1 << 30;
 
-const fn ms(n: u64) -> Duration {
+pub(super) const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
-const fn secs(n: u64) -> Duration {
+pub(super) const fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 const DAY: Duration = secs(86_400);
@@ -65,6 +66,10 @@ section! {
         key: Option<PathBuf> = Absent("self-signed, made at start"), Maybe(Path), ["WEIR_TLS_KEY"];
         /// Whether clients without TLS are refused.
         require: TlsMode = Is("false"), OneOf::<TlsMode>::new(), ["WEIR_REQUIRE_TLS"];
+        /// Authorities whose certificates clients may show, PEM; re-read on reload. Whoever shows another one is refused, whoever shows none is not.
+        client_ca_file: Option<PathBuf> = Absent("clients are asked for no certificate"), Maybe(Path), ["WEIR_TLS_CLIENT_CA"];
+        /// Certificates that those authorities have revoked (CRL), PEM; re-read on reload.
+        crl_file: Option<PathBuf> = Absent("none"), Maybe(Path), [];
     }
 }
 
@@ -137,7 +142,7 @@ section! {
         query_timeout: Option<Duration> = Is("off"), Off(Length(ms(1), DAY)), [];
         /// Longest silence of a client inside a transaction before it is closed (25P03): a frozen Lambda must not keep a connection.
         idle_in_transaction_timeout: Duration = Is("5m"), Length(ms(100), DAY), [];
-        /// Time for a connection to be cleaned of what a client left before it is closed instead.
+        /// Time for a connection to be cleaned of what a client left, or to answer what Weir asks it about a session, before it is closed instead.
         reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
         /// Connections of one pool that pinned sessions may hold; a session that would be pinned beyond it is closed (53400).
         pin_limit: Option<usize> = Is("off"), Off(Number(0, 262_143)), [];
@@ -177,12 +182,26 @@ section! {
 section! {
     /// How clients prove who they are.
     pub struct Auth in "auth." {
-        /// What clients are asked for.
+        /// What clients are asked for. `cert`: a certificate over TLS, with the user's name as its common name.
         method: AuthMethod = Is("scram-sha-256"), OneOf::<AuthMethod>::new(), [];
         /// Time from the first byte to the end of the login.
         handshake_timeout: Duration = Is("15s"), Length(ms(100), secs(300)), [];
         /// Logins going on at a time; further clients wait, until `handshake_timeout`.
         max_handshakes: usize = Is("512"), Number(1, 100_000), [];
+        /// How many of them may be from one address (IPv6: one /64), so that it does not hold all places.
+        max_handshakes_per_address: Option<usize> = Absent("three quarters of `max_handshakes`"), Maybe(Number(1, 100_000)), [];
+        /// Failed logins of one user from one address (IPv6: one /64) within `failed_login_window`; further ones are refused unheard (28000). A success settles them.
+        max_failed_logins: Option<u32> = Is("20"), Off(Number(1, 1_000_000)), [];
+        /// The same from one address, whichever users; users that have logged in from there are not refused by it.
+        max_failed_logins_per_address: Option<u32> = Is("200"), Off(Number(1, 1_000_000)), [];
+        /// The same of one user from anywhere; further logins wait for `failed_login_delay`, except from addresses where that user has logged in.
+        max_failed_logins_per_user: Option<u32> = Is("200"), Off(Number(1, 1_000_000)), [];
+        /// Time in which that many failures are forgiven, one by one.
+        failed_login_window: Duration = Is("1m"), Length(secs(1), DAY), [];
+        /// How long logins of a user wait whom somebody is guessing at.
+        failed_login_delay: Duration = Is("1s"), Length(ms(0), secs(60)), [];
+        /// Users, addresses and pairs of them remembered for these limits, about 60 bytes each; those seen longest ago are forgotten.
+        max_failed_logins_remembered: usize = Is("20000"), Number(1_000, 10_000_000), [];
     }
 }
 
@@ -195,8 +214,14 @@ section! {
         password: Option<Secret<String>> = Absent("none"), Maybe(Hidden), ["AURORA_PASSWORD"];
         /// Its SCRAM verifier, exactly as in the database's `pg_authid.rolpassword`.
         verifier: Option<Secret<String>> = Absent("none"), Maybe(Hidden), [];
+        /// What this user is asked for.
+        auth: Option<AuthMethod> = Absent("that of `auth.method`"), Maybe(OneOf::<AuthMethod>::new()), [];
+        /// Common names of the client certificates that prove this user to be it, with `cert`.
+        certificate_names: Vec<String> = Absent("its own name"), Names, [];
         /// Connections to a target at most in each of this user's pools.
         pool_max_connections: Option<u32> = Absent("the target's cap"), Maybe(Number(1, 262_143)), [];
+        /// Whether it comes with a token, as `auth.iam.mode`.
+        iam: Option<IamMode> = Absent("that of `auth.iam.mode`"), Maybe(OneOf::<IamMode>::new()), [];
     }
 }
 
@@ -231,7 +256,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 10] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 16] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -243,6 +268,12 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 10] {
         row::<Pool>("[pool]"),
         row::<Session>("[session]"),
         row::<Auth>("[auth]"),
+        row::<IamShape>("[auth.iam]"),
+        row::<IamAurora>("[auth.iam.aurora]"),
+        row::<StsShape>("[auth.iam.sts]"),
+        row::<JwtShape>("[auth.iam.jwt]"),
+        row::<StaticShape>("[auth.iam.static]"),
+        row::<IamMapping>("[[auth.iam.map]]"),
         row::<UserShape>("[[users]]"),
         row::<FleetShape>("[fleet]"),
         row::<Log>("[log]"),
@@ -250,8 +281,9 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 10] {
 }
 
 /// Whether clients must use TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsMode {
+    #[default]
     Allow,
     Require,
 }
@@ -299,12 +331,36 @@ impl Word for SslMode {
 pub enum AuthMethod {
     ScramSha256,
     Md5,
+    /// A client's certificate.
+    Cert,
 }
 
 impl Word for AuthMethod {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("scram-sha-256", Self::ScramSha256), ("md5", Self::Md5)];
-    const LATER: &'static [&'static str] = &["iam", "cert"];
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("scram-sha-256", Self::ScramSha256),
+        ("md5", Self::Md5),
+        ("cert", Self::Cert),
+    ];
+    const LATER: &'static [&'static str] = &["iam"];
+}
+
+impl Auth {
+    /// Logins going on at a time from one address.
+    pub fn max_handshakes_per_address(&self) -> usize {
+        let share = (self.max_handshakes * 3).div_ceil(4);
+        self.max_handshakes_per_address.unwrap_or(share)
+    }
+}
+
+impl AuthMethod {
+    /// As the configuration says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ScramSha256 => "scram-sha-256",
+            Self::Md5 => "md5",
+            Self::Cert => "cert",
+        }
+    }
 }
 
 /// Whether what nextval leaves behind keeps a session at its connection.

@@ -92,6 +92,11 @@ impl Parser for Length {
     }
 }
 
+/// A length of time as it is written in the configuration, within no limits.
+pub fn length(text: &str) -> Option<Duration> {
+    with_unit(&Raw::Text(text.to_owned()), &TIME_UNITS, 1_000).map(Duration::from_millis)
+}
+
 fn length_text(length: Duration) -> String {
     if length.is_zero() {
         return "0s".to_owned();
@@ -242,6 +247,36 @@ impl Parser for Hidden {
     }
 }
 
+/// Any number of texts: a list, or one text with commas between.
+pub struct Texts;
+
+impl Parser for Texts {
+    type Out = Vec<String>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let text = raw.text()?;
+        let items = text
+            .split(',')
+            .map(str::trim)
+            .filter(|item| !item.is_empty());
+        items
+            .map(|item| Text::NotEmpty.parse(&Raw::Text(item.to_owned())))
+            .collect()
+    }
+
+    fn allowed(&self) -> String {
+        "texts, as a list or with commas between".into()
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| quoted(value.join(",")))
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
+    }
+}
+
 /// A file's path, as the operating system takes it.
 pub struct Path;
 
@@ -342,6 +377,39 @@ impl<T: Word> Parser for AnyOf<T> {
         let word = |value: &T| T::WORDS.iter().find(|(_, v)| v == value);
         let words = value.iter().filter_map(word).map(|(word, _)| *word);
         Some(quoted(words.collect::<Vec<_>>().join(",")))
+    }
+}
+
+/// Any number of names, each once: a list, or a text with commas between.
+pub struct Names;
+
+impl Parser for Names {
+    type Out = Vec<String>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<String>, String> {
+        let names: Vec<String> = match raw {
+            Raw::List(names) => names.clone(),
+            Raw::Text(text) => text.split(',').map(|name| name.trim().to_owned()).collect(),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::Misfit(_) => {
+                return Err("is not a list of names".into());
+            }
+        };
+        if names.iter().any(String::is_empty) {
+            return Err("contains an empty name".into());
+        }
+        Ok(names)
+    }
+
+    fn allowed(&self) -> String {
+        "names: a list, or with commas between".into()
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| toml::Value::from(value.clone()).to_string())
+    }
+
+    fn absent(&self) -> Option<Vec<String>> {
+        Some(Vec::new())
     }
 }
 

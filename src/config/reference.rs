@@ -81,6 +81,9 @@ impl Config {
         section(&mut out, "[pool]", &self.pool.show());
         section(&mut out, "[session]", &self.session.show());
         section(&mut out, "[auth]", &self.auth.show());
+        for (header, shown) in self.iam.shapes() {
+            section(&mut out, header, &shown);
+        }
         if let Some(fleet) = &self.fleet {
             section(&mut out, "[fleet]", &FleetShape::from(fleet).show());
         }
@@ -94,7 +97,10 @@ impl Config {
                 name: user.name.clone(),
                 password,
                 verifier,
+                auth: user.method,
+                certificate_names: user.certificate_names.clone(),
                 pool_max_connections: user.pool_max_connections,
+                iam: Some(user.iam),
             };
             section(&mut out, "[[users]]", &shape.show());
         }
@@ -107,6 +113,8 @@ impl Config {
             cert: files.map(|f| f.cert.clone()),
             key: files.map(|f| f.key.clone()),
             require: self.tls.mode,
+            client_ca_file: self.tls.clients.as_ref().map(|c| c.ca_file.clone()),
+            crl_file: self.tls.clients.as_ref().and_then(|c| c.crl_file.clone()),
         }
     }
 

@@ -80,7 +80,10 @@ fn the_environment_is_enough() {
         [User {
             name: "app".into(),
             credential: Credential::Password(Secret::new("hunter2".into())),
+            method: None,
+            certificate_names: Vec::new(),
             pool_max_connections: None,
+            iam: IamMode::Disabled,
         }]
     );
 }
@@ -202,7 +205,10 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
         ),
         (
             "[auth]\ncolour = 5",
-            "FILE:2: unknown key `auth.colour`; allowed: auth.method, auth.handshake_timeout, auth.max_handshakes",
+            "FILE:2: unknown key `auth.colour`; allowed: auth.method, auth.handshake_timeout, auth.max_handshakes, \
+             auth.max_handshakes_per_address, auth.max_failed_logins, auth.max_failed_logins_per_address, \
+             auth.max_failed_logins_per_user, auth.failed_login_window, auth.failed_login_delay, \
+             auth.max_failed_logins_remembered",
         ),
         (
             "\n[pol]\nmax_connections = 5",
@@ -250,8 +256,24 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
             "FILE:2: listen.proxy_protocol_from names \"10.0.0.0/40\", which is not an address or a network",
         ),
         (
-            "[auth.iam]\nmode = \"required\"",
-            "FILE:1: `auth.iam` is not supported yet",
+            "[auth.iam.sts]\ncolour = 1",
+            "FILE:2: unknown key `auth.iam.sts.colour`; allowed: auth.iam.sts.endpoint, auth.iam.sts.weir_id",
+        ),
+        (
+            "[auth.iam.gcp]\nx = 1",
+            "FILE:1: unknown key `auth.iam.gcp`; did you mean `auth.iam.map`?",
+        ),
+        (
+            "[auth.iam.map]\nprincipal = \"arn\"",
+            "FILE:1: auth.iam.map is a section: write [[auth.iam.map]] with its keys below",
+        ),
+        (
+            "[auth.iam.sts]\nendpoint = \"http://sts.amazonaws.com\"",
+            "FILE:2: auth.iam.sts.endpoint = \"http://sts.amazonaws.com\" is not encrypted",
+        ),
+        (
+            "[auth.iam.static]\nsecret_arns = []",
+            "FILE:2: `auth.iam.static.secret_arns` is not supported yet",
         ),
         (
             "[auth]\nquery_user = \"w\"",
@@ -371,7 +393,7 @@ fn wrong_variables_are_refused_by_name() {
         ),
         (
             &[("WEIR__USERS__5__NAME", "x")],
-            "environment variable WEIR__USERS__5__NAME: users.name is of user 5, but the next one is 1",
+            "environment variable WEIR__USERS__5__NAME: users.name is of number 5, but the next one is 1",
         ),
         (
             &[("WEIR__USERS__NAME", "x")],

@@ -1,22 +1,28 @@
-//! TLS towards whoever dialled us: the certificate we show, and the handshake.
+//! TLS towards whoever dialled us: the certificate we show, those that we ask for, and the handshake.
 //!
 //! Knows certificates and how to replace them while running; does not know what is spoken inside.
+//!
+//! Sessions are resumed by tickets, so that whoever comes back saves both sides the signature. Their keys are one for
+//! all workers, and new whenever anything was reloaded that differs. A client's certificate is checked again when its
+//! session is resumed: an authority or certificate that is not trusted any more, or out of date, is so at once.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::client_trust::ClientTrust;
 use super::endpoint_hash::tls_server_end_point;
 use super::stream::{Socket, Stream};
-use crate::config::CertificateFiles;
+use super::subject::common_name;
+use crate::config::{CertificateFiles, Tls};
 
 /// The application protocol, so that a TLS port can't be mistaken for another service's (ALPACA).
 const ALPN: &[u8] = b"postgresql";
@@ -30,7 +36,17 @@ pub struct Acceptor {
 struct Shown {
     tls: TlsAcceptor,
     end_point: Option<Arc<[u8]>>,
+    pair: Pair,
+    /// `None`: clients are asked for no certificate.
+    clients: Option<ClientTrust>,
+}
+
+/// Our certificate with its chain, and its key.
+#[derive(PartialEq, Eq)]
+struct Pair {
     origin: Origin,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +57,7 @@ enum Origin {
 
 impl std::fmt::Debug for Shown {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Shown {{ origin: {:?} }}", self.origin)
+        write!(f, "Shown {{ origin: {:?} }}", self.pair.origin)
     }
 }
 
@@ -52,6 +68,15 @@ pub struct Secured {
     pub alpn: Alpn,
     /// `tls-server-end-point` of the certificate that this handshake showed; `None` if it has none.
     pub end_point: Option<Arc<[u8]>>,
+    /// `None`: the client has shown no certificate. One that it has shown is of a trusted authority.
+    pub subject: Option<Subject>,
+}
+
+/// Whom a client's certificate is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// `None`: it has none that can be told.
+    pub common_name: Option<String>,
 }
 
 /// Whether the client named the application protocol.
@@ -68,38 +93,53 @@ pub enum CertificateError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{}: {what}", path.display())]
     NotPem { path: PathBuf, what: &'static str },
-    #[error("{} with {}: {source}", files.cert.display(), files.key.display())]
+    #[error("{files}: {source}")]
     Unusable {
-        files: CertificateFiles,
+        files: String,
         source: rustls::Error,
     },
     #[error("self-signed certificate: {0}")]
     SelfSigned(rcgen::Error),
-    #[error("self-signed certificate: {0}")]
-    SelfSignedUnusable(rustls::Error),
+    #[error("{}: {source}", path.display())]
+    Authority {
+        path: PathBuf,
+        source: rustls::Error,
+    },
+    #[error("{}: {source}", path.display())]
+    Authorities {
+        path: PathBuf,
+        source: VerifierBuilderError,
+    },
+    #[error("tickets for resumed sessions: {0}")]
+    Tickets(rustls::Error),
 }
 
 impl Acceptor {
     /// Reads the certificate; without files makes one that nobody else vouches for.
-    pub fn open(files: Option<&CertificateFiles>) -> Result<Acceptor, CertificateError> {
-        let shown = match files {
-            Some(files) => Shown::read(files)?,
-            None => Shown::make()?,
+    pub fn open(tls: &Tls) -> Result<Acceptor, CertificateError> {
+        let pair = match &tls.files {
+            Some(files) => Pair::read(files)?,
+            None => Pair::make()?,
         };
         Ok(Acceptor {
-            shown: ArcSwap::from_pointee(shown),
+            shown: ArcSwap::from_pointee(Shown::new(tls, pair)?),
         })
     }
 
-    /// Reads the certificate again, for the handshakes that follow. After an error the old one stays.
+    /// Reads the files again, for the handshakes that follow. After an error the old ones stay.
     /// A certificate made at start stays as well, so that clients that trust it go on to.
-    pub fn reload(&self, files: Option<&CertificateFiles>) -> Result<(), CertificateError> {
-        let shown = match files {
-            Some(files) => Shown::read(files)?,
-            None if self.shown.load().origin == Origin::SelfSigned => return Ok(()),
-            None => Shown::make()?,
+    pub fn reload(&self, tls: &Tls) -> Result<(), CertificateError> {
+        let old = self.shown.load_full();
+        let pair = match &tls.files {
+            Some(files) => Pair::read(files)?,
+            None if old.pair.origin == Origin::SelfSigned => old.pair.again(),
+            None => Pair::make()?,
         };
-        self.shown.store(Arc::new(shown));
+        let new = Shown::new(tls, pair)?;
+        // Where nothing has changed, sessions may still be resumed.
+        if new.pair != old.pair || new.clients != old.clients {
+            self.shown.store(Arc::new(new));
+        }
         Ok(())
     }
 
@@ -107,20 +147,80 @@ impl Acceptor {
     pub async fn secure(&self, socket: Socket) -> io::Result<Secured> {
         let shown = self.shown.load_full();
         let tls = shown.tls.accept(socket).await?;
-        let alpn = match tls.get_ref().1.alpn_protocol() {
+        let connection = tls.get_ref().1;
+        let alpn = match connection.alpn_protocol() {
             Some(_) => Alpn::Negotiated,
             None => Alpn::Absent,
         };
+        let subject = shown.subject(connection)?;
         Ok(Secured {
             stream: Stream::Tls(Box::new(TlsStream::Server(tls))),
             alpn,
             end_point: shown.end_point.clone(),
+            subject,
         })
     }
 }
 
 impl Shown {
-    fn read(files: &CertificateFiles) -> Result<Shown, CertificateError> {
+    fn new(tls: &Tls, pair: Pair) -> Result<Shown, CertificateError> {
+        let unusable = |source| CertificateError::Unusable {
+            files: match &tls.files {
+                Some(files) => format!("{} with {}", files.cert.display(), files.key.display()),
+                None => "self-signed certificate".to_owned(),
+            },
+            source,
+        };
+        let provider = Arc::new(ring::default_provider());
+        let clients = match &tls.clients {
+            Some(files) => Some(ClientTrust::read(files, &provider)?),
+            None => None,
+        };
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?;
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(Arc::clone(&clients.verifier)),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(pair.chain.clone(), pair.key.clone_key())
+            .map_err(unusable)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        // Tickets keep sessions with the clients; one is enough, since it may be used again.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = ring::Ticketer::new().map_err(CertificateError::Tickets)?;
+        config.send_tls13_tickets = 1;
+        let end_point = pair
+            .chain
+            .first()
+            .and_then(|shown| tls_server_end_point(shown));
+        Ok(Shown {
+            tls: TlsAcceptor::from(Arc::new(config)),
+            end_point: end_point.map(Arc::from),
+            pair,
+            clients,
+        })
+    }
+
+    fn subject(&self, connection: &ServerConnection) -> io::Result<Option<Subject>> {
+        let Some(shown) = connection.peer_certificates() else {
+            return Ok(None);
+        };
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed)
+            && let Some(clients) = &self.clients
+        {
+            let checked = clients.check_again(shown);
+            checked.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+        Ok(shown.first().map(|certificate| Subject {
+            common_name: common_name(certificate),
+        }))
+    }
+}
+
+impl Pair {
+    fn read(files: &CertificateFiles) -> Result<Pair, CertificateError> {
         let pem = read(&files.cert)?;
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
             .collect::<Result<_, _>>()
@@ -128,16 +228,17 @@ impl Shown {
         if chain.is_empty() {
             return Err(not_pem(&files.cert, "no PEM certificate in it"));
         }
-        let pem = read(&files.key)?;
+        let pem = zeroize::Zeroizing::new(read(&files.key)?);
         let key = PrivateKeyDer::from_pem_slice(&pem)
             .map_err(|_| not_pem(&files.key, "no PEM private key in it that isn't encrypted"))?;
-        Shown::new(chain, key, Origin::Files).map_err(|source| CertificateError::Unusable {
-            files: files.clone(),
-            source,
+        Ok(Pair {
+            origin: Origin::Files,
+            chain,
+            key,
         })
     }
 
-    fn make() -> Result<Shown, CertificateError> {
+    fn make() -> Result<Pair, CertificateError> {
         let names = own_names();
         let (certificate, key) = self_signed(&names).map_err(CertificateError::SelfSigned)?;
         tracing::warn!(
@@ -145,43 +246,30 @@ impl Shown {
             "no certificate configured: clients see a self-signed one, made just now; \
              sslmode=require works, verify-ca and verify-full can't"
         );
-        Shown::new(vec![certificate], key, Origin::SelfSigned)
-            .map_err(CertificateError::SelfSignedUnusable)
+        Ok(Pair {
+            origin: Origin::SelfSigned,
+            chain: vec![certificate],
+            key,
+        })
     }
 
-    fn new(
-        chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
-        origin: Origin,
-    ) -> Result<Shown, rustls::Error> {
-        let end_point = chain
-            .first()
-            .and_then(|certificate| tls_server_end_point(certificate))
-            .map(Arc::from);
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        // As PostgreSQL: no tickets and no cache. Drivers don't resume, and both cost memory.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Shown {
-            tls: TlsAcceptor::from(Arc::new(config)),
-            end_point,
-            origin,
-        })
+    fn again(&self) -> Pair {
+        Pair {
+            origin: self.origin,
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+        }
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     std::fs::read(path).map_err(|source| CertificateError::Unreadable {
         path: path.to_owned(),
         source,
     })
 }
 
-fn not_pem(path: &Path, what: &'static str) -> CertificateError {
+pub(super) fn not_pem(path: &Path, what: &'static str) -> CertificateError {
     CertificateError::NotPem {
         path: path.to_owned(),
         what,

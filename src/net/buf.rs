@@ -128,6 +128,12 @@ impl Buf {
         self.end += bytes.len();
     }
 
+    /// Puts bytes back that were taken out, ahead of the raw ones.
+    pub fn put_back(&mut self, bytes: &[u8]) {
+        self.insert(bytes);
+        self.cleared -= bytes.len();
+    }
+
     /// Puts bytes at the end, raw.
     pub fn append(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());

@@ -5,8 +5,8 @@
 
 use ring::digest::{self, Algorithm, SHA256, SHA384, SHA512};
 
-const SEQUENCE: u8 = 0x30;
-const OBJECT_IDENTIFIER: u8 = 0x06;
+use super::der::{OBJECT_IDENTIFIER, SEQUENCE, element};
+
 /// `[0] EXPLICIT`, where RSASSA-PSS parameters name their hash.
 const CONTEXT_0: u8 = 0xa0;
 
@@ -53,24 +53,6 @@ fn pss_hash(parameters: &[u8]) -> Option<&'static Algorithm> {
         [0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3] => Some(&SHA512),
         _ => None,
     }
-}
-
-/// Splits off one DER element of this tag: its content, and what comes behind it.
-fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            let length = bytes
-                .iter()
-                .fold(0, |length, &byte| length << 8 | usize::from(byte));
-            (length, rest)
-        }
-        _ => return None,
-    };
-    (found == tag).then(|| rest.split_at_checked(length))?
 }
 
 #[cfg(test)]

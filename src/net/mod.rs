@@ -2,11 +2,15 @@
 
 pub mod acceptor;
 pub mod buf;
+mod client_trust;
 pub mod connector;
+mod der;
 pub mod endpoint_hash;
+pub mod fetch;
 pub mod listen;
 pub mod proxy_header;
 pub mod stream;
+mod subject;
 pub mod trust;
 
 pub use connector::{DialError, SocketOptions, TlsDialer};

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::slots::{Held, PoolId};
-use super::{Desk, Failure, Job, Leaving, Manage, now};
+use super::{Desk, Failure, Handover, Job, Leaving, Manage, now};
 
 /// How often idle connections are looked at and pauses are checked, while there is anything to watch.
 const ROUND: Duration = Duration::from_millis(250);
@@ -77,6 +77,9 @@ impl<M: Manage> Janitor<M> {
             Job::Close(pool, held, why) => self
                 .tasks
                 .spawn_local(async move { desk.close(pool, held, why).await }),
+            Job::Renew(pool, held, handover) => self
+                .tasks
+                .spawn_local(async move { desk.renew_in_place(pool, held, handover).await }),
             Job::Watch => return,
         };
     }
@@ -100,29 +103,40 @@ impl<M: Manage> Janitor<M> {
 
 impl<M: Manage> Desk<M> {
     async fn open(&self, pool: PoolId) {
+        if let Ok(held) = self.dial(pool).await {
+            self.put_back(pool, held);
+        }
+        self.carry_out_plan();
+    }
+
+    /// Opens a connection, which then counts as leased. The slot must count as opening.
+    async fn dial(&self, pool: PoolId) -> Result<Held<M::Connection>, M::Error> {
         // Should this task end early, the slot is free again.
         let approval = Approval { desk: self, pool };
         let key = self.target.key(pool);
         let outcome = self.target.manage.open(&key).await;
         approval.redeem();
-        match outcome {
-            Ok(opened) => {
-                let jitter = chance();
-                let held = {
-                    let mut slots = self.target.slots();
-                    if let Some(cap) = opened.cap {
-                        slots.set_cap(cap);
-                    }
-                    slots.opened(pool);
-                    Held {
-                        connection: opened.connection,
-                        expires: now() + slots.policy().lifetime_with(jitter),
-                        worker: self.worker,
-                    }
-                };
-                self.put_back(pool, held);
-            }
-            Err(cause) => self.opening_failed(pool, cause),
+        let opened = outcome.inspect_err(|cause| self.opening_failed(pool, cause.clone()))?;
+        let jitter = chance();
+        let mut slots = self.target.slots();
+        if let Some(cap) = opened.cap {
+            slots.set_cap(cap);
+        }
+        slots.opened(pool);
+        Ok(Held {
+            connection: opened.connection,
+            expires: now() + slots.policy().lifetime_with(jitter),
+            worker: self.worker,
+        })
+    }
+
+    async fn renew_in_place(&self, pool: PoolId, held: Held<M::Connection>, handover: Handover<M>) {
+        self.part_with(pool, held, Leaving::Unfit).await;
+        self.target.slots().reopening(pool);
+        let outcome = self.dial(pool).await;
+        // Whoever it was for may have gone.
+        if let Err(Ok(held)) = handover.send(outcome) {
+            self.put_back(pool, held);
         }
         self.carry_out_plan();
     }
@@ -157,15 +171,19 @@ impl<M: Manage> Desk<M> {
     }
 
     /// The slot is free when the server has let go, however long that takes.
-    async fn close(&self, pool: PoolId, mut held: Held<M::Connection>, why: Leaving) {
+    async fn close(&self, pool: PoolId, held: Held<M::Connection>, why: Leaving) {
+        self.part_with(pool, held, why).await;
+        self.target.slots().closed(pool);
+        self.carry_out_plan();
+    }
+
+    async fn part_with(&self, pool: PoolId, mut held: Held<M::Connection>, why: Leaving) {
         let ours =
             held.worker == self.worker || self.target.manage.rehome(&mut held.connection).is_ok();
         if ours {
             let key = self.target.key(pool);
             self.target.manage.close(&key, held.connection, why).await;
         }
-        self.target.slots().closed(pool);
-        self.carry_out_plan();
     }
 }
 

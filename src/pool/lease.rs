@@ -46,6 +46,12 @@ impl<M: Manage> Lease<M> {
         self.desk.target.excess() > 0
     }
 
+    /// What was lent, and by which pool.
+    pub(super) fn into_parts(mut self) -> (PoolId, Held<M::Connection>) {
+        let held = self.held.take().expect("held until given back");
+        (self.pool, held)
+    }
+
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
         if let Some(held) = self.held.take() {
@@ -113,6 +119,8 @@ pub struct Waiting<M: Manage> {
     ticket: Ticket,
     outcome: oneshot::Receiver<Result<Held<M::Connection>, M::Error>>,
     since: Instant,
+    /// Longest wait, whatever the pool's own limits are.
+    limit: Duration,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -130,7 +138,18 @@ impl<M: Manage> Waiting<M> {
             ticket,
             outcome,
             since: now(),
+            limit: Duration::MAX,
             timer: Box::pin(tokio::time::sleep(wait)),
+        }
+    }
+
+    /// Waits no longer than this, if the pool would have it wait longer.
+    pub fn no_longer_than(&mut self, limit: Duration) {
+        self.limit = limit;
+        if let Some(due) = tokio::time::Instant::now().checked_add(limit)
+            && due < self.timer.deadline()
+        {
+            self.timer.as_mut().reset(due);
         }
     }
 
@@ -144,18 +163,20 @@ impl<M: Manage> Waiting<M> {
         let waited = self.waited();
         let slots = self.desk.target.slots();
         match slots.down() {
-            Some(trouble) if waited >= slots.policy().unavailable_timeout => {
+            Some(trouble) if waited >= slots.policy().unavailable_timeout.min(self.limit) => {
                 Some(BorrowError::Unreachable {
                     cause: trouble.cause.clone(),
                     waited,
                 })
             }
-            None if waited >= slots.policy().borrow_timeout => Some(BorrowError::Busy {
-                used: slots.used(),
-                cap: slots.cap(),
-                waiting: slots.counts(self.pool).waiting,
-                waited,
-            }),
+            None if waited >= slots.policy().borrow_timeout.min(self.limit) => {
+                Some(BorrowError::Busy {
+                    used: slots.used(),
+                    cap: slots.cap(),
+                    waiting: slots.counts(self.pool).waiting,
+                    waited,
+                })
+            }
             _ => None,
         }
     }
@@ -193,6 +214,11 @@ impl<M: Manage> Waiting<M> {
 const CLOCK_CHECK: Duration = Duration::from_millis(100);
 
 impl<M: Manage> Desk<M> {
+    /// How long a connection may take to answer what nobody but its keeper asks.
+    pub fn reset_timeout(&self) -> Duration {
+        self.target.slots().policy().reset_timeout
+    }
+
     fn patience(&self) -> Duration {
         let slots = self.target.slots();
         let policy = slots.policy();

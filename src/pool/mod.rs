@@ -170,6 +170,8 @@ enum Job<M: Manage> {
     Open(PoolId),
     Clean(PoolId, Held<M::Connection>),
     Close(PoolId, Held<M::Connection>, Leaving),
+    /// Close it, and open another in its place for whoever had it.
+    Renew(PoolId, Held<M::Connection>, Handover<M>),
     /// Something began to need watching.
     Watch,
 }
@@ -232,15 +234,24 @@ impl<M: Manage> Desk<M> {
         Ok(Waiting::new(Rc::clone(self), pool, ticket, outcome))
     }
 
+    /// A fresh connection in place of one that will not do. Nobody is overtaken: it takes up the room of the old one, once
+    /// the server has let go of that. One attempt, whatever pauses others have to keep.
+    pub fn renew(self: &Rc<Self>, lease: Lease<M>) -> Waiting<M> {
+        let (handover, outcome) = oneshot::channel();
+        let (pool, held) = lease.into_parts();
+        let ticket = {
+            let mut slots = self.target.slots();
+            slots.discard(pool);
+            slots.ticket()
+        };
+        self.send(Job::Renew(pool, held, handover));
+        Waiting::new(Rc::clone(self), pool, ticket, outcome)
+    }
+
     /// Closes what lies idle in these pools; returns when the server has let go of it, or after `patience`.
     /// Cancel-safe: the closing goes on.
     pub async fn evict(&self, pools: &[PoolId], patience: Duration) {
-        for &pool in pools {
-            let evicted = self.target.slots().evict(pool);
-            for held in evicted {
-                self.send(Job::Close(pool, held, Leaving::Evicted));
-            }
-        }
+        self.close_idle(pools);
         let deadline = now() + patience;
         let closing = || {
             let slots = self.target.slots();
@@ -248,6 +259,16 @@ impl<M: Manage> Desk<M> {
         };
         while closing() && now() < deadline {
             tokio::time::sleep(EVICTION_CHECK).await;
+        }
+    }
+
+    /// Closes what lies idle in these pools just now.
+    pub fn close_idle(&self, pools: &[PoolId]) {
+        for &pool in pools {
+            let evicted = self.target.slots().evict(pool);
+            for held in evicted {
+                self.send(Job::Close(pool, held, Leaving::Evicted));
+            }
         }
     }
 

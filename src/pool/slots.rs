@@ -8,7 +8,7 @@
 //! - *opening* -> leased or idle (`opened`), gone (`open_failed`)
 //! - *idle* -> leased (`borrow`), closing (`plan`, `sweep`, `evict`)
 //! - *leased* -> idle, leased by the next in line, closing (`release`), closing (`discard`)
-//! - *closing* -> gone (`closed`)
+//! - *closing* -> gone (`closed`), opening in its place (`reopening`)
 //!
 //! Their sum never grows beyond the cap; it may stand above it for a while after the cap was lowered.
 
@@ -119,6 +119,8 @@ pub enum Leaving {
     Dead,
     /// It broke, or made no sense, in the hands of whoever had it.
     Broken,
+    /// It would not do for whoever had it, who gets a fresh one in its place.
+    Unfit,
     /// What was left on it could not be cleaned.
     Unclean,
 }
@@ -134,6 +136,7 @@ impl Leaving {
             Leaving::Yielding => "for_another_pool",
             Leaving::Dead => "found_dead",
             Leaving::Broken => "broken",
+            Leaving::Unfit => "unfit",
             Leaving::Unclean => "not_cleaned",
         }
     }
@@ -465,6 +468,15 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         self.pools[pool.0].closing -= 1;
         self.closing -= 1;
         self.used -= 1;
+    }
+
+    /// A closing connection is gone, and another is opened in its place.
+    pub fn reopening(&mut self, id: PoolId) {
+        let pool = &mut self.pools[id.0];
+        pool.closing -= 1;
+        pool.opening += 1;
+        self.closing -= 1;
+        self.opening += 1;
     }
 
     /// Whether time alone can bring work: a pause that ends, an idle connection that ages.

@@ -6,7 +6,7 @@ use super::frame::{HEADER_BYTES, Head, put, put_cstr, split_cstr};
 use super::tag::frontend;
 
 /// Bytes of a name that PostgreSQL tells apart (NAMEDATALEN - 1): longer ones are the same if these are.
-const TOLD_BYTES: usize = 63;
+pub const TOLD_BYTES: usize = 63;
 
 /// Where in a frame a statement is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,14 @@ pub fn put_parse(out: &mut Vec<u8>, name: &[u8], body: &[u8]) {
     put(out, frontend::PARSE, |to| {
         put_cstr(to, name);
         to.extend_from_slice(body);
+    });
+}
+
+/// Appends a Describe of a statement.
+pub fn put_describe(out: &mut Vec<u8>, name: &[u8]) {
+    put(out, frontend::DESCRIBE, |to| {
+        to.push(b'S');
+        put_cstr(to, name);
     });
 }
 

@@ -3,6 +3,7 @@
 //! Knows its two forms; does not know where they come from.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::config::Secret;
@@ -20,6 +21,8 @@ pub enum Login {
 pub struct Password {
     text: Secret<String>,
     pub keys: ScramKeys,
+    /// Held while keys are made.
+    kiln: tokio::sync::Mutex<()>,
 }
 
 impl Password {
@@ -27,7 +30,29 @@ impl Password {
         Password {
             text,
             keys: ScramKeys::default(),
+            kiln: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The kept keys, or new ones: made off the worker, whose sessions would wait for milliseconds. One thread for a
+    /// user at a time, however many of its connections are being opened, so that no user is before the others. `None`
+    /// when the process ends. Cancel-safe.
+    pub async fn salted(
+        self: &Arc<Self>,
+        salt: &[u8],
+        iterations: NonZeroU32,
+    ) -> Option<Arc<SaltedKeys>> {
+        if let Some(kept) = self.keys.find(salt, iterations) {
+            return Some(kept);
+        }
+        let _alone = self.kiln.lock().await;
+        if let Some(kept) = self.keys.find(salt, iterations) {
+            return Some(kept);
+        }
+        let (own, salt) = (Arc::clone(self), salt.to_vec());
+        let make = move || SaltedKeys::derive(own.text.expose().as_bytes(), &salt, iterations);
+        let keys = tokio::task::spawn_blocking(make).await;
+        keys.map(Arc::new).ok()
     }
 
     pub fn text(&self) -> &Secret<String> {

@@ -209,7 +209,10 @@ mod tests {
         User {
             name: name.to_owned(),
             credential,
+            method: None,
+            certificate_names: Vec::new(),
             pool_max_connections: None,
+            iam: config::IamMode::Disabled,
         }
     }
 

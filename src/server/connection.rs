@@ -5,11 +5,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dialer::Peer;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
-use super::settings::{Change, Settings};
+use super::settings::{Change, OnRefusal, Settings};
 use super::simple::{self, AskError};
 use super::statements::Statements;
 use crate::net::Stream;
@@ -88,6 +89,8 @@ pub enum CommandError {
     Closed,
     #[error("the server's replies make no sense: {0:?}")]
     Garbled(Garbled),
+    #[error("the server did not answer within {0:?}")]
+    Silent(Duration),
     /// An ErrorResponse: as much of its body as was there.
     #[error("the server refused it")]
     Refused(Vec<u8>),
@@ -135,12 +138,16 @@ impl Connection {
     }
 
     /// Brings the settings to `wanted` and waits for the server to agree.
-    /// Not cancel-safe: dropped halfway, the connection needs cleaning.
+    /// Cancel-safe: dropped halfway, or refused, the connection is cleaned of all settings.
     pub async fn apply(&mut self, wanted: &Arc<Settings>) -> Result<(), CommandError> {
+        let was_marked = std::mem::replace(&mut self.marked, true);
         let mut message = Vec::new();
-        if let Change::Sent { queries } = wanted.put_change(&self.applied, &mut message) {
+        if let Change::Sent { queries } =
+            wanted.put_change(&self.applied, OnRefusal::Lives, &mut message)
+        {
             self.run(&message, queries).await?;
         }
+        self.marked = was_marked;
         self.applied = Arc::clone(wanted);
         Ok(())
     }
@@ -167,11 +174,14 @@ impl Connection {
         }
     }
 
-    /// Asks for rows of one name each, and waits for them. Not cancel-safe; after an error the connection has to be
-    /// closed.
+    /// Asks for rows of one name each, and waits for them. Cancel-safe: dropped halfway, or after an error, the
+    /// connection will be closed.
     pub async fn names(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, AskError> {
         self.unnamed_of = None;
+        // The ledger knows nothing of this.
+        let was_half_sent = std::mem::replace(&mut self.half_sent, true);
         let answer = simple::query(&mut self.stream, sql).await?;
+        self.half_sent = was_half_sent;
         let first = |row: simple::Row| row.into_iter().next().flatten();
         Ok(answer.rows.into_iter().filter_map(first).collect())
     }
@@ -220,6 +230,8 @@ impl Connection {
             match self.replies.next(rest, &mut self.ledger)? {
                 Reply::Wait => return Ok(()),
                 // Between two leases a notification is nobody's.
+                // Its bytes follow.
+                Reply::Parsed => {}
                 Reply::Pass { bytes, .. }
                 | Reply::Ready { bytes, .. }
                 | Reply::Notification { bytes } => *start += bytes,

@@ -68,7 +68,7 @@ pub enum Fate {
     Withhold,
     /// It is Weir's to read.
     Keep,
-    /// A CloseComplete that the client gets as the ParseComplete it waits for.
+    /// The client gets the ParseComplete that it waits for in its place.
     AsParsed,
 }
 
@@ -131,7 +131,7 @@ impl Changes {
 pub enum Telling {
     #[default]
     AsItIs,
-    /// A Close went in place of its Parse.
+    /// A Describe went in place of its Parse.
     AsParsed,
 }
 
@@ -141,7 +141,16 @@ pub struct Note {
     pub changes: Changes,
     /// The number of the statement that it uses, or 0.
     pub uses: u64,
+    /// The number of the name that the client has for it, or 0.
+    pub name: u64,
     pub telling: Telling,
+}
+
+/// Whether the Sync that ends a sequence of messages is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncSent {
+    Yes,
+    No,
 }
 
 /// What became of a message that was to change prepared statements.
@@ -172,7 +181,7 @@ enum CopyIn {
     Yes {
         passed_over_sync: bool,
     },
-    /// The client has ended it, and the server has not answered.
+    /// The client has ended it, or sent something that has no place in it, and the server has not answered.
     Ending {
         passed_over_sync: bool,
     },
@@ -193,12 +202,14 @@ pub struct Ledger {
     completed: bool,
     /// It can't be told any more what is owed.
     doubtful: bool,
+    /// A CopyEnd may be among the entries.
+    copy_end_sent: bool,
     /// Of the messages that were to change prepared statements, in their order.
     outcomes: VecDeque<(Changes, Outcome)>,
     /// ReadyForQuery owed to the client.
     readies_of_client: usize,
-    /// The statement that the last message to fail used, or 0.
-    failed_use: u64,
+    /// The last message to fail.
+    failed_use: Note,
     /// The client waits for a ReadyForQuery that only a Sync of ours will bring.
     sync_due: bool,
 }
@@ -214,9 +225,10 @@ impl Default for Ledger {
             failed: false,
             completed: false,
             doubtful: false,
+            copy_end_sent: false,
             outcomes: VecDeque::new(),
             readies_of_client: 0,
-            failed_use: 0,
+            failed_use: Note::default(),
             sync_due: false,
         }
     }
@@ -237,6 +249,20 @@ impl Ledger {
 
     pub fn is_doubtful(&self) -> bool {
         self.doubtful
+    }
+
+    /// Whether it may come to that with what is outstanding: an answer to a message of ours that is sent now might get to
+    /// the client.
+    pub fn may_become_doubtful(&self) -> bool {
+        let ending = CopyIn::Ending {
+            passed_over_sync: true,
+        };
+        if self.copy_in == ending || !self.copy_end_sent {
+            return self.copy_in == ending;
+        }
+        let mut entries = self.entries.iter().map(|entry| entry.owed);
+        entries.any(|owed| matches!(owed, Owed::Query | Owed::Execute))
+            && entries.any(|owed| owed == Owed::CopyEnd)
     }
 
     pub fn is_full(&self) -> bool {
@@ -285,9 +311,23 @@ impl Ledger {
         self.outcomes.clear();
     }
 
-    /// The statement that the message used which has just failed, if it used one.
-    pub fn failed_use(&mut self) -> Option<u64> {
-        Some(std::mem::take(&mut self.failed_use)).filter(|id| *id != 0)
+    /// The message that has just failed, if it used a statement.
+    pub fn failed_use(&mut self) -> Option<Note> {
+        Some(std::mem::take(&mut self.failed_use)).filter(|note| note.uses != 0)
+    }
+
+    /// What has failed just now is to be tried again: the client will not hear of the end of it. Whether the Sync
+    /// that ends it was sent.
+    pub fn take_over(&mut self) -> SyncSent {
+        (self.failed, self.completed) = (false, false);
+        match self.entries.front_mut() {
+            Some(entry) if entry.owed == Owed::Sync => {
+                self.readies_of_client -= usize::from(entry.asker != Asker::Weir);
+                entry.asker = Asker::Weir;
+                SyncSent::Yes
+            }
+            _ => SyncSent::No,
+        }
     }
 
     #[inline]
@@ -333,7 +373,14 @@ impl Ledger {
                     self.copy_in = CopyIn::Ending { passed_over_sync };
                     return;
                 }
-                _ => {}
+                // PostgreSQL ends the connection over it, unless the COPY has failed before: then what comes counts.
+                Owed::Query
+                | Owed::FunctionCall
+                | Owed::Parse
+                | Owed::Bind
+                | Owed::Close
+                | Owed::Describe
+                | Owed::Execute => self.copy_in = CopyIn::Ending { passed_over_sync },
             }
         }
         if self.skipping && owed != Owed::Sync {
@@ -344,11 +391,12 @@ impl Ledger {
             Owed::Sync => (self.skipping, self.unsynced) = (false, false),
             Owed::Query | Owed::FunctionCall => self.unsynced = false,
             Owed::CopyEnd if self.entries.is_empty() => return,
-            Owed::CopyEnd => {}
+            Owed::CopyEnd => self.copy_end_sent = true,
             Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => {
                 self.unsynced = true
             }
         }
+        self.copy_end_sent &= !self.entries.is_empty();
         self.readies_of_client += usize::from(owed.ends_in_ready() && asker != Asker::Weir);
         self.entries.push_back(Entry { owed, asker, note });
     }
@@ -382,10 +430,12 @@ impl Ledger {
         let fate = self.fate();
         let first = self.entries.front();
         let as_parsed = first.is_some_and(|entry| entry.note.telling == Telling::AsParsed);
-        if tag == backend::CLOSE_COMPLETE && as_parsed && fate == Fate::Forward {
-            return Fate::AsParsed;
+        match tag {
+            _ if !as_parsed || fate != Fate::Forward => fate,
+            backend::ROW_DESCRIPTION | backend::NO_DATA => Fate::AsParsed,
+            backend::PARAMETER_DESCRIPTION => Fate::Withhold,
+            _ => fate,
         }
-        fate
     }
 
     /// A reply other than ErrorResponse and ReadyForQuery begins.
@@ -439,6 +489,20 @@ impl Ledger {
         }
     }
 
+    /// The server will answer nothing any more, and has carried out nothing of what is owed.
+    pub fn skip_all(&mut self) {
+        while self.pop(Outcome::Skipped).is_some() {}
+    }
+
+    /// Whether nobody but Weir waits for what comes next: it answers a question of ours, or all that is owed is ours.
+    pub fn is_asked_by_us(&self) -> bool {
+        let own = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.asker.is_own());
+        let first = self.entries.front();
+        let question =
+            first.is_some_and(|entry| matches!(entry.asker, Asker::Probe | Asker::Mover));
+        question || (own(first) && own(self.entries.back()))
+    }
+
     fn drop_copy_ends(&mut self) {
         while self
             .entries
@@ -450,33 +514,30 @@ impl Ledger {
     }
 
     /// The head of the queue copies in. Syncs sent behind it, ahead of its end, are passed over.
+    ///
+    /// Where anything else stands ahead of its end, it has none: PostgreSQL ends the connection over that, unless the COPY
+    /// has failed before. Then that is carried out, and all behind it counts: an end there is another COPY's.
     fn begin_copy_in(&mut self) {
-        let end = self
-            .entries
-            .iter()
-            .position(|entry| entry.owed == Owed::CopyEnd);
-        let within = end.unwrap_or(self.entries.len());
-        let mut place = 0;
-        let mut passed_over_sync = false;
-        let readies_of_client = &mut self.readies_of_client;
-        self.entries.retain(|entry| {
-            let swallowed = place > 0 && place < within && entry.owed == Owed::Sync;
-            *readies_of_client -= usize::from(swallowed && entry.asker != Asker::Weir);
-            let keep = !swallowed && end != Some(place);
-            passed_over_sync |= swallowed;
-            place += 1;
-            keep
-        });
-        match end {
-            Some(_) => self.copy_in = CopyIn::Ending { passed_over_sync },
-            None => {
-                self.copy_in = CopyIn::Yes { passed_over_sync };
-                // The Syncs are gone: what was sent is open again until the next one.
-                self.unsynced |= self
-                    .entries
-                    .front()
-                    .is_some_and(|entry| entry.owed == Owed::Execute);
-            }
+        let behind = self.entries.iter().skip(1);
+        let syncs = behind.take_while(|entry| entry.owed == Owed::Sync).count();
+        for _ in 0..syncs {
+            let swallowed = self.entries.remove(1);
+            let counted = swallowed.is_some_and(|entry| entry.asker != Asker::Weir);
+            self.readies_of_client -= usize::from(counted);
+        }
+        let passed_over_sync = syncs > 0;
+        let next = self.entries.get(1).map(|entry| entry.owed);
+        if next == Some(Owed::CopyEnd) {
+            self.entries.remove(1);
+        }
+        self.copy_in = match next {
+            Some(_) => CopyIn::Ending { passed_over_sync },
+            None => CopyIn::Yes { passed_over_sync },
+        };
+        let head = self.entries.front().map(|entry| entry.owed);
+        if self.entries.len() == 1 && head == Some(Owed::Execute) {
+            // The Syncs are gone: what was sent is open again until the next one.
+            self.unsynced = true;
         }
     }
 
@@ -505,7 +566,7 @@ impl Ledger {
                 Fate::Withhold | Fate::Keep => Fate::Withhold,
             },
             Some(entry) => {
-                self.failed_use = entry.note.uses;
+                self.failed_use = entry.note;
                 self.pop(Outcome::Failed);
                 self.skip_to_sync(entry.asker);
                 Fate::Forward
@@ -639,6 +700,32 @@ mod tests {
     }
 
     #[test]
+    fn doubt_is_foreseen() {
+        let cases = [
+            ("BES", "", false),
+            ("BESc", "", true),
+            ("BESc", "2G", true),
+            ("BESc", "2GC", false),
+            ("BESf", "2E", false),
+            ("BEc", "2G", false),
+            ("BESd", "2G", false),
+        ];
+        for (sent, heard, foreseen) in cases {
+            let mut ledger = Ledger::default();
+            for owed in sent.bytes().filter_map(Owed::by) {
+                ledger.send(owed, Asker::Client);
+            }
+            for tag in heard.bytes() {
+                match tag {
+                    b'E' => drop(ledger.error()),
+                    _ => drop(ledger.reply(tag).unwrap()),
+                }
+            }
+            assert_eq!(ledger.may_become_doubtful(), foreseen, "{sent} {heard}");
+        }
+    }
+
+    #[test]
     fn scripts() {
         let cases = [
             (">Q <T <D <C <Z", "TDCZ idle"),
@@ -669,6 +756,13 @@ mod tests {
             // However many Syncs the server had read by then.
             (">Q <G >d >S >S <E <Z <Z <Z", "GEZZZ doubtful"),
             (">Q <G >d >S >c >S <E <Z <Z <Z", "GEZZZ doubtful"),
+            // Another COPY behind one that fails; its end is no end of the first.
+            (">Q >d >Q >c >S <G <E <Z <G <C <Z <Z", "GEZGCZZ idle"),
+            (">Q >d <G >Q >c >S <E <Z <G <C <Z <Z", "GEZGCZZ idle"),
+            (">Q >d >c >Q >c >S <G <E <Z <G <C <Z <Z", "GEZGCZZ idle"),
+            (">B >E >P >B >E >c >S <2 <G <E <Z", "2GEZ idle"),
+            (">B >E >S >d >c <2 <G <C", "2GC"),
+            (">B >E >S >d >c >S <2 <G <C <Z", "2GCZ idle"),
             (">F <V <Z", "VZ idle"),
             ("<N <A <S", "NAS idle"),
             // CopyDone astray between messages of the client's and of our own.

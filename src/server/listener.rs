@@ -51,6 +51,8 @@ impl Connection {
             let rest = self.unread.get(start..).unwrap_or_default();
             match self.replies.next(rest, &mut self.ledger)? {
                 Reply::Wait => break,
+                // Its bytes follow.
+                Reply::Parsed => {}
                 Reply::Pass { bytes, .. } => start += bytes,
                 Reply::Notification { bytes } => {
                     let frame = rest.get(..bytes).unwrap_or_default();

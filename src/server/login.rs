@@ -16,9 +16,9 @@ use crate::protocol::CancelKey;
 use crate::protocol::authentication::{Authentication, Mechanisms};
 use crate::protocol::frame::{put, put_cstr, put_untagged};
 use crate::protocol::reply::{error_field, parameter_status};
-use crate::protocol::scram::{self, Binding, Challenge, Hello, Mechanism, SaltedKeys};
+use crate::protocol::scram::{self, Binding, Hello, Mechanism};
 use crate::protocol::tag::{backend, frontend};
-use crate::secrets::{self, Password};
+use crate::secrets;
 
 const PROTOCOL_3_0: [u8; 4] = [0, 3, 0, 0];
 
@@ -144,7 +144,10 @@ async fn scram(
     let challenge = hello.challenged(server_first)?;
     let keys = match credential {
         secrets::Login::Keys(keys) => Arc::clone(keys),
-        secrets::Login::Password(password) => salted(password, &challenge).await?,
+        secrets::Login::Password(password) => password
+            .salted(challenge.salt(), challenge.iterations())
+            .await
+            .ok_or(Fault::Ending)?,
     };
     let (awaiting, proof) = challenge.prove(&keys)?;
     out.clear();
@@ -161,18 +164,6 @@ async fn scram(
         password.keys.keep(keys);
     }
     Ok(())
-}
-
-/// The kept keys, or new ones: made off the worker, whose other sessions would wait milliseconds.
-async fn salted(password: &Arc<Password>, challenge: &Challenge) -> Result<Arc<SaltedKeys>, Fault> {
-    let (salt, iterations) = (challenge.salt(), challenge.iterations());
-    if let Some(kept) = password.keys.find(salt, iterations) {
-        return Ok(kept);
-    }
-    let (password, salt) = (Arc::clone(password), salt.to_vec());
-    let derive = move || SaltedKeys::derive(password.text().expose().as_bytes(), &salt, iterations);
-    let keys = tokio::task::spawn_blocking(derive).await;
-    keys.map(Arc::new).map_err(|_| Fault::Ending)
 }
 
 /// From AuthenticationOk to the first ReadyForQuery.

@@ -36,6 +36,8 @@ pub enum Reply<'a> {
     Wait,
     /// So many bytes, of no consequence.
     Pass { bytes: usize, fate: Fate },
+    /// The client's Parse is carried out. What says so follows, and is nothing that it should see.
+    Parsed,
     /// A setting as the server has it now.
     Parameter {
         bytes: usize,
@@ -103,6 +105,10 @@ impl Replies {
                 self.fate = ledger.reply(head.tag)?;
             }
             self.left = head.frame_bytes();
+            if self.fate == Fate::AsParsed {
+                self.fate = Fate::Withhold;
+                return Ok(Reply::Parsed);
+            }
             passed += self.pass_on(rest.len());
         }
     }
@@ -133,6 +139,11 @@ impl Replies {
         } else {
             ledger.fate_of(head.tag)
         }
+    }
+
+    /// The client is not to see the current message.
+    pub fn withhold(&mut self) {
+        self.fate = Fate::Withhold;
     }
 
     /// So many bytes of the current message were dealt with otherwise.
@@ -251,6 +262,10 @@ mod tests {
                 let (bytes, fate) = match replies.next(raw, &mut ledger).unwrap() {
                     Reply::Wait => break,
                     Reply::Pass { bytes, fate } => (bytes, fate),
+                    Reply::Parsed => {
+                        events.push('1');
+                        continue;
+                    }
                     Reply::Notification { bytes } => {
                         events.push('A');
                         (bytes, Fate::Forward)

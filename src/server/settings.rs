@@ -100,33 +100,61 @@ impl Settings {
     ///
     /// `set_config` and not SET: it takes a value as a startup packet does, a list included, and NULL
     /// brings back the server's own default.
-    pub fn put_change(&self, from: &Settings, out: &mut Vec<u8>) -> Change {
+    pub fn put_change(&self, from: &Settings, refusal: OnRefusal, out: &mut Vec<u8>) -> Change {
+        let changes = self.changes(from);
+        if changes.is_empty() {
+            return Change::None;
+        }
+        let calmed = from.is_hasty();
+        if calmed {
+            put(out, frontend::QUERY, |body| body.extend_from_slice(CALM));
+        }
+        let calm = from.calmed();
+        let changes = if calmed { self.changes(&calm) } else { changes };
+        if !changes.is_empty() {
+            put_set_config(out, refusal, changes.iter().copied());
+        }
+        Change::Sent {
+            queries: usize::from(calmed) + usize::from(!changes.is_empty()),
+        }
+    }
+
+    /// The same in a Query for each value, so that a server which refuses one has the others: what they do, in their
+    /// order.
+    pub fn put_each_change(&self, from: &Settings, out: &mut Vec<u8>) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.changes(from).is_empty() {
+            return steps;
+        }
+        let calm = from.calmed();
+        if from.is_hasty() {
+            put(out, frontend::QUERY, |body| body.extend_from_slice(CALM));
+            steps.push(HASTY.map(|name| (name.to_owned(), None)).to_vec());
+        }
+        for change @ (name, value) in self.changes(&calm) {
+            put_set_config(out, OnRefusal::Lives, [change].into_iter());
+            steps.push(vec![(name.to_owned(), value.map(<[u8]>::to_vec))]);
+        }
+        steps
+    }
+
+    /// What must be set, or brought back to the server's own value, in the order that this must be done in.
+    fn changes<'a>(&'a self, from: &'a Settings) -> Vec<(&'a str, Option<&'a [u8]>)> {
+        if self == from {
+            return Vec::new();
+        }
         let differs = |(name, value): &(&str, &[u8])| from.value(name) != Some(*value);
         let lost = from.iter().filter(|(name, _)| self.value(name).is_none());
         let lost = lost.map(|(name, _)| (name, None));
         let new = self.iter().filter(differs);
         let new = new.map(|(name, value)| (name, Some(value)));
-        let changes: Vec<_> = lost.chain(new).collect();
-        if changes.is_empty() {
-            return Change::None;
-        }
-        if from.is_hasty() {
-            put(out, frontend::QUERY, |body| body.extend_from_slice(CALM));
-            return match self.put_change(&from.calmed(), out) {
-                Change::Sent { queries } => Change::Sent {
-                    queries: queries + 1,
-                },
-                Change::None => Change::Sent { queries: 1 },
-            };
-        }
         // Under another role fewer settings may be changed: it is laid down first and taken up last.
-        let ordinary = changes.iter().filter(|(name, _)| !is_role(name)).copied();
+        let ordinary = lost.chain(new).filter(|(name, _)| !is_role(name));
         let laid_down = ROLES.iter().filter(|role| from.value(role).is_some());
         let laid_down = laid_down.map(|role| (*role, None));
         let taken_up = ROLES.iter().rev();
         let taken_up = taken_up.filter_map(|role| Some((*role, Some(self.value(role)?))));
-        put_set_config(out, laid_down.chain(ordinary).chain(taken_up));
-        Change::Sent { queries: 1 }
+        laid_down.chain(ordinary).chain(taken_up).collect()
     }
 
     /// Whether a query of ours could be cut short, or made to wait, by one of the values.
@@ -147,15 +175,23 @@ impl Settings {
         let ordinary = self.iter().filter(|(name, _)| !is_role(name));
         let ordinary = ordinary.map(|(name, value)| (name, Some(value)));
         let taken_up = roles.rev().map(|role| (*role, self.value(role)));
-        put_set_config(out, laid_down.chain(ordinary).chain(taken_up));
+        put_set_config(
+            out,
+            OnRefusal::Lives,
+            laid_down.chain(ordinary).chain(taken_up),
+        );
     }
 }
 
 fn put_set_config<'a>(
     out: &mut Vec<u8>,
+    refusal: OnRefusal,
     changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
 ) {
     put(out, frontend::QUERY, |body| {
+        if refusal == OnRefusal::Ends {
+            body.extend_from_slice(GUARD);
+        }
         let mut lead: &[u8] = b"SELECT ";
         for (name, value) in changes {
             body.extend_from_slice(lead);
@@ -183,6 +219,10 @@ const HASTY: [&str; 2] = ["default_transaction_deferrable", "statement_timeout"]
 /// Brings them back to what a server starts out with. RESET takes no snapshot.
 const CALM: &[u8] = b"RESET default_transaction_deferrable; RESET statement_timeout\0";
 
+/// Until the end of this Query, an error ends the connection: what stands behind it is never read. A statement of its
+/// own: nothing has to be looked up for it, so that it can't wait or fail itself.
+const GUARD: &[u8] = b"SET LOCAL exit_on_error = on; ";
+
 /// In the order they are laid down: taking up a session's user lays down the role.
 const ROLES: [&str; 2] = ["role", "session_authorization"];
 
@@ -206,6 +246,18 @@ const PARSING: [&str; 13] = [
 pub fn is_role(name: &str) -> bool {
     ROLES.contains(&name)
 }
+
+/// What becomes of a connection that refuses a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnRefusal {
+    /// It has what it had, and goes on with what was sent behind.
+    Lives,
+    /// PostgreSQL ends it (FATAL), before it reads what was sent behind.
+    Ends,
+}
+
+/// What one Query changes: names, and values unless they go back to the server's own.
+pub type Step = Vec<(String, Option<Vec<u8>>)>;
 
 /// Whether there was anything to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +298,7 @@ mod tests {
 
     fn change(from: &Settings, to: &Settings) -> String {
         let mut out = Vec::new();
-        match to.put_change(from, &mut out) {
+        match to.put_change(from, OnRefusal::Lives, &mut out) {
             Change::None => String::new(),
             Change::Sent { .. } => String::from_utf8(out[5..out.len() - 1].to_vec()).unwrap(),
         }
@@ -280,10 +332,10 @@ mod tests {
     fn a_hasty_server_is_calmed_first() {
         let hasty = settings(&[("statement_timeout", "1ms"), ("work_mem", "1MB")]);
         let mut out = Vec::new();
-        let change = hasty.put_change(&hasty, &mut out);
+        let change = hasty.put_change(&hasty, OnRefusal::Lives, &mut out);
         assert_eq!((change, out.len()), (Change::None, 0));
         let wanted = settings(&[("statement_timeout", "1ms"), ("work_mem", "2MB")]);
-        let change = wanted.put_change(&hasty, &mut out);
+        let change = wanted.put_change(&hasty, OnRefusal::Lives, &mut out);
         assert_eq!(change, Change::Sent { queries: 2 });
         let text = String::from_utf8_lossy(&out);
         let (calm, rest) = text.split_once("\0Q").unwrap();
@@ -303,6 +355,25 @@ mod tests {
              pg_catalog.set_config(E'z.z',E'2',false), \
              pg_catalog.set_config(E'role',E'other',false)"
         );
+    }
+
+    #[test]
+    fn one_by_one_or_all_or_nothing() {
+        let from = settings(&[("role", "r"), ("statement_timeout", "1s")]);
+        let to = settings(&[("a.b", "1"), ("role", "r")]);
+        let mut out = Vec::new();
+        let steps = to.put_each_change(&from, &mut out);
+        let names: Vec<&str> = steps.iter().flatten().map(|(name, _)| &**name).collect();
+        assert_eq!(out.iter().filter(|byte| **byte == b'Q').count(), 4);
+        assert_eq!(
+            names,
+            [HASTY[0], HASTY[1], "role", "a.b", "role"],
+            "calmed, laid down, set, taken up"
+        );
+        assert!(to.put_each_change(&to, &mut out).is_empty());
+        out.clear();
+        to.put_change(&Settings::default(), OnRefusal::Ends, &mut out);
+        assert!(String::from_utf8_lossy(&out).contains("exit_on_error = on; SELECT "));
     }
 
     #[test]

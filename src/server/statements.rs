@@ -19,21 +19,19 @@ pub fn server_name(id: u64) -> Box<[u8]> {
     format!("{}{id}", &**PREFIX).into_bytes().into()
 }
 
-/// A name that no statement ever has.
-pub fn nobodys_name() -> Box<[u8]> {
-    format!("{}none", &**PREFIX).into_bytes().into()
-}
-
 /// In place of a name of Weir's that a client says: one that nobody else's statement has.
 pub fn clients_name(name: &[u8]) -> Option<Box<[u8]>> {
     let rest = name.strip_prefix(PREFIX.as_bytes())?;
     Some([PREFIX.as_bytes(), b"client_", rest].concat().into())
 }
 
-/// Whether a text has the beginning of Weir's names in it.
-pub fn mentions_names(text: &[u8]) -> bool {
+/// As long as the beginning of Weir's names, and the beginning of none of them.
+pub const NOBODYS: &[u8] = b"weir_nobodys__";
+
+/// Where a text first has the beginning of Weir's names in it, in whatever case.
+pub fn find_mention(text: &[u8]) -> Option<usize> {
     let mut parts = text.windows(PREFIX.len());
-    parts.any(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
+    parts.position(|part| part.eq_ignore_ascii_case(PREFIX.as_bytes()))
 }
 
 /// Finds a name of Weir's in a server's words: where it stands, and which it is.
@@ -298,8 +296,11 @@ mod tests {
         let text = [b"statement \"", &*name, b"\" requires"].concat();
         let (range, id) = find_name(&text).unwrap();
         assert_eq!((&text[range], id), (&*name, 42));
-        assert_eq!(find_name(&nobodys_name()), None);
+        assert_eq!(find_name(format!("{}none", &**PREFIX).as_bytes()), None);
         assert_eq!(find_name(b"weir_"), None);
+        assert_eq!(find_mention(&text.to_ascii_uppercase()), Some(11));
+        assert_eq!(NOBODYS.len(), PREFIX.len());
+        assert_eq!(find_mention(&[b"\"", NOBODYS, b"42"].concat()), None);
     }
 
     /// `+n` and `-n` send Parse and Close, `!`, `x` and `~` behind them their outcome: done, failed, skipped.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Ending;
 use super::handle::CancelDone;
-use super::{Cancelling, Link, Phase, Presence, Session};
+use super::{Cancelling, Lease, Link, Phase, Presence, Session};
 use crate::protocol::SqlState;
 use crate::protocol::reply::{ErrorReply, Notice, Severity};
 use crate::server::ledger::Fate;
@@ -76,12 +76,20 @@ impl Session {
                     || self.core.is_mid_frame()
                     || lease.ledger.is_copying_in();
                 match lease.ledger.owes() {
-                    true if !client_is_slow => Phase::Running,
+                    true if client_is_slow => Phase::Holding,
+                    true if self.is_asking(lease) => Phase::Asked,
+                    true => Phase::Running,
                     false if lease.ledger.is_idle() => Phase::Idle,
-                    true | false => Phase::Holding,
+                    false => Phase::Holding,
                 }
             }
         }
+    }
+
+    /// Whether what the server owes next is the answer to a question of ours, or settings are awaited. (Those that went ahead of
+    /// the client's messages are a part of its query.)
+    fn is_asking(&self, lease: &Lease) -> bool {
+        lease.ledger.is_asked_by_us()
     }
 
     /// Nothing tells a client that waits for its last answer from one that is gone, until we write to it.
@@ -95,6 +103,7 @@ impl Session {
             Phase::Queued => None,
             Phase::Running if self.may_be_gone() => Some(GONE),
             Phase::Running => self.limits.query_timeout,
+            Phase::Asked => Some(self.limits.reset_timeout),
             Phase::Holding => Some(self.limits.idle_in_transaction_timeout),
         }
     }
@@ -137,6 +146,14 @@ impl Session {
                 Phase::Idle => return Some(Ending::IdleClient(limit)),
                 Phase::Holding => return Some(Ending::IdleInTransaction(limit)),
                 Phase::Running if self.may_be_gone() => return Some(Ending::Vanished),
+                Phase::Asked => {
+                    if let Some(ending) = self.unanswered(limit) {
+                        return Some(ending);
+                    }
+                    self.phase_since = Instant::now();
+                    self.place.handle.wake();
+                    limit
+                }
                 Phase::Queued | Phase::Running => {
                     self.stop_query(limit);
                     limit

@@ -25,6 +25,8 @@ pub struct Limits {
     /// Notifications that wait for one client.
     pub listen_queue_bytes: usize,
     pub query_timeout: Option<Duration>,
+    /// For what Weir itself asks.
+    pub reset_timeout: Duration,
     pub idle_in_transaction_timeout: Duration,
     pub idle_client_timeout: Duration,
     pub client_lifetime: Option<Duration>,

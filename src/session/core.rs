@@ -5,6 +5,8 @@
 
 mod asking;
 mod naming;
+mod second_try;
+mod standing;
 
 use std::sync::Arc;
 
@@ -12,6 +14,9 @@ pub use self::asking::Answered;
 use self::asking::Inquiry;
 pub use self::naming::Trust;
 use self::naming::{Executing, Message, Outgoing, Passage, Timing};
+use self::second_try::SecondTry;
+pub use self::second_try::Sent;
+pub use self::standing::Standing;
 use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
 use super::pins::{Discard, Pinned, Pins, Reason};
@@ -23,7 +28,7 @@ use super::requests::{Meaning, TextScan, Units, Violation, head, meaning};
 use super::talk::Talk;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, put_cstr};
 use crate::protocol::names::{NameAt, told};
-use crate::protocol::reply::{ErrorReply, TxStatus, put_ready_for_query};
+use crate::protocol::reply::{TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
@@ -42,6 +47,8 @@ pub enum Step {
     Consume(usize),
     /// The client says goodbye.
     Terminate,
+    /// From this byte on, what is pending is to be written over with a name that nobody has.
+    Disown(usize),
     /// What stands at the front has to do with the session's channels, which are elsewhere: they come to the
     /// server first, once it owes nothing.
     ComeHome,
@@ -89,6 +96,9 @@ pub struct Core {
     named: Named,
     /// What Execute does to named statements, if it succeeds, by the portals.
     executing: Vec<(Name, Executing)>,
+    /// The sequence of messages with the last Bind.
+    bound_in: u64,
+    second_try: SecondTry,
     /// What was sent last may have taken all statements away from the server.
     suspects: bool,
     /// Names of the client's that the server has been given for a while.
@@ -138,6 +148,8 @@ impl Core {
             statement: Statement::new(allowance),
             named: Named::new(table),
             executing: Vec::new(),
+            bound_in: 0,
+            second_try: SecondTry::default(),
             suspects: false,
             strays: Vec::new(),
             pins: Pinned::default(),
@@ -356,7 +368,7 @@ impl Core {
         }
         let consumed = out.copied;
         if forwarded == 0 {
-            if self.statement.is_full() {
+            if self.statement.is_full() || ledger.may_become_doubtful() {
                 // What it waits for the server may keep to itself until a Sync, which stands behind it.
                 self.hurry(ledger, prologue);
             }
@@ -413,6 +425,9 @@ impl Core {
             at,
             report: &report,
         };
+        if let Some(place) = message.says_names() {
+            return Ok(Pass::Step(Step::Disown(place)));
+        }
         if self.is_held_up(message, out.ledger, out.statements)
             || self.awaits_eviction(&report, at)
             || (self.unnamed_foreign && !self.place_unnamed(meaning, at, out.ledger, out.prologue))
@@ -422,7 +437,11 @@ impl Core {
         self.eviction = Eviction::None;
         self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
         let passage = self.name(message, out);
+        if head.tag == frontend::BIND {
+            self.bound_in = self.named.sequence();
+        }
         let sent = self.forward(message, &report, passage, out.ledger);
+        self.second_try.keep(head, rest);
         self.suspect(out.statements);
         self.untouched = false;
         Ok(Pass::Sent(sent))
@@ -431,7 +450,10 @@ impl Core {
     /// Whether a message that neither has a text nor names a statement is just passed on.
     #[inline]
     fn has_nothing_pending(&self) -> bool {
-        !self.unnamed_foreign && self.executing.is_empty() && self.strays.is_empty()
+        !self.unnamed_foreign
+            && self.executing.is_empty()
+            && self.strays.is_empty()
+            && !self.second_try.is_prepared()
     }
 
     #[inline]
@@ -710,8 +732,8 @@ impl Core {
     }
 
     /// The unit at the front gets no server: the client is told, and what belongs to it is passed over.
-    pub fn refuse(&mut self, pending: &[u8], error: &ErrorReply, answer: &mut Vec<u8>) {
-        error.put(answer);
+    pub fn refuse(&mut self, pending: &[u8], error: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(error);
         self.deferred.fail();
         let simple = pending
             .first()
@@ -775,6 +797,10 @@ impl Core {
                 // And with it all portals.
                 self.executing.clear();
             }
+        }
+        if concluded.asker == Asker::Client {
+            // And with it the unit that might have been tried again.
+            self.second_try.forget();
         }
         if concluded.by_query && !concluded.failed && !self.statement.exists() {
             // A Query that was carried out did away with whatever unnamed statement there was.

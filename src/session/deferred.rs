@@ -51,6 +51,14 @@ impl Deferred {
         }
     }
 
+    /// The BEGIN that waits for a server.
+    pub fn begin(&self) -> Option<&[u8]> {
+        match self {
+            Deferred::Begun(frame) => Some(frame),
+            Deferred::Outside | Deferred::Failed(_) => None,
+        }
+    }
+
     /// The BEGIN that is due, once a server is there.
     pub fn take_begin(&mut self) -> Option<Vec<u8>> {
         match std::mem::take(self) {

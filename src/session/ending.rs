@@ -10,8 +10,10 @@ use super::requests::Violation;
 use crate::error::{Blame, ToClient};
 use crate::pool::BorrowError;
 use crate::protocol::SqlState;
+use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::Severity;
-use crate::server::ConnectError;
+use crate::protocol::tag::backend;
+use crate::server::{ConnectError, Refusal};
 
 /// Why a session ends.
 #[derive(Debug, thiserror::Error)]
@@ -216,6 +218,66 @@ fn violated(violation: Violation) -> String {
         Violation::Type(tag) => format!("invalid frontend message type {tag}"),
         Violation::Length(_) => "invalid message length".into(),
         Violation::Body(tag) => format!("invalid message format in message type {tag}"),
+    }
+}
+
+/// A setting that a server would not take from a session that carries it.
+#[derive(Debug)]
+pub struct Refused {
+    pub name: String,
+    /// `None`: it was to go back to the server's own.
+    pub value: Option<Vec<u8>>,
+    /// The body of the ErrorResponse, or the beginning of it.
+    pub error: Vec<u8>,
+}
+
+/// A unit that was not executed, since its server could not be given the session's settings. At least one.
+#[derive(Debug)]
+pub struct RefusedSettings<'a>(pub &'a [Refused]);
+
+impl RefusedSettings<'_> {
+    /// The ErrorResponse: PostgreSQL's own SQLSTATE and message for the first of them, and what is to be done. Values may
+    /// be secrets, and are not told.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let first = self.0.first().map(|one| Refusal::new(&one.error));
+        let first = first.unwrap_or_else(|| Refusal::new(b""));
+        let names: Vec<&str> = self.0.iter().map(|one| &*one.name).collect();
+        let resets: Vec<String> = names.iter().map(|name| reset(name)).collect();
+        let ours = format!(
+            "This session carries {}, which the database connection does not accept now; nothing was executed.",
+            names.join(", ")
+        );
+        let detail = match first.detail() {
+            Some(detail) => format!("{detail} {ours}"),
+            None => ours,
+        };
+        let hint = format!(
+            "{}, or DISCARD ALL, in a query of its own, lets the session go on without.",
+            resets.join("; ")
+        );
+        let (sqlstate, message) = (first.sqlstate(), first.message());
+        put(out, backend::ERROR_RESPONSE, |body| {
+            let fields: [(u8, &[u8]); 6] = [
+                (b'S', b"ERROR"),
+                (b'V', b"ERROR"),
+                (b'C', &sqlstate),
+                (b'M', message.as_bytes()),
+                (b'D', detail.as_bytes()),
+                (b'H', hint.as_bytes()),
+            ];
+            for (code, text) in fields {
+                body.push(code);
+                put_cstr(body, text);
+            }
+            body.push(0);
+        });
+    }
+}
+
+fn reset(name: &str) -> String {
+    match name {
+        "session_authorization" => "RESET SESSION AUTHORIZATION".into(),
+        name => format!("RESET {name}"),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 
+use super::doubts::Doubts;
 use super::hidden::Finds;
 use super::pinboard::Pinboard;
 use super::prepared::table::{self, Edition, Table};
@@ -38,6 +39,8 @@ pub struct Entry {
     /// Connections of this pool that listen for sessions, and those of the whole target.
     listeners: AtomicUsize,
     target_listeners: Arc<AtomicUsize>,
+    /// Values that some connection of it has refused.
+    pub(super) doubts: Doubts,
     /// A client of this pool has read what nextval leaves behind.
     reads_sequences: AtomicBool,
 }
@@ -204,6 +207,7 @@ impl Endpoint {
                 pinned: AtomicUsize::new(0),
                 listeners: AtomicUsize::new(0),
                 target_listeners: Arc::clone(&self.listeners),
+                doubts: Doubts::default(),
                 reads_sequences: AtomicBool::new(false),
             })
         });

@@ -17,6 +17,7 @@ use super::endpoint::{Desk, Endpoint, Entry, Greeting};
 use super::handle::{Place, Sessions};
 use super::hidden;
 use super::listen::Hubs;
+use super::servers::shorten;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
 use crate::net::Stream;
@@ -141,13 +142,15 @@ async fn ask(
     entry: &Entry,
     settings: Arc<Settings>,
 ) -> Result<Greeting, Arc<[u8]>> {
-    let mut lease = borrow(newcomer, hall, entry).await?;
+    let mut lease = borrow(newcomer, hall, entry, &settings).await?;
     // While this one waited, another of its kind may have asked.
     if let Some(known) = hall.endpoint.greeting(entry.pool, &settings) {
         lease.release();
         return Ok(known);
     }
-    let outcome = match lease.apply(&settings).await {
+    let limit = hall.desk.reset_timeout();
+    let applied = tokio::time::timeout(limit, lease.apply(&settings)).await;
+    let outcome = match applied.unwrap_or(Err(CommandError::Silent(limit))) {
         Ok(()) => Ok(Arc::clone(&lease.parameters)),
         Err(CommandError::Refused(error)) => Err(as_fatal(&error)),
         // Nothing is known then, and nothing kept.
@@ -158,15 +161,18 @@ async fn ask(
         }
     };
     if entry.finds.take_due(Instant::now()) {
-        match lease.names(hidden::QUERY).await {
+        let names = tokio::time::timeout(limit, lease.names(hidden::QUERY)).await;
+        let names = names.map_err(|_| CommandError::Silent(limit).to_string());
+        match names.and_then(|names| names.map_err(|error| error.to_string())) {
             Ok(names) => entry.finds.set(names),
             Err(error) => {
-                tracing::warn!(%error, database = %entry.database, "functions and triggers could not be looked through");
+                tracing::warn!(error, database = %entry.database, "functions and triggers could not be looked through");
                 lease.close();
                 return Ok(hall.endpoint.keep_greeting(entry.pool, &settings, outcome));
             }
         }
     }
+    // What was refused has left nothing, or is cleaned away.
     if lease.is_clean() {
         lease.release();
     }
@@ -174,7 +180,12 @@ async fn ask(
 }
 
 /// Waits for a server, as long as the client does.
-async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<Lease, Arc<[u8]>> {
+async fn borrow(
+    newcomer: &mut Newcomer,
+    hall: &Hall,
+    entry: &Entry,
+    settings: &Settings,
+) -> Result<Lease, Arc<[u8]>> {
     if let Some(lease) = hall.desk.try_borrow(entry.pool) {
         return Ok(lease);
     }
@@ -197,7 +208,9 @@ async fn borrow(newcomer: &mut Newcomer, hall: &Hall, entry: &Entry) -> Result<L
             })
         }
     };
-    let mut waiting = pin!(hall.desk.borrow(entry.pool).map_err(refused)?);
+    let mut waiting = hall.desk.borrow(entry.pool).map_err(refused)?;
+    shorten(&mut waiting, settings);
+    let mut waiting = pin!(waiting);
     let (client, unread) = (&mut newcomer.client, &mut newcomer.unread);
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(outcome) = waiting.as_mut().poll(cx) {

@@ -10,18 +10,23 @@ pub mod context;
 pub mod core;
 pub mod culprit;
 pub mod deferred;
+pub mod doubts;
 pub mod ending;
 pub mod endpoint;
+mod eviction;
+mod faults;
 pub mod handle;
 pub mod hidden;
 pub mod listen;
 pub mod login;
+pub mod mending;
 pub mod pinboard;
 mod pinning;
 pub mod pins;
 pub mod prepared;
 mod pump;
 pub mod questions;
+mod replay;
 pub mod requests;
 mod servers;
 pub mod settings;
@@ -42,10 +47,12 @@ use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desk, Endpoint, Entry};
+use self::eviction::Evicting;
 use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
 use self::pinning::Pinning;
 use self::pins::Reason;
+use self::replay::Replays;
 use self::settings::Carried;
 use crate::config::ListenMode;
 use crate::error::ToClient;
@@ -85,6 +92,8 @@ enum Phase {
     Queued,
     /// For PostgreSQL to answer.
     Running,
+    /// For it to answer what only Weir wants to know.
+    Asked,
     /// For the client, while it holds a server.
     Holding,
 }
@@ -122,6 +131,7 @@ pub struct Session {
     place: Place,
     /// What the client logged in with and has set since; it has them on every server that it gets.
     settings: Carried,
+    replays: Replays,
     /// The reported values that the client knows.
     told: Arc<Parameters>,
     /// From the client; cleared: for the server.
@@ -143,8 +153,7 @@ pub struct Session {
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
-    /// Connections are being closed that the client's next message would find in its way.
-    evicting: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    evicting: Option<Box<Evicting>>,
     /// What has been made known of its pins.
     pinning: Pinning,
     phase: Phase,
@@ -227,6 +236,7 @@ impl Session {
             context: parts.context,
             place: parts.place,
             settings: Carried::new(parts.settings),
+            replays: Replays::default(),
             told: parts.told,
             requests,
             prologue: Vec::new(),
@@ -311,6 +321,7 @@ impl Session {
             || !self.requests.cleared().is_empty()
             || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()
+            || self.replays.any()
             || self.core.wonders()
             || self.core.is_untidy(&lease.ledger)
             || self.channels_hold_server();

@@ -217,7 +217,7 @@ impl Pins {
 }
 
 /// The pins of a session over time: what is pipelined behind a DISCARD ALL outlives it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pinned {
     now: Pins,
     /// What an operator has said is not to pin.

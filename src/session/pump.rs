@@ -9,23 +9,24 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::Instant;
 
-use super::core::{Conclusion, Step, Trust};
+use super::core::{Conclusion, Step};
 use super::ending::Ending;
 use super::pinning::Lifted;
-use super::servers::give_settings;
+use super::replay::said;
 use super::{Link, Presence, Session};
 use crate::net::buf::BUFFER_BYTES;
-use crate::protocol::frame::{HEADER_BYTES, Head};
-use crate::protocol::reply::{TxStatus, error_field, put_parameter_status};
+use crate::protocol::frame::HEADER_BYTES;
+use crate::protocol::reply::{TxStatus, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
-use crate::server::ledger::Fate;
+use crate::server::ledger::{Asker, Fate};
 use crate::server::replies::Reply;
-use crate::server::settings::Change;
-use crate::server::statements::find_name;
+use crate::server::statements::NOBODYS;
 
 /// So much is read of what the server answers to a question of ours.
 pub(super) const MAX_ANSWER_BYTES: usize = 256 * 1024;
+
+const PARSE_COMPLETE: [u8; HEADER_BYTES] = [backend::PARSE_COMPLETE, 0, 0, 0, 4];
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
@@ -192,7 +193,7 @@ impl Session {
         let mut moved = false;
         while self.replies.len() + answer.len() < BUFFER_BYTES {
             match self.core.without_server(self.requests.raw(), &mut answer) {
-                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome) => break,
+                Ok(Step::Wait | Step::Forward { .. } | Step::ComeHome | Step::Disown(_)) => break,
                 Ok(Step::Consume(count)) => self.requests.discard(count),
                 Ok(Step::Borrow) => {
                     self.replies.insert(&std::mem::take(&mut answer));
@@ -215,7 +216,7 @@ impl Session {
         ending
     }
 
-    fn advance_leased(&mut self) -> Moved {
+    pub(super) fn advance_leased(&mut self) -> Moved {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
@@ -224,18 +225,24 @@ impl Session {
         // A cancel under way must not hit what comes next.
         let moving = self.listening.as_ref();
         let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
-            || self.evicting.is_some()
+            || self
+                .evicting
+                .as_ref()
+                .is_some_and(|evicting| evicting.holds_up())
             || moving.is_some_and(|listening| listening.holds_requests());
         // One that has to go gets to the end of its transaction and no further.
         let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
-        if unsent || held_up || over || self.server_fatal {
+        let passes = self.replays.let_pass(self.requests.raw().len());
+        if unsent || held_up || over || self.server_fatal || !passes {
             return Ok(false);
         }
-        if !Arc::ptr_eq(&lease.applied, self.settings.now())
-            && lease.ledger.is_idle()
-            && give_settings(lease, self.settings.now(), &mut self.prologue) != Change::None
-        {
-            self.core.interposed();
+        let is_behind = !Arc::ptr_eq(&lease.applied, self.settings.now());
+        if is_behind && lease.ledger.is_idle() && !self.replays.are_lacking() {
+            return if self.bring_settings_up() {
+                Ok(true)
+            } else {
+                self.advance_leased()
+            };
         }
         let Connection {
             ledger, statements, ..
@@ -253,9 +260,15 @@ impl Session {
             Ok(Step::Terminate) => Err(Ending::Left),
             Err(violation) => Err(Ending::Violated(violation)),
             Ok(Step::Forward { consumed, forward }) => {
+                let sent = self.requests.raw().get(..consumed + forward);
+                self.replays.keep(sent.unwrap_or_default());
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
                 self.note_pins(Lifted::Gone);
+                Ok(true)
+            }
+            Ok(Step::Disown(place)) => {
+                self.requests.overwrite(place, NOBODYS);
                 Ok(true)
             }
             Ok(Step::ComeHome) if lease.ledger.owes() => Ok(false),
@@ -317,6 +330,11 @@ impl Session {
             }
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
             Poll::Ready(end) => {
+                if !self.server_fatal
+                    && let Some(moved) = self.settings_unanswered("The server closed it.")
+                {
+                    return moved;
+                }
                 let fatal = std::mem::replace(&mut self.server_fatal, true);
                 Err(match end {
                     _ if fatal => Ending::ServerFatal,
@@ -342,7 +360,6 @@ impl Session {
                 ledger,
                 parameters,
                 statements,
-                marked,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
@@ -360,6 +377,7 @@ impl Session {
                     return Ok(moved);
                 }
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
+                Reply::Parsed => self.replies.insert(&PARSE_COMPLETE),
                 Reply::Parameter {
                     bytes,
                     fate,
@@ -378,28 +396,20 @@ impl Session {
                     fatal,
                     prefix,
                 } => {
+                    if fatal && self.replays.any() {
+                        let error = prefix.to_vec();
+                        if self.settings_were_fatal(&error) {
+                            return Ok(true);
+                        }
+                        self.server_fatal = true;
+                        moved = true;
+                        continue;
+                    }
                     self.server_fatal |= fatal;
                     if fate == Fate::Withhold {
                         self.own_error = prefix.to_vec();
                     }
-                    let used = ledger.failed_use();
-                    if let Some(id) = used {
-                        // What was sent behind it is skipped: its name is what it was.
-                        self.core.note_outcomes(ledger, statements);
-                        let field = |code| error_field(prefix, code).unwrap_or_default();
-                        let trust = self
-                            .core
-                            .use_failed(id, field(b'C'), field(b'R'), statements);
-                        *marked |= trust == Trust::Lost;
-                    }
-                    if used.is_some() || ledger.is_doubtful() {
-                        let words = reworded(self.replies.raw(), |id| self.core.name_of(id));
-                        if let Some((taken, words)) = words {
-                            replies.took(taken);
-                            self.replies.discard(taken);
-                            self.replies.insert(&words);
-                        }
-                    }
+                    self.hear_error();
                 }
                 Reply::Ready {
                     bytes,
@@ -422,7 +432,7 @@ impl Session {
     fn pass(&mut self, bytes: usize, fate: Fate) {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
-            Fate::Withhold => self.replies.discard(bytes),
+            Fate::Withhold | Fate::AsParsed => self.replies.discard(bytes),
             Fate::Keep => {
                 let kept = self.replies.raw().get(..bytes).unwrap_or_default();
                 // A longer answer is no answer.
@@ -430,15 +440,6 @@ impl Session {
                     self.answer.extend_from_slice(kept);
                 }
                 self.replies.discard(bytes);
-            }
-            Fate::AsParsed => {
-                let messages = self.replies.raw_mut().get_mut(..bytes).unwrap_or_default();
-                for message in messages.chunks_mut(HEADER_BYTES) {
-                    if let Some(tag) = message.first_mut() {
-                        *tag = backend::PARSE_COMPLETE;
-                    }
-                }
-                self.replies.clear(bytes);
             }
         }
     }
@@ -448,13 +449,18 @@ impl Session {
         let Link::Leased(lease) = &self.link else {
             return Ok(());
         };
-        match self.core.concluded(concluded, &lease.ledger) {
+        let conclusion = self.core.concluded(concluded, &lease.ledger);
+        if concluded.asker == Asker::Weir && self.replays.any() {
+            return self.settings_answered(concluded.failed);
+        }
+        match conclusion {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
                 self.server_fatal = true;
                 return Err(Ending::SettingsRefused(said(&self.own_error)));
             }
             Conclusion::Discarded => {
+                self.replays.learnt();
                 self.settings.discarded();
                 self.core.parse_under(self.settings.now().parsing());
                 if let Link::Leased(lease) = &mut self.link {
@@ -465,6 +471,7 @@ impl Session {
                 self.note_pins(Lifted::Discarded);
             }
             Conclusion::SettingsReset => {
+                self.replays.learnt();
                 if let Link::Leased(lease) = &mut self.link {
                     lease.applied = Arc::new(self.settings.reset(&lease.applied));
                 }
@@ -477,6 +484,7 @@ impl Session {
         if own {
             self.tell_news();
         } else {
+            self.evicting.take_if(|evicting| !evicting.holds_up());
             let now = Instant::now();
             let took = now.saturating_duration_since(self.phase_since);
             self.entry.meters.query_seconds.record(took);
@@ -543,29 +551,4 @@ fn lost(end: io::Result<usize>) -> Ending {
         Ok(_) => "The server closed it without a word.".into(),
         Err(error) => format!("The connection broke: {error}."),
     })
-}
-
-/// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
-/// client is to get in their place.
-fn reworded<'a>(
-    raw: &[u8],
-    name: impl FnOnce(u64) -> Option<&'a [u8]>,
-) -> Option<(usize, Vec<u8>)> {
-    let head = Head::parse(raw)?.ok()?;
-    let frame = raw.get(..head.frame_bytes().min(raw.len()))?;
-    let (place, id) = find_name(frame)?;
-    let name = name(id)?;
-    let length = head.frame_bytes() - 1 - place.len() + name.len();
-    let mut words = vec![head.tag];
-    words.extend_from_slice(&u32::try_from(length).ok()?.to_be_bytes());
-    words.extend_from_slice(frame.get(HEADER_BYTES..place.start)?);
-    words.extend_from_slice(name);
-    Some((place.end, words))
-}
-
-/// SQLSTATE and message of an ErrorResponse.
-fn said(error: &[u8]) -> String {
-    let field =
-        |code| String::from_utf8_lossy(error_field(error, code).unwrap_or_default()).into_owned();
-    format!("{} {}", field(b'C'), field(b'M'))
 }

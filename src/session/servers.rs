@@ -3,31 +3,30 @@
 //! Knows what must be made so on a server before the client's own messages, and what must hold before another
 //! may have it. Moves no bytes.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
 use super::context::{Excess, Unflushed};
-use super::core::{Answered, Before, Owner, Sequences};
+use super::core::{Answered, Before, Core, Owner, Sequences};
 use super::ending::{Ending, NoServer};
+use super::endpoint::Entry;
 use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::questions::{Defaults, Kinds};
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
-use crate::error::ToClient;
-use crate::pool::BorrowError;
+use crate::config;
+use crate::error::{Blame, ToClient};
+use crate::pool::{self, BorrowError};
+use crate::protocol::SqlState;
 use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::{ErrorReply, TxStatus};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::{Asker, Owed};
-use crate::server::settings::{Change, IDLE_LIMIT};
-use crate::server::{ConnectError, Settings};
-
-/// So long a DROP DATABASE and its like wait for idle connections to be gone; then PostgreSQL has the last word.
-const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
+use crate::server::settings::IDLE_LIMIT;
+use crate::server::{ConnectError, Dialer, Settings};
 
 /// How often the server of a pinned session is asked, unprompted, whether the reason is still there.
 const RECHECK_EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +39,10 @@ impl Session {
             return self.leased(lease);
         }
         match self.desk.borrow(self.entry.pool) {
-            Ok(waiting) => self.link = Link::Waiting(Box::new(waiting)),
+            Ok(mut waiting) => {
+                shorten(&mut waiting, self.settings.now());
+                self.link = Link::Waiting(Box::new(waiting));
+            }
             Err(error) => self.refuse(&error),
         }
     }
@@ -67,7 +69,6 @@ impl Session {
     pub(super) fn leased(&mut self, mut lease: Lease) {
         self.prologue.clear();
         self.asleep.server = false;
-        let change = give_settings(&mut lease, self.settings.now(), &mut self.prologue);
         self.replies.append(&std::mem::take(&mut lease.unread));
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
@@ -75,31 +76,7 @@ impl Session {
         if let Some(hidden) = self.entry.finds.news(&mut self.hidden_version) {
             self.core.know_hidden(hidden);
         }
-        let mut before = self.before(&lease);
-        if change != Change::None && before.unnamed == Owner::Self_ {
-            before.unnamed = Owner::Nobody;
-        }
-        self.core
-            .begin(before, &mut lease.ledger, &mut self.prologue);
-        self.link = Link::Leased(lease);
-        if change == Change::None {
-            self.tell_news();
-        }
-    }
-
-    /// What another session may have left on this server that DISCARD does not concern.
-    pub(super) fn before(&self, lease: &Lease) -> Before {
-        let me = self.number;
-        let unnamed = match lease.unnamed_of {
-            None => Owner::Nobody,
-            Some(owner) if owner == (me, self.core.unnamed_version()) => Owner::Self_,
-            Some(_) => Owner::Another,
-        };
-        let sequences = match lease.last_of {
-            last if last != me && self.entry.reads_sequences() => Sequences::OfAnother,
-            _ => Sequences::Own,
-        };
-        Before { unnamed, sequences }
+        self.give_settings(lease);
     }
 
     /// The unit gets no server: an error, and the session lives on.
@@ -113,11 +90,19 @@ impl Session {
         self.refuse_with(&reply, refusal.blame());
     }
 
-    pub(super) fn refuse_with(&mut self, reply: &ErrorReply, blame: crate::error::Blame) {
-        self.context.clients.error(reply.sqlstate, blame);
+    pub(super) fn refuse_with(&mut self, reply: &ErrorReply, blame: Blame) {
+        let mut error = Vec::new();
+        reply.put(&mut error);
+        self.refuse_as(&error, reply.sqlstate, blame);
+    }
+
+    /// The same with an ErrorResponse that is made already.
+    pub(super) fn refuse_as(&mut self, error: &[u8], sqlstate: SqlState, blame: Blame) {
+        self.context.clients.error(sqlstate, blame);
         self.link = Link::Free;
+        self.replays.give_up();
         let mut answer = Vec::new();
-        self.core.refuse(self.requests.raw(), reply, &mut answer);
+        self.core.refuse(self.requests.raw(), error, &mut answer);
         self.replies.insert(&answer);
     }
 
@@ -206,29 +191,6 @@ impl Session {
             && self.cancelling.is_none()
             && !self.server_fatal
             && !lease.flush_due
-    }
-
-    /// Sees to it that nobody of ours is connected where the client's next message must be alone.
-    pub(super) fn poll_eviction(&mut self, cx: &mut Poller<'_>) -> bool {
-        if let Some(databases) = self.core.take_eviction() {
-            let names = databases.iter().map(|name| String::from_utf8_lossy(name));
-            let pools: Vec<_> = names
-                .flat_map(|name| self.endpoint.pools_of(&name))
-                .collect();
-            let desk = Rc::clone(&self.desk);
-            self.evicting = Some(Box::pin(async move {
-                desk.evict(&pools, EVICTION_PATIENCE).await;
-            }));
-        }
-        let Some(evicting) = &mut self.evicting else {
-            return false;
-        };
-        let done = evicting.as_mut().poll(cx).is_ready();
-        if done {
-            self.evicting = None;
-            self.core.evicted();
-        }
-        done
     }
 
     fn may_ask(&self) -> bool {
@@ -333,6 +295,7 @@ impl Session {
         if let Some(channels) = channels {
             self.found_channels(channels);
         }
+        self.replays.learnt();
         self.note_pins(Lifted::Gone);
         Ok(())
     }
@@ -345,6 +308,7 @@ impl Session {
             }
             self.unflushed.set(&self.context, unflushed);
         }
+        self.replays.released();
         self.entry.meters.transactions.increment(1);
         if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.last_of = self.number;
@@ -368,22 +332,29 @@ impl Session {
     }
 }
 
-/// Makes the server have the client's settings, with a message ahead of the client's own.
-#[inline]
-pub(super) fn give_settings(
-    lease: &mut Lease,
-    settings: &Arc<Settings>,
-    prologue: &mut Vec<u8>,
-) -> Change {
-    if Arc::ptr_eq(&lease.applied, settings) {
-        return Change::None;
+/// A client may have itself told sooner that there is no server for it.
+pub(super) fn shorten(waiting: &mut pool::Waiting<Dialer>, settings: &Settings) {
+    let value = settings.value(BORROW_TIMEOUT);
+    let text = value.and_then(|value| std::str::from_utf8(value).ok());
+    if let Some(limit) = text.and_then(config::length) {
+        waiting.no_longer_than(limit);
     }
-    let change = settings.put_change(&lease.applied, prologue);
-    lease.applied = Arc::clone(settings);
-    if let Change::Sent { queries } = change {
-        for _ in 0..queries {
-            lease.ledger.send(Owed::Query, Asker::Weir);
-        }
-    }
-    change
+}
+
+/// To PostgreSQL it is a custom setting like any other, and so to all that is done about settings here: set, reset,
+/// shown and carried. What is no length of time there means nothing.
+const BORROW_TIMEOUT: &str = "weir.borrow_timeout";
+
+/// What another session may have left on this server that DISCARD does not concern.
+pub(super) fn before(lease: &Lease, me: u64, core: &Core, entry: &Entry) -> Before {
+    let unnamed = match lease.unnamed_of {
+        None => Owner::Nobody,
+        Some(owner) if owner == (me, core.unnamed_version()) => Owner::Self_,
+        Some(_) => Owner::Another,
+    };
+    let sequences = match lease.last_of {
+        last if last != me && entry.reads_sequences() => Sequences::OfAnother,
+        _ => Sequences::Own,
+    };
+    Before { unnamed, sequences }
 }

@@ -8,6 +8,7 @@ mod database;
 pub mod deallocate;
 pub mod digest;
 pub mod effect;
+mod embedded;
 mod harmless;
 pub mod hidden;
 pub mod lexer;

@@ -5,6 +5,7 @@
 use super::call::Call;
 use super::database::{self, Database};
 use super::effect::Effects;
+use super::embedded;
 use super::harmless::is_harmless;
 use super::lexer::{Lexer, Sink, Token};
 use super::report::{Act, Report};
@@ -38,10 +39,17 @@ pub fn report(text: &[u8]) -> Report {
     if is_harmless(text) {
         return Report::default();
     }
-    scanned(text)
+    let mut report = scanned(text);
+    if report.effects.has(RUNS_TEXT) {
+        embedded::add_settings(text, &mut report);
+    }
+    report
 }
 
-/// The same, the long way.
+/// What may run a text that stands in a string.
+const RUNS_TEXT: Effects = Effects::ROUTINE.with(Effects::UNSURE);
+
+/// The same, the long way, and without what is in strings.
 pub(super) fn scanned(text: &[u8]) -> Report {
     let mut scanner = Scanner::default();
     scanner.feed(text);

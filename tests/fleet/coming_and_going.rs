@@ -131,7 +131,7 @@ fn watch(berth: &Berth, over: &AtomicBool, most: &AtomicUsize, samples: &AtomicU
 
 /// A client that comes again whenever its task has gone. Every fourth has long transactions.
 fn work(fleet: &Fleet<'_>, number: usize, over: &AtomicBool, done: &AtomicUsize) {
-    let sleep = if number % 4 == 0 { 1.0 } else { 0.02 };
+    let sleep = if number.is_multiple_of(4) { 1.0 } else { 0.02 };
     while !over.load(Ordering::Relaxed) {
         let client = fleet.login(number % TASKS).map(|login| login.try_connect());
         let Some(Ok(mut client)) = client else {

@@ -15,7 +15,7 @@ const KEY: &str = "the fleet's own key";
 
 /// A house for a fleet: the database, the DNS server, and the port that all its tasks have in common.
 pub struct Berth {
-    pub postgres: Postgres,
+    pub postgres: &'static Postgres,
     pub database: String,
     pub names: Names,
     pub port: u16,
@@ -27,7 +27,7 @@ pub struct Berth {
 impl Berth {
     pub fn new(cap: usize) -> Berth {
         static NEXT: AtomicU16 = AtomicU16::new(1);
-        let postgres = Postgres::start(&["max_connections=100"]);
+        let postgres = Postgres::shared();
         let database = postgres.database();
         Berth {
             postgres,
@@ -46,7 +46,7 @@ impl Berth {
     pub fn setup(&self, number: usize) -> Setup {
         let host = self.address(number);
         let ms = |time: Duration| format!("{}ms", time.as_millis());
-        Proxy::before(&self.postgres, &self.database, self.cap)
+        Proxy::before(self.postgres, &self.database, self.cap)
             .at(host)
             .set("WEIR_FLEET_DISCOVER", &format!("{NAME}:{}", self.port))
             .set("WEIR_FLEET_LISTEN", &format!("{host}:{}", self.port))

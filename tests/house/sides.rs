@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::thread;
+use std::time::Duration;
 
 use super::client::Next;
 use super::postgres::USER;
@@ -30,8 +31,13 @@ pub struct Step {
 enum Wait {
     Ready(usize),
     Tag(u8),
+    /// For what was sent to arrive by itself.
+    Pause,
     End,
 }
+
+/// What is sent later arrives later.
+const PAUSE: Duration = Duration::from_millis(3);
 
 impl Step {
     pub fn then_ready(bytes: impl Into<Vec<u8>>, times: usize) -> Step {
@@ -44,6 +50,14 @@ impl Step {
 
     pub fn then_tag(bytes: impl Into<Vec<u8>>, tag: u8) -> Step {
         let wait = Wait::Tag(tag);
+        Step {
+            bytes: bytes.into(),
+            wait,
+        }
+    }
+
+    pub fn then_pause(bytes: impl Into<Vec<u8>>) -> Step {
+        let wait = Wait::Pause;
         Step {
             bytes: bytes.into(),
             wait,
@@ -109,6 +123,15 @@ impl Sides {
         self.agree(prepare, &[Step::then_end(bytes)]);
     }
 
+    /// The same in two parts, one after the other: cut at every `stride`th byte.
+    pub fn agree_in_parts(&self, prepare: &str, bytes: &[u8], stride: usize) {
+        let bytes = [bytes, &terminate()].concat();
+        for cut in (1..bytes.len()).step_by(stride) {
+            let (first, second) = bytes.split_at(cut);
+            self.agree(prepare, &[Step::then_pause(first), Step::then_end(second)]);
+        }
+    }
+
     /// The same startup packet to both: the whole greeting, or the same refusal.
     pub fn agree_on_login(&self, change: impl Fn(Login) -> Login) {
         let both = [&self.direct, &self.through].map(|login| {
@@ -151,6 +174,10 @@ pub fn converse(client: &mut Client, steps: &[Step]) -> Vec<Frame> {
 fn hear(client: &mut Client, wait: &Wait) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut ready = 0;
+    if let Wait::Pause = wait {
+        thread::sleep(PAUSE);
+        return frames;
+    }
     loop {
         match client.next() {
             Next::Frame(frame) => frames.push(frame),
@@ -170,6 +197,7 @@ fn hear(client: &mut Client, wait: &Wait) -> Vec<Frame> {
         let heard = match wait {
             Wait::Ready(times) => ready == *times,
             Wait::Tag(wanted) => tag == *wanted,
+            Wait::Pause => true,
             Wait::End => false,
         };
         if heard {

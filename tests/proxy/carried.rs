@@ -184,6 +184,32 @@ fn settings_are_carried_and_nobody_is_pinned() {
     no_pins(&proxy);
 }
 
+/// They are listed nowhere: their names are looked for in the text, in its strings too.
+#[test]
+fn custom_settings_that_a_texts_strings_set() {
+    let proxy = over(1);
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    let texts = [
+        "DO $$BEGIN SET mine.a = 'x'; END$$",
+        "DO $$BEGIN IF true THEN SET SESSION mine.a TO x; END IF; END$$",
+        "DO $$BEGIN PERFORM set_config('mine.a', 'x', false); END$$",
+        "DO 'BEGIN EXECUTE ''SET mine.a = x''; END'",
+        "SELECT query_to_xml('SELECT set_config(''mine.a'', ''x'', false)', true, true, '')",
+        "SELECT U&\"set_confi\\0067\"('mine.a', 'x', false)",
+    ];
+    for (number, text) in texts.iter().enumerate() {
+        let name = format!("mine.a{number}");
+        let looks = format!("SELECT coalesce(current_setting('{name}', true), '')");
+        let ran = one.ask(&text.replace("mine.a", &name));
+        assert_eq!(ran.errors(), [], "{text}");
+        for _ in 0..2 {
+            assert_eq!(other.value(&looks), "", "{text}");
+            assert_eq!(one.value(&looks), "x", "{text}");
+        }
+    }
+    no_pins(&proxy);
+}
+
 fn no_pins(proxy: &Proxy) {
     assert_eq!(proxy.pooled("pinned"), 0);
     let metrics = proxy.metrics();

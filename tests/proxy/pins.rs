@@ -363,3 +363,88 @@ fn many_sessions_pin_and_leave_at_once_and_nothing_is_left_on_the_board() {
     assert!(page["digests"].as_array().unwrap().len() <= 100);
     eventually("was nobody pinned", || proxy.pooled("pinned"), |&n| n == 0);
 }
+
+/// A function called by number shows no name of what it sets: the session is pinned, and what it has set carried once it
+/// is free.
+#[test]
+fn a_setting_made_by_function_call_stays_and_is_carried() {
+    let proxy = setup(2).start();
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    let set_config = 2078;
+    assert_eq!(
+        one.exchange(&function_call(set_config, &["app.unseen", "mine", "f"]))
+            .errors(),
+        []
+    );
+    let page = pinned(&proxy, 1);
+    assert_eq!(page["pins"][0]["reason"], "setting");
+    let unseen = "SELECT coalesce(current_setting('app.unseen', true), '')";
+    assert_eq!(other.value(unseen), "");
+    assert_eq!(one.value(unseen), "mine");
+    let work_mem = function_call(set_config, &["work_mem", "5MB", "f"]);
+    assert_eq!(one.exchange(&work_mem).errors(), []);
+    assert_eq!(other.value("SHOW work_mem"), "4MB");
+    assert_eq!(one.value("SHOW work_mem"), "5MB");
+    // It need not be set to be set: rolled back, it is what it was.
+    one.run("BEGIN");
+    let rolled_back = function_call(set_config, &["work_mem", "6MB", "f"]);
+    assert_eq!(one.exchange(&rolled_back).errors(), []);
+    one.run("ROLLBACK");
+    assert_eq!(one.value("SHOW work_mem"), "5MB");
+    one.run("RESET ALL");
+    pinned(&proxy, 0);
+    assert_eq!(one.value("SHOW work_mem"), "4MB");
+    assert_eq!(one.value(unseen), "");
+}
+
+/// A connection that has used temporary tables takes no other value: it can't be given to one that has.
+#[test]
+fn temp_buffers_pins() {
+    let proxy = setup(1).start();
+    let mut one = proxy.client();
+    one.run("CREATE TEMP TABLE used (a int)");
+    one.run("INSERT INTO used VALUES (1)");
+    one.run("DROP TABLE used");
+    pinned(&proxy, 0);
+    // This server has used its temporary buffers, and says no by itself.
+    assert_eq!(one.ask("SET temp_buffers = '9MB'").code(), "22023");
+    pinned(&proxy, 0);
+    drop(one);
+
+    let proxy = setup(2).start();
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    one.run("SET temp_buffers = '9MB'");
+    let page = pinned(&proxy, 1);
+    assert_eq!(page["pins"][0]["reason"], "setting");
+    assert_eq!(other.value("SHOW temp_buffers"), "8MB");
+    assert_eq!(one.value("SHOW temp_buffers"), "9MB");
+    one.run("DISCARD ALL");
+    pinned(&proxy, 0);
+    assert_eq!(one.value("SHOW temp_buffers"), "8MB");
+}
+
+/// What a session has that it may not set by itself no other connection could be given: it keeps the one that has it, and
+/// says so.
+#[test]
+fn a_setting_that_needs_a_privilege_pins() {
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    postgres.sql_in(
+        &database,
+        "CREATE FUNCTION quiet() RETURNS text LANGUAGE sql SECURITY DEFINER AS \
+           $$SELECT set_config('log_min_messages', 'panic', false)$$; \
+         GRANT EXECUTE ON FUNCTION quiet() TO app",
+    );
+    let proxy = Proxy::before(postgres, &database, 2).start();
+    let (mut one, mut other) = (proxy.client(), proxy.client());
+    assert_eq!(one.value("SELECT quiet()"), "panic");
+    let page = pinned(&proxy, 1);
+    assert_eq!(page["pins"][0]["reason"], "setting");
+    assert_eq!(page["pins"][0]["digest"], "SELECT quiet()");
+    logged(&proxy, &["session pinned", "setting", "SELECT quiet()"]);
+    assert_eq!(other.value("SHOW log_min_messages"), "warning");
+    assert_eq!(one.value("SHOW log_min_messages"), "panic");
+    one.run("DISCARD ALL");
+    pinned(&proxy, 0);
+    assert_eq!(one.value("SHOW log_min_messages"), "warning");
+}

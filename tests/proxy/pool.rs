@@ -1,5 +1,6 @@
 //! Bounded and calm: never more connections than the cap, FIFO waiting, and errors that tell busy from down.
 
+use std::sync::Once;
 use std::thread;
 
 use crate::house::postgres::{PASSWORD, USER};
@@ -123,6 +124,41 @@ fn busy_and_down_are_told_apart_and_the_session_lives() {
         || waiter.ask("SELECT 'back'"),
         |answer| answer.column() == ["back"],
     );
+}
+
+/// A client may have itself told sooner, not later.
+#[test]
+fn a_client_shortens_its_own_wait() {
+    let (_, _, proxy) = house(1, &[("WEIR__POOL__CONNECTION_BORROW_TIMEOUT", "4s")]);
+    let options = "-c weir.borrow_timeout=100ms";
+    let mut at_login = proxy.login().with("options", options).connect();
+    let mut client = proxy.client();
+    let waits = |client: &mut Client| {
+        let since = std::time::Instant::now();
+        let refused = client.ask("SELECT 1");
+        assert_eq!(
+            (refused.code().as_str(), refused.status()),
+            ("53300", Some('I'))
+        );
+        since.elapsed().as_secs_f32()
+    };
+    for (value, least, most) in [
+        ("'100ms'", 0.1, 3.9),
+        ("0", 0.0, 3.9),
+        ("'10m'", 4.0, 30.0),
+        ("'soon'", 4.0, 30.0),
+        ("DEFAULT", 4.0, 30.0),
+    ] {
+        client.run(&format!("SET weir.borrow_timeout = {value}"));
+        let mut first = holder(&proxy);
+        let waited = waits(&mut client);
+        assert!(least <= waited && waited < most, "{value}: {waited}");
+        first.run("COMMIT");
+    }
+    client.run("SET weir.borrow_timeout = '1s'");
+    assert_eq!(client.value("SHOW weir.borrow_timeout"), "1s");
+    let _first = holder(&proxy);
+    assert!(waits(&mut at_login) < 3.9);
 }
 
 /// BEGIN is answered before a connection is borrowed: when that fails, so does the transaction.
@@ -353,12 +389,19 @@ fn the_first_query_of_a_connection_runs_after_init_query() {
     assert_eq!(proxy.client().value("SHOW statement_timeout"), "77s");
 }
 
+/// Two sessions that alter a role at once are in each other's way.
+fn creating_databases() -> &'static Postgres {
+    static ALLOWED: Once = Once::new();
+    let postgres = Postgres::shared();
+    ALLOWED.call_once(|| drop(postgres.sql("ALTER ROLE app CREATEDB")));
+    postgres
+}
+
 /// PostgreSQL refuses to drop or copy a database that others are connected to; of Weir's idle connections its clients
 /// know nothing.
 #[test]
 fn idle_connections_do_not_stand_in_the_way_of_database_commands() {
-    let postgres = Postgres::shared();
-    postgres.sql("ALTER ROLE app CREATEDB");
+    let postgres = creating_databases();
     let proxy = Proxy::before(postgres, &postgres.database(), 4).start();
     let mut client = proxy.client();
     client.run("CREATE DATABASE evicted_one");
@@ -376,4 +419,29 @@ fn idle_connections_do_not_stand_in_the_way_of_database_commands() {
     );
     client.run("DROP DATABASE evicted_three");
     assert_eq!(inside.ask("SELECT 1").code(), "3D000");
+}
+
+/// PostgreSQL waits for others to leave. Who is at work when the command comes, and done before PostgreSQL gives up, is no
+/// reason to refuse it; nor is a session that has its answer while its server is asked something yet.
+#[test]
+fn connections_that_become_idle_meanwhile_do_not_stand_in_the_way_either() {
+    let postgres = creating_databases();
+    let proxy = Proxy::before(postgres, &postgres.database(), 4).start();
+    let mut client = proxy.client();
+    client.run("CREATE DATABASE busy_one");
+    let mut inside = proxy.login().database("busy_one").connect();
+    inside.run("SELECT 1");
+    inside.send(&query("SELECT pg_sleep(0.7)"));
+    eventually("at work", || postgres.busy("busy_one"), |n| *n == 1);
+    client.run("CREATE DATABASE busy_two TEMPLATE busy_one");
+    assert_eq!(inside.replies(1).errors(), []);
+    for round in 0..count(20, 300) {
+        // It is asked about once it has answered.
+        inside.run("DO $$BEGIN NULL; END$$");
+        client.run(&format!("ALTER DATABASE busy_one RENAME TO busy_{round}"));
+        client.run(&format!("ALTER DATABASE busy_{round} RENAME TO busy_one"));
+        inside.run("SELECT 1");
+    }
+    client.run("DROP DATABASE busy_one");
+    client.run("DROP DATABASE busy_two");
 }

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{Credential, Secret, User};
+use crate::config::{Credential, Secret, Tls, User};
 use crate::protocol::frame::put_untagged;
 use crate::protocol::reply::{TxStatus, error_field, put_ready_for_query};
 use crate::protocol::scram::{SaltedKeys, Verifier};
@@ -24,7 +24,10 @@ fn users() -> Vec<User> {
     let user = |name: &str, credential| User {
         name: name.to_owned(),
         credential,
+        method: None,
+        certificate_names: Vec::new(),
         pool_max_connections: None,
+        iam: crate::config::IamMode::Disabled,
     };
     let iterations = std::num::NonZeroU32::new(4096).unwrap();
     let verifier = Verifier::derive(PASSWORD.as_bytes(), b"the database's", iterations);
@@ -43,15 +46,38 @@ fn users() -> Vec<User> {
 /// Made once: a password's verifier takes its time in a debug build.
 static VAULT: LazyLock<Arc<Vault>> = LazyLock::new(|| Arc::new(Vault::new(&users()).unwrap()));
 
+/// Nobody comes with a token.
+static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {
+    let env = [
+        ("AURORA_HOST", "127.0.0.1"),
+        ("AURORA_USER", "app"),
+        ("AURORA_PASSWORD", "x"),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = crate::config::load(None, env.into_iter()).unwrap();
+    Arc::new(iam::Iam::new(&config, || panic!("no Aurora is configured")).unwrap())
+});
+
 fn gate() -> Gate {
     Gate {
-        tls: Some(Arc::new(Acceptor::open(None).unwrap())),
+        tls: Some(Arc::new(Acceptor::open(&Tls::default()).unwrap())),
         tls_mode: TlsMode::Allow,
         method: AuthMethod::ScramSha256,
+        manners: HashMap::new(),
         vault: Arc::clone(&VAULT),
+        iam: Arc::clone(&IAM),
         default_database: "orders".to_owned(),
+        meters: Arc::new(metrics::Auth::new(&Arc::default())),
         handshake_timeout: Duration::from_secs(10),
-        handshakes: Arc::new(Semaphore::new(8)),
+        places: Places::new(8, 8),
+        failures: Failures::new(FailureTerms {
+            per_user_and_address: Some(20),
+            per_address: Some(200),
+            per_user: Some(200),
+            window: Duration::from_secs(60),
+            delay: Duration::from_secs(1),
+            max_remembered: 1_000,
+        }),
     }
 }
 

@@ -106,6 +106,7 @@ async fn wrong_password_and_unknown_user_are_told_the_same() {
             client.write_all(&startup(hello.as_bytes())).await.unwrap();
             let (tag, body) = match method {
                 AuthMethod::ScramSha256 => scram(&mut client, "wrong", b"").await,
+                AuthMethod::Cert => unreachable!("not asked here"),
                 AuthMethod::Md5 => {
                     let (_, asked) = message(&mut client).await;
                     assert_eq!((asked.len(), &asked[..4]), (8, &b"\0\0\0\x05"[..]));
@@ -370,9 +371,10 @@ async fn the_deadline_ends_who_dawdles() {
 
 #[tokio::test]
 async fn logins_at_a_time_are_bounded_but_silence_takes_no_place() {
-    let handshakes = Arc::new(Semaphore::new(1));
+    let places = Places::new(1, 1);
+    let own = Origin::of(Some(([127, 0, 0, 1], 1).into()));
     let bounded = || Gate {
-        handshakes: Arc::clone(&handshakes),
+        places: Arc::clone(&places),
         handshake_timeout: Duration::from_millis(300),
         ..gate()
     };
@@ -380,10 +382,10 @@ async fn logins_at_a_time_are_bounded_but_silence_takes_no_place() {
     let (mut first, _first) = knock(bounded()).await;
     first.write_all(&startup(b"user\0app\0\0")).await.unwrap();
     message(&mut first).await;
-    let place = Arc::clone(&handshakes).try_acquire_owned();
-    assert!(place.is_err());
+    let taken = tokio::time::timeout(Duration::from_millis(50), places.take(own)).await;
+    assert!(taken.is_err());
     drop(first);
-    let place = handshakes.acquire().await.unwrap();
+    let place = places.take(own).await;
     let (mut second, outcome) = knock(bounded()).await;
     second.write_all(&startup(b"user\0app\0\0")).await.unwrap();
     assert_eq!(last_words(&mut second).await.0, "53300");
@@ -393,6 +395,52 @@ async fn logins_at_a_time_are_bounded_but_silence_takes_no_place() {
         Err(Refused::TooManyLogins)
     ));
     drop(place);
+}
+
+/// However many come at once, only so many learn that they guessed wrong, and the right password is not told either.
+#[tokio::test]
+async fn two_hundred_guesses_at_once_and_then_the_right_one() {
+    let gate = Arc::new(Gate {
+        places: Places::new(200, 200),
+        ..gate()
+    });
+    let (address, _sessions) = open(Arc::clone(&gate)).await;
+    let guess = |password: &'static str, user: &'static str| async move {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let hello = startup(format!("user\0{user}\0\0").as_bytes());
+        client.write_all(&hello).await.unwrap();
+        if client.peek(&mut [0]).await.unwrap() == 1 {
+            let mut first = [0];
+            client.peek(&mut first).await.unwrap();
+            if first == *b"E" {
+                return last_words(&mut client).await;
+            }
+        }
+        let (tag, body) = scram(&mut client, password, b"").await;
+        if tag == b'R' {
+            return ("let in".to_owned(), String::new());
+        }
+        let field = |code| String::from_utf8(error_field(&body, code).unwrap().to_vec()).unwrap();
+        (field(b'C'), field(b'M'))
+    };
+    assert_eq!(guess(PASSWORD, "hashed").await.0, "let in");
+    let guesses: Vec<_> = (0..200)
+        .map(|_| tokio::spawn(guess("wrong", "app")))
+        .collect();
+    let mut told = std::collections::BTreeMap::new();
+    for guess in guesses {
+        *told.entry(guess.await.unwrap().0).or_insert(0) += 1;
+    }
+    assert_eq!(told["28P01"], 20, "{told:?}");
+    assert_eq!(told["28000"], 180, "{told:?}");
+    let (sqlstate, text) = guess(PASSWORD, "app").await;
+    assert_eq!(sqlstate, "28000");
+    assert!(
+        text.starts_with("too many failed logins for user \"app\""),
+        "{text}"
+    );
+    // Another user of that address comes in.
+    assert_eq!(guess(PASSWORD, "hashed").await.0, "let in");
 }
 
 #[tokio::test]

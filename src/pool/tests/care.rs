@@ -173,3 +173,38 @@ fn a_pool_gets_what_another_does_not_use() {
         assert_eq!(house.knobs().closed, [(1, Leaving::Yielding)]);
     });
 }
+
+#[test]
+fn one_that_will_not_do_is_renewed_in_its_place() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        let mut waiter = house.queue();
+        let renewed = house.desk().renew(lease);
+        assert_eq!((house.counts().closing, house.target.usage().1), (1, 1));
+        let lease = tokio::select! {
+            biased;
+            _ = &mut waiter => panic!("it was for another"),
+            lease = renewed => lease.ok().unwrap(),
+        };
+        assert_eq!((lease.number, house.fake.open_now()), (2, 1));
+        assert_eq!(house.knobs().closed, [(1, Leaving::Unfit)]);
+        // Whoever goes meanwhile leaves it to the next in line.
+        drop(house.desk().renew(lease));
+        assert_eq!(waiter.await.ok().unwrap().number, 3);
+        sleep(MS(50)).await;
+        assert_eq!((house.counts().total(), house.fake.open_now()), (1, 1));
+    });
+}
+
+#[test]
+fn one_that_can_not_be_renewed_is_gone() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        house.knobs().failure = Some(FailureKind::Refused);
+        let refused = house.desk().renew(lease).await;
+        assert!(matches!(refused, Err(BorrowError::Refused(_))));
+        assert_eq!((house.target.usage().1, house.fake.open_now()), (0, 0));
+    });
+}

@@ -115,7 +115,8 @@ impl Challenged {
         self.auth_message.extend_from_slice(without_proof);
         // ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage): the mask comes off as it went on.
         let stored_key = &self.verifier.stored_key;
-        let client_key = ClientKey(ClientKey(proof).masked(stored_key, &self.auth_message));
+        let client_key =
+            ClientKey::new(ClientKey::new(proof).masked(stored_key, &self.auth_message));
         if !same(&client_key.stored_key(), stored_key) {
             return Err(ScramError::WrongProof);
         }

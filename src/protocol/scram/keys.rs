@@ -8,20 +8,28 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::{digest, hmac, pbkdf2};
+use zeroize::Zeroizing;
 
 use super::attribute::malformed;
 use super::{KEY_BYTES, MAX_ITERATIONS, ScramError, decode, encode, same, xor};
 
 type Key = [u8; KEY_BYTES];
 
+/// Wiped when dropped.
+type SecretKey = Zeroizing<Key>;
+
 /// Proves that its holder knows the password, for one salt and iteration count.
 /// A client's login reveals it; a log must not.
 #[derive(Clone)]
-pub struct ClientKey(pub(super) Key);
+pub struct ClientKey(SecretKey);
 
 impl ClientKey {
+    pub(super) fn new(key: Key) -> ClientKey {
+        ClientKey(Zeroizing::new(key))
+    }
+
     pub(super) fn stored_key(&self) -> Key {
-        sha256(&self.0)
+        sha256(&*self.0)
     }
 
     /// The proof for one exchange; its own inverse, since it is an exclusive or.
@@ -50,8 +58,8 @@ impl fmt::Debug for ClientKey {
 pub struct Verifier {
     salt: Box<[u8]>,
     iterations: NonZeroU32,
-    pub(super) stored_key: Key,
-    pub(super) server_key: Key,
+    pub(super) stored_key: SecretKey,
+    server_key: SecretKey,
 }
 
 impl Verifier {
@@ -72,8 +80,8 @@ impl Verifier {
         Ok(Verifier {
             salt: salt.into(),
             iterations: parse_iterations(iterations.as_bytes())?,
-            stored_key: parse_key(stored_key.as_bytes())?,
-            server_key: parse_key(server_key.as_bytes())?,
+            stored_key: parse_key(stored_key.as_bytes())?.into(),
+            server_key: parse_key(server_key.as_bytes())?.into(),
         })
     }
 
@@ -83,8 +91,8 @@ impl Verifier {
             "SCRAM-SHA-256${}:{}${}:{}",
             self.iterations,
             encode(&self.salt),
-            encode(&self.stored_key),
-            encode(&self.server_key)
+            encode(&*self.stored_key),
+            encode(&*self.server_key)
         )
     }
 
@@ -100,8 +108,8 @@ impl Verifier {
         Verifier {
             salt: label(b"salt").into_iter().take(16).collect(),
             iterations,
-            stored_key: label(b"stored"),
-            server_key: label(b"server"),
+            stored_key: label(b"stored").into(),
+            server_key: label(b"server").into(),
         }
     }
 
@@ -120,7 +128,7 @@ impl Verifier {
     }
 
     pub(super) fn server_signature(&self, auth_message: &[u8]) -> Key {
-        mac(&self.server_key, &[auth_message])
+        mac(&*self.server_key, &[auth_message])
     }
 }
 
@@ -153,25 +161,25 @@ pub struct SaltedKeys {
     salt: Box<[u8]>,
     iterations: NonZeroU32,
     pub(super) client_key: ClientKey,
-    server_key: Key,
+    server_key: SecretKey,
 }
 
 impl SaltedKeys {
     /// Takes milliseconds: one hash per iteration.
     pub fn derive(password: &[u8], salt: &[u8], iterations: NonZeroU32) -> SaltedKeys {
-        let mut salted = [0; KEY_BYTES];
+        let mut salted = Zeroizing::new([0; KEY_BYTES]);
         pbkdf2::derive(
             pbkdf2::PBKDF2_HMAC_SHA256,
             iterations,
             salt,
             &prepared(password),
-            &mut salted,
+            &mut *salted,
         );
         SaltedKeys {
             salt: salt.into(),
             iterations,
-            client_key: ClientKey(mac(&salted, &[b"Client Key"])),
-            server_key: mac(&salted, &[b"Server Key"]),
+            client_key: ClientKey::new(mac(&*salted, &[b"Client Key"])),
+            server_key: mac(&*salted, &[b"Server Key"]).into(),
         }
     }
 
@@ -181,7 +189,7 @@ impl SaltedKeys {
             salt: verifier.salt.clone(),
             iterations: verifier.iterations,
             client_key: client_key.clone(),
-            server_key: verifier.server_key,
+            server_key: verifier.server_key.clone(),
         })
     }
 
@@ -194,8 +202,8 @@ impl SaltedKeys {
         Verifier {
             salt: self.salt.clone(),
             iterations: self.iterations,
-            stored_key: self.client_key.stored_key(),
-            server_key: self.server_key,
+            stored_key: self.client_key.stored_key().into(),
+            server_key: self.server_key.clone(),
         }
     }
 }

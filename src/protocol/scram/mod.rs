@@ -17,6 +17,7 @@ pub use prove::{AwaitingServer, Binding, Challenge, Hello};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use subtle::ConstantTimeEq;
 
 /// No message of an exchange may be longer; PostgreSQL's own limit is 1024.
 pub const MAX_MESSAGE_BYTES: usize = 4096;
@@ -111,11 +112,7 @@ fn decode(text: &[u8], what: &'static str) -> Result<Vec<u8>, ScramError> {
 
 /// Compares in time that depends on the length alone.
 fn same(a: &[u8; KEY_BYTES], b: &[u8; KEY_BYTES]) -> bool {
-    let differing = a
-        .iter()
-        .zip(b)
-        .fold(0, |bits, (a, b)| std::hint::black_box(bits | (a ^ b)));
-    differing == 0
+    a.ct_eq(b).into()
 }
 
 fn xor(a: &[u8; KEY_BYTES], b: &[u8; KEY_BYTES]) -> [u8; KEY_BYTES] {

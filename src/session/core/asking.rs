@@ -142,6 +142,18 @@ impl Core {
         Answered::Nothing
     }
 
+    /// The server does not answer: whether that was asked for everybody's sake, so that nothing of this session is lost
+    /// with the server.
+    pub fn forget_question(&mut self) -> bool {
+        let harmless = matches!(self.asked, Some(Inquiry::Hidden))
+            && !self.pins.now().any()
+            && !self.questions.any();
+        if harmless {
+            self.asked = None;
+        }
+        harmless
+    }
+
     /// The names that lead to hidden state are to be asked for anew.
     pub fn wonder_what_is_hidden(&mut self) {
         self.hidden_due = true;

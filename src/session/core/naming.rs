@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::Core;
 use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
-use crate::protocol::names::{NameAt, portal, put_close, put_parse, told};
+use crate::protocol::names::{
+    NameAt, TOLD_BYTES, portal, put_close, put_describe, put_parse, told,
+};
 use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
-use crate::server::statements::{
-    Act, Outlook, Presence, clients_name, mentions_names, nobodys_name,
-};
+use crate::server::statements::{Act, Outlook, Presence, clients_name, find_mention};
 use crate::session::pins::Reason;
 use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
 use crate::session::prepared::table::{Sharing, Statement};
@@ -36,6 +36,12 @@ const REFERS: Effects = Effects::DEALLOCATE
     .with(Effects::EXECUTE)
     .with(Effects::PREPARE)
     .with(Effects::DISCARD_ALL);
+
+/// What may make a text reach the statements that a server has.
+const REACHES: Effects = REFERS
+    .with(Effects::DISCARD_IN_TEXT)
+    .with(Effects::ROUTINE)
+    .with(Effects::UNSURE);
 
 /// The client's next message, as much of it as is there.
 #[derive(Clone, Copy)]
@@ -67,6 +73,15 @@ impl<'a> Message<'a> {
     #[inline]
     fn name(&self) -> Option<NameAt> {
         NameAt::find(self.head.tag, self.frame())
+    }
+
+    /// Where it first has a name of Weir's in it, if its text may reach that statement. A client can have it only from
+    /// `pg_prepared_statements`, and the statement may be another client's.
+    pub fn says_names(&self) -> Option<usize> {
+        match self.report.effects.has(REACHES) {
+            true => Some(self.at + find_mention(self.frame())?),
+            false => None,
+        }
     }
 
     /// The text of a Query or Parse that is there in full.
@@ -147,6 +162,8 @@ pub(super) struct Executing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     Kept,
+    /// Its copy of this statement is not what the text means by now.
+    Outdated,
     /// The connection is to be made as new when the session lets go of it.
     Lost,
 }
@@ -184,6 +201,10 @@ impl Core {
         if ledger.is_copying_in() || ledger.is_doubtful() {
             return false;
         }
+        let awaits_copy = message.meaning != Meaning::Plain && ledger.may_become_doubtful();
+        if awaits_copy || self.second_try.holds_up() {
+            return true;
+        }
         if message.head.tag == frontend::EXECUTE
             && !self.executing.is_empty()
             && portal(message.frame()).is_none()
@@ -214,7 +235,7 @@ impl Core {
             Meaning::BindNamed | Meaning::DescribeNamed => match self.named.meaning(name) {
                 Name::Open => return true,
                 Name::Unknown => false,
-                Name::Known(statement) => {
+                Name::Known(statement, _) => {
                     let outlook = statements.outlook(statement.id, self.named.sequence());
                     if outlook == Outlook::Open {
                         return true;
@@ -273,7 +294,7 @@ impl Core {
                 if let Some(at) = message.name()
                     && let name = told(at.of(message.bytes))
                 {
-                    let Name::Known(statement) = self.named.meaning(name) else {
+                    let Name::Known(statement, _) = self.named.meaning(name) else {
                         if let Some(name) = clients_name(name) {
                             out.rename(message, at, &name);
                         }
@@ -379,15 +400,26 @@ impl Core {
         }
     }
 
+    /// A Parse is not carried out, because the server has such a statement. Where that turns out to be an older one, the client's
+    /// unit is given a second try, unless something of it would be done twice or its transaction is lost.
+    fn begin_second_try(&mut self, id: u64, ledger: &Ledger) {
+        let begun = self.begun && ledger.readies_owed() > 0;
+        let outside = ledger.tx() == TxStatus::Idle && !begun;
+        if outside && self.bound_in != self.named.sequence() {
+            self.second_try.begin(id);
+        }
+    }
+
     /// A Parse with a name.
     fn parse(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
         let Some(at) = message.name() else { return };
         let name = told(at.of(message.bytes));
-        if let Name::Known(statement) = self.named.meaning(name) {
+        if let Name::Known(statement, number) = self.named.meaning(name) {
             // PostgreSQL refuses it, once it has nothing else to say against it.
             let statement = Arc::clone(statement);
             passage.timing = Timing::AtBind;
-            passage.note.uses = statement.id;
+            (passage.note.uses, passage.note.name) = (statement.id, number);
+            self.says(message, at);
             self.give(&statement, message.at, out);
             return out.rename(message, at, &statement.server_name);
         }
@@ -420,11 +452,14 @@ impl Core {
         }
         let act = match outlook {
             Outlook::Known(Presence::There) if !out.ledger.may_be_failed() => {
+                // Has it been redefined since, unseen? Then this is refused as a Bind would be.
                 out.statements.used(statement.id);
-                put_close(out.ahead_of(message.at), &nobodys_name());
+                put_describe(out.ahead_of(message.at), &statement.server_name);
                 out.copied = message.at + message.head.frame_bytes();
-                passage.owed = Some(Owed::Close);
+                passage.owed = Some(Owed::Describe);
                 passage.note.telling = Telling::AsParsed;
+                passage.note.uses = statement.id;
+                self.begin_second_try(statement.id, out.ledger);
                 None
             }
             _ => {
@@ -445,6 +480,17 @@ impl Core {
             act,
         };
         self.note(Some(change), &mut passage.note, out);
+        passage.note.name = self.named.number(name);
+        self.says(message, at);
+    }
+
+    /// A name longer than PostgreSQL tells apart is repeated in full where it has words for it.
+    fn says(&mut self, message: Message<'_>, at: NameAt) {
+        let whole = at.of(message.bytes);
+        let name = told(whole);
+        if name.len() == TOLD_BYTES {
+            self.named.says(name, whole);
+        }
     }
 
     /// What a Parse makes, if servers can have it under a name of ours.
@@ -468,7 +514,7 @@ impl Core {
     fn use_it(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
         let Some(at) = message.name() else { return };
         let name = told(at.of(message.bytes));
-        let Name::Known(statement) = self.named.meaning(name) else {
+        let Name::Known(statement, number) = self.named.meaning(name) else {
             if message.meaning == Meaning::BindNamed {
                 self.bound(message, Executing::default());
             }
@@ -479,7 +525,8 @@ impl Core {
         };
         let statement = Arc::clone(statement);
         self.give(&statement, message.at, out);
-        passage.note.uses = statement.id;
+        (passage.note.uses, passage.note.name) = (statement.id, number);
+        self.says(message, at);
         if message.meaning == Meaning::BindNamed {
             let effects = statement.report.effects;
             self.culprit.blame_text(statement.text(), effects);
@@ -551,8 +598,6 @@ impl Core {
         at: usize,
         out: &mut Outgoing<'_>,
     ) -> Option<Change> {
-        // It may take away what others have.
-        self.suspects |= mentions_names(text);
         let dropped = dropped(text, effects);
         let forgets_all = dropped.contains(&Deallocate::All);
         let is_dropped = |name: &[u8]| {
@@ -628,6 +673,7 @@ impl Core {
         if out.ledger.is_doubtful() || out.ledger.is_copying_in() {
             return;
         }
+        let name = clients_name(&name).unwrap_or(name);
         let prologue = out.ahead_of(at);
         put_close(prologue, &name);
         put_parse(prologue, &name, body);
@@ -678,6 +724,7 @@ impl Core {
             b"0A000" if routine == b"RevalidateCachedQuery" => {
                 statements.spoil(id);
                 self.named.retire(id);
+                return Trust::Outdated;
             }
             // Something has deallocated it unseen.
             b"26000" => {
@@ -691,15 +738,18 @@ impl Core {
             }
             // It may be about types or tables that were replaced unseen. PostgreSQL would parse it anew for whoever
             // comes with its text.
-            b"42704" | b"42P01" | b"42703" | b"42883" | b"XX000" => self.named.retire(id),
+            b"42704" | b"42P01" | b"42703" | b"42883" | b"XX000" => {
+                self.named.retire(id);
+                return Trust::Outdated;
+            }
             _ => {}
         }
         Trust::Kept
     }
 
-    /// What the client calls a statement.
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        self.named.name_of(id)
+    /// What the client calls a statement: by the number of the name, or else any name that it has for it.
+    pub fn name_of(&self, number: u64, id: u64) -> Option<&[u8]> {
+        self.named.name_of(number, id)
     }
 }
 

@@ -4,7 +4,8 @@
 
 use super::*;
 use crate::protocol::SqlState;
-use crate::protocol::reply::Severity;
+use crate::protocol::reply::{ErrorReply, Severity};
+use crate::server::statements::NOBODYS;
 use crate::session::prepared::table::{Edition, Terms};
 use crate::session::questions::Defaults;
 
@@ -134,6 +135,10 @@ impl Talk {
                 }
                 Ok(Step::Consume(count)) => drop(self.pending.drain(..count)),
                 Ok(Step::Terminate) => return self.end("left"),
+                Ok(Step::Disown(place)) => {
+                    let end = place + NOBODYS.len();
+                    self.pending[place..end].copy_from_slice(NOBODYS);
+                }
                 Ok(Step::ComeHome) => {
                     self.happened("home");
                     self.core.set_outside(Outside::Seen);
@@ -214,7 +219,9 @@ impl Talk {
             detail: None,
             hint: None,
         };
-        self.core.refuse(&self.pending, &error, &mut self.told);
+        let mut told = Vec::new();
+        error.put(&mut told);
+        self.core.refuse(&self.pending, &told, &mut self.told);
         self.drive();
         self
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::board::{Board, Edge, Item, Lost, Mailbox, Number};
 use super::moving::put_listen;
@@ -224,7 +225,7 @@ async fn serve(hubs: Rc<Hubs>, hub: Rc<Hub>, seat: ListenerSeat) {
     };
     let meters = &hub.entry.meters;
     meters.listening.increment(1);
-    let end = listen(&mut lease, &hub).await;
+    let end = listen(&mut lease, &hub, hubs.desk.reset_timeout()).await;
     meters.listening.decrement(1);
     hubs.forget(&hub);
     drop(seat);
@@ -252,22 +253,24 @@ async fn borrow(desk: &Rc<Desk>, hub: &Hub) -> Option<Lease> {
     let mut lease = lease;
     lease.marked = true;
     let encoding = ("client_encoding".to_owned(), hub.encoding.clone());
-    lease
-        .apply(&Arc::new(Settings::new([encoding])))
-        .await
-        .ok()?;
-    lease.command(MAY_BE_SILENT).await.ok()?;
-    Some(lease)
+    let prepared = async {
+        lease.apply(&Arc::new(Settings::new([encoding]))).await?;
+        lease.command(MAY_BE_SILENT).await
+    };
+    // Otherwise it is cleaned, or closed where it does not answer.
+    let prepared = tokio::time::timeout(desk.reset_timeout(), prepared).await;
+    matches!(prepared, Ok(Ok(()))).then_some(lease)
 }
 
-/// Listens until nobody wants to hear.
-async fn listen(lease: &mut Lease, hub: &Hub) -> Result<(), CommandError> {
+/// Listens until nobody wants to hear. What it asks for is to be answered within `limit`.
+async fn listen(lease: &mut Lease, hub: &Hub, limit: Duration) -> Result<(), CommandError> {
     let mut sync = Vec::new();
     put(&mut sync, frontend::QUERY, |body| {
         put_listen(body, &hub.sync);
         body.push(0);
     });
     lease.tell(&sync).await?;
+    let mut due = Instant::now() + limit;
     loop {
         if hub.excess_due.take() && lease.is_excess() {
             return Err(CommandError::Closed);
@@ -283,8 +286,10 @@ async fn listen(lease: &mut Lease, hub: &Hub) -> Result<(), CommandError> {
             };
             if let Some(query) = changes {
                 lease.tell(&query).await?;
+                due = Instant::now() + limit;
             }
         }
+        let owes = lease.ledger.owes();
         tokio::select! {
             heard = lease.hear() => {
                 hub.tell(heard?);
@@ -292,6 +297,7 @@ async fn listen(lease: &mut Lease, hub: &Hub) -> Result<(), CommandError> {
                 tokio::task::yield_now().await;
             }
             () = hub.changed.notified() => {}
+            () = tokio::time::sleep_until(due), if owes => return Err(CommandError::Silent(limit)),
         }
     }
 }
@@ -319,7 +325,10 @@ fn reason(error: &CommandError) -> String {
             let field = |code| String::from_utf8_lossy(error_field(body, code).unwrap_or_default());
             format!("{} {}", field(b'C'), field(b'M'))
         }
-        CommandError::Io(_) | CommandError::Closed | CommandError::Garbled(_) => error.to_string(),
+        CommandError::Io(_)
+        | CommandError::Closed
+        | CommandError::Garbled(_)
+        | CommandError::Silent(_) => error.to_string(),
     }
 }
 

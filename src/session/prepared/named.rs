@@ -47,6 +47,10 @@ pub enum Change {
 /// What stands behind a name.
 #[derive(Debug, Default)]
 struct Slot {
+    /// Tells the name from the client's others, whatever stands behind it; not 0.
+    number: u64,
+    /// The name as the client says it, if PostgreSQL tells only a part of it apart.
+    said: Option<Name>,
     is: Option<Arc<Statement>>,
     /// Once all that was sent is carried out.
     will_be: Option<Arc<Statement>>,
@@ -70,6 +74,8 @@ pub struct Named {
     sweeping: (u32, u64),
     /// What was sent may redefine objects of the database, and its transaction has not ended.
     redefining: bool,
+    /// Counts the names.
+    numbered: u64,
 }
 
 /// What a name means to the message that has it.
@@ -78,7 +84,8 @@ pub enum Meaning<'a> {
     /// It depends on an answer that is outstanding.
     Open,
     Unknown,
-    Known(&'a Arc<Statement>),
+    /// And the number of the name.
+    Known(&'a Arc<Statement>, u64),
 }
 
 impl Named {
@@ -91,6 +98,7 @@ impl Named {
             sequence: 1,
             sweeping: (0, 0),
             redefining: false,
+            numbered: 0,
         }
     }
 
@@ -160,10 +168,10 @@ impl Named {
         match self.names.get(name) {
             None => Meaning::Unknown,
             Some(slot) if slot.open > 0 && slot.sequence != self.sequence => Meaning::Open,
-            Some(slot) => slot
-                .will_be
-                .as_ref()
-                .map_or(Meaning::Unknown, Meaning::Known),
+            Some(slot) => match &slot.will_be {
+                None => Meaning::Unknown,
+                Some(statement) => Meaning::Known(statement, slot.number),
+            },
         }
     }
 
@@ -182,16 +190,30 @@ impl Named {
             .filter_map(|(name, slot)| Some((&**name, slot.will_be.as_ref()?)))
     }
 
-    /// A name that the client has for a statement.
-    pub fn name_of(&self, id: u64) -> Option<&[u8]> {
-        let mut live = self.names.iter();
+    /// A name as the client says it: the one with this number, or else one that it has for this statement.
+    pub fn name_of(&self, number: u64, id: u64) -> Option<&[u8]> {
         let is = |slot: &Slot| {
             let both = [&slot.is, &slot.will_be];
             both.into_iter()
                 .flatten()
                 .any(|statement| statement.id == id)
         };
-        live.find(|(_, slot)| is(slot)).map(|(name, _)| &**name)
+        let mut names = self.names.iter();
+        let by_number = names.find(|(_, slot)| slot.number == number);
+        let found = by_number.or_else(|| self.names.iter().find(|(_, slot)| is(slot)));
+        found.map(|(name, slot)| slot.said.as_deref().unwrap_or(name))
+    }
+
+    /// The client says a name of which PostgreSQL tells only a part apart, but repeats it all.
+    pub fn says(&mut self, told: &[u8], whole: &[u8]) {
+        if let Some(slot) = self.names.get_mut(told) {
+            slot.said = (told != whole).then(|| whole.into());
+        }
+    }
+
+    /// The number of a name, or 0.
+    pub fn number(&self, name: &[u8]) -> u64 {
+        self.names.get(name).map_or(0, |slot| slot.number)
     }
 
     /// A statement that doesn't mean any more what it meant: whoever parses its text anew gets another.
@@ -215,6 +237,10 @@ impl Named {
                     statements.sent(statement.id, *act, self.sequence);
                 }
                 let slot = self.names.entry(name.clone()).or_default();
+                if slot.number == 0 {
+                    self.numbered += 1;
+                    slot.number = self.numbered;
+                }
                 slot.will_be = Some(Arc::clone(statement));
                 (slot.open, slot.sequence) = (slot.open + 1, self.sequence);
             }

@@ -1,6 +1,7 @@
 //! COPY in both directions, going well and going wrong.
 
 use super::{TABLE, each_agrees};
+use crate::house::count;
 use crate::house::sides::{Sides, Step, ask};
 use crate::house::wire::*;
 
@@ -123,6 +124,73 @@ fn copy_in() {
     ]);
 }
 
+/// A COPY behind one that fails, in the same write: the end is the second one's, and Syncs belong to either.
+#[test]
+fn copy_in_behind_one_that_fails() {
+    let start = || query("COPY t FROM STDIN");
+    let bad = || copy_data(b"bad\tx\n");
+    let good = || copy_data(b"1\tone\n");
+    let look = || query("TABLE t");
+    let extended = || {
+        [
+            parse("", "COPY t FROM STDIN"),
+            bind("", "", &[]),
+            execute("", 0),
+        ]
+        .concat()
+    };
+    let pipelines: [Vec<Vec<u8>>; 16] = [
+        vec![start(), bad(), start(), copy_done(), sync()],
+        vec![start(), bad(), start(), copy_fail("no"), sync()],
+        vec![start(), bad(), start(), good(), copy_done(), sync(), look()],
+        vec![start(), bad(), copy_done(), start(), copy_done(), look()],
+        vec![start(), bad(), bad(), start(), bad(), start(), copy_done()],
+        vec![start(), bad(), sync(), start(), good(), copy_done(), look()],
+        vec![start(), bad(), start(), sync(), good(), copy_done(), look()],
+        vec![start(), bad(), unnamed("SELECT 1", &[]), sync(), look()],
+        vec![start(), bad(), extended(), copy_done(), sync(), look()],
+        vec![
+            extended(),
+            bad(),
+            sync(),
+            extended(),
+            good(),
+            copy_done(),
+            sync(),
+            look(),
+        ],
+        vec![extended(), bad(), start(), copy_done(), sync(), look()],
+        vec![extended(), bad(), extended(), copy_done(), sync(), look()],
+        vec![
+            extended(),
+            good(),
+            copy_done(),
+            start(),
+            copy_done(),
+            sync(),
+            look(),
+        ],
+        vec![extended(), sync(), good(), copy_done(), look()],
+        vec![
+            query("BEGIN"),
+            start(),
+            bad(),
+            start(),
+            copy_done(),
+            query("ROLLBACK"),
+            look(),
+        ],
+        // The first goes on when the second comes: that ends the session.
+        vec![start(), good(), start(), copy_done(), sync()],
+    ];
+    let sides = Sides::new(2);
+    for pipeline in &pipelines {
+        let bytes = pipeline.concat();
+        sides.agree_to_the_end(TABLE, &bytes);
+        sides.agree_in_parts(TABLE, &bytes, count(7, 1));
+    }
+}
+
 #[test]
 fn copy_in_step_by_step() {
     let sides = Sides::new(1);
@@ -154,4 +222,44 @@ fn copy_in_step_by_step() {
             ask("TABLE t"),
         ],
     );
+}
+
+/// Whether its Sync came before the error or after, nobody can tell; nor then whose an answer is.
+#[test]
+fn what_weir_would_say_behind_a_copy_that_may_fail() {
+    let starts = [
+        parse("", "COPY t FROM STDIN"),
+        bind("", "", &[]),
+        execute("", 0),
+        copy_data(b"y\n"),
+        sync(),
+        copy_fail("no"),
+        copy_done(),
+    ]
+    .concat();
+    let good = [
+        parse("", "COPY t FROM STDIN"),
+        bind("", "", &[]),
+        execute("", 0),
+        copy_data(b"1\tx\n"),
+        copy_done(),
+    ]
+    .concat();
+    let behind = [
+        parse("b", ""),
+        parse("", "EXECUTE b"),
+        sync(),
+        bind("", "b", &[]),
+        sync(),
+        query("EXECUTE b"),
+        query("SELECT count(*) FROM t"),
+    ]
+    .concat();
+    let within = [parse("c", "SELECT 1"), bind("", "c", &[]), execute("", 0)].concat();
+    each_agrees(&[
+        [starts, behind.clone()].concat(),
+        [good.clone(), behind.clone()].concat(),
+        [good.clone(), within, sync(), behind.clone()].concat(),
+        [good, sync(), behind].concat(),
+    ]);
 }

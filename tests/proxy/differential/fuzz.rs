@@ -49,6 +49,9 @@ const SIMPLE: &[&str] = &[
     "UNLISTEN *",
     "PREPARE a AS SELECT 7",
     "EXECUTE a",
+    "EXECUTE b",
+    "EXPLAIN EXECUTE b",
+    "SELECT 1; EXECUTE a; DEALLOCATE b",
     "DEALLOCATE a",
     "DEALLOCATE ALL",
     "DISCARD ALL",
@@ -85,6 +88,10 @@ const PREPARED: &[&str] = &[
     "SELECT 1; SELECT 2",
     "SHOW DateStyle",
     "SET DateStyle = 'SQL'",
+    "EXECUTE a",
+    "EXECUTE b",
+    "EXPLAIN EXECUTE a",
+    "DEALLOCATE b",
 ];
 
 fn name() -> impl Strategy<Value = &'static str> {

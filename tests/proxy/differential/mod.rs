@@ -3,6 +3,7 @@
 mod copy;
 mod extended;
 mod fuzz;
+mod names;
 mod redefined;
 mod taken_away;
 mod whole;

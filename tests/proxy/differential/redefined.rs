@@ -4,7 +4,10 @@ use crate::house::sides::Sides;
 use crate::house::wire::*;
 use crate::house::{Answer, Client, Login};
 
-/// One of two clients, and what it sends in one go.
+/// The client that knows nothing of Weir.
+const OUTSIDE: usize = 2;
+
+/// One of the clients, and what it sends in one go.
 pub struct Turn {
     pub client: usize,
     pub bytes: Vec<u8>,
@@ -48,9 +51,10 @@ fn types(answer: &Answer) -> Vec<u32> {
     types
 }
 
-/// What two clients hear who take turns.
-fn heard(login: &Login, turns: &[Turn]) -> Vec<String> {
-    let mut clients: [Client; 2] = [login.connect(), login.connect()];
+/// What clients hear who take turns.
+fn heard(sides: &Sides, login: &Login, turns: &[Turn]) -> Vec<String> {
+    let logins = [login, login, &sides.direct];
+    let mut clients: [Client; 3] = logins.map(Login::connect);
     let mut heard = Vec::new();
     for Turn { client, bytes } in turns {
         let readies = bytes.windows(5).filter(|part| part == b"S\0\0\0\x04");
@@ -69,8 +73,8 @@ pub fn agree(cap: usize, turns: &[Turn]) {
     let sides = Sides::new(cap);
     let grant = "GRANT CREATE ON SCHEMA public TO app";
     sides.postgres.sql_in(&sides.database, grant);
-    let expected = heard(&sides.direct, turns);
-    let seen = heard(&sides.through, turns);
+    let expected = heard(&sides, &sides.direct, turns);
+    let seen = heard(&sides, &sides.through, turns);
     for (expected, seen) in expected.iter().zip(&seen) {
         assert_eq!(seen, expected);
     }
@@ -175,6 +179,118 @@ fn changes_on_their_way() {
                 Turn { client: 0, bytes },
                 uses(1, "b", ALL),
                 says(1, "DROP TABLE changing"),
+            ],
+        );
+    }
+}
+
+/// Weir hears nothing of the change. What was parsed before it is on some servers, and stands for nothing that is parsed
+/// after it.
+#[test]
+fn changes_by_somebody_else() {
+    let changes = [
+        "ALTER TABLE changing ALTER a TYPE text",
+        "ALTER TABLE changing ADD b int",
+        "DROP TABLE changing; CREATE TABLE changing (b bigint, c date)",
+        "DROP TABLE changing; CREATE VIEW changing AS SELECT 1 AS one",
+    ];
+    for cap in [1, 2] {
+        for change in changes {
+            let kind = if change.contains("VIEW") {
+                "VIEW"
+            } else {
+                "TABLE"
+            };
+            agree(cap, &changed_outside(cap, change, kind));
+        }
+    }
+}
+
+fn changed_outside(cap: usize, change: &str, kind: &str) -> Vec<Turn> {
+    let mut turns = vec![
+        says(OUTSIDE, "CREATE TABLE changing (a int)"),
+        uses(0, "a", ALL),
+        uses(1, "b", ALL),
+        says(OUTSIDE, change),
+    ];
+    if cap > 1 {
+        // On a server each.
+        turns.extend([says(1, "BEGIN"), says(1, "SELECT 1")]);
+    }
+    turns.push(uses(0, "c", ALL));
+    if cap > 1 {
+        turns.push(says(1, "COMMIT"));
+    }
+    let begun = [parse("d", ALL), describe(b'S', "d"), flush()].concat();
+    let rest = [bind("", "d", &[]), execute("", 0), sync()].concat();
+    turns.extend([
+        Turn {
+            client: 1,
+            bytes: begun,
+        },
+        Turn {
+            client: 1,
+            bytes: rest,
+        },
+        uses(0, "e", ALL),
+        says(OUTSIDE, &format!("DROP {kind} changing")),
+        uses(1, "gone", ALL),
+    ]);
+    turns
+}
+
+/// The Parse stands behind others, and before units that must not overtake it.
+#[test]
+fn changes_by_somebody_else_within_pipelines() {
+    let insert = "INSERT INTO t SELECT 1";
+    let runs = |name: &str| [bind("", name, &[]), execute("", 0)].concat();
+    let pipelines = [
+        [
+            parse("b", insert),
+            parse("c", ALL),
+            runs("b"),
+            runs("c"),
+            sync(),
+            query("SELECT count(*) FROM t"),
+        ],
+        [
+            parse("b", ALL),
+            parse("c", ALL),
+            describe(b'S', "c"),
+            runs("c"),
+            sync(),
+            [runs("b"), sync()].concat(),
+        ],
+        [
+            parse("b", ALL),
+            sync(),
+            [parse("c", insert), runs("c"), sync()].concat(),
+            parse("d", "SELECT count(*) FROM t"),
+            runs("d"),
+            [sync(), runs("b"), sync()].concat(),
+        ],
+        [
+            parse("b", "SELECT 1/0, * FROM changing"),
+            runs("b"),
+            sync(),
+            parse("b", ALL),
+            runs("b"),
+            sync(),
+        ],
+    ];
+    for pipeline in pipelines {
+        let bytes = pipeline.concat();
+        agree(
+            1,
+            &[
+                says(OUTSIDE, "TRUNCATE t; CREATE TABLE changing (a int)"),
+                uses(0, "a", ALL),
+                uses(0, "zero", "SELECT 1/0, * FROM changing"),
+                uses(0, "insert", insert),
+                says(OUTSIDE, "ALTER TABLE changing ADD b text"),
+                Turn { client: 1, bytes },
+                uses(1, "e", ALL),
+                says(OUTSIDE, "DROP TABLE changing"),
             ],
         );
     }

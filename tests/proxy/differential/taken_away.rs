@@ -127,7 +127,26 @@ fn a_servers_names_are_nobodys() {
         ([parse(&name, "SELECT 45"), sync()].concat(), ""),
         (runs(&name), ""),
         ([close(b'S', &name), sync()].concat(), ""),
-        (query(&format!("DEALLOCATE {name}")), ""),
+        (query(&format!("DEALLOCATE {name}")), "26000"),
+        (query(&format!("EXECUTE {name}")), "26000"),
+        (query(&format!("DEALLOCATE \"{name}\"; SELECT 1")), "26000"),
+        (query(&format!("EXPLAIN EXECUTE {name}")), "26000"),
+        (
+            [unnamed(&format!("EXECUTE {name}"), &[]), sync()].concat(),
+            "26000",
+        ),
+        (
+            [parse("p", &format!("EXECUTE {name}")), sync()].concat(),
+            "",
+        ),
+        (runs("p"), "26000"),
+        (
+            query(&format!("DO $$BEGIN EXECUTE 'EXECUTE {name}'; END$$")),
+            "26000",
+        ),
+        (query(&format!("SELECT '{name}'")), ""),
+        ([parse(&name, "SELECT 45"), sync()].concat(), ""),
+        (query("DEALLOCATE ALL; SELECT 1"), ""),
     ];
     for (attempt, code) in attempts {
         theirs.send(&attempt);

@@ -277,7 +277,7 @@ impl World {
             }
             let due = self.tasks[number]
                 .as_ref()
-                .is_some_and(|task| (self.now + task.phase) % REFRESH == 0);
+                .is_some_and(|task| (self.now + task.phase).is_multiple_of(REFRESH));
             if due {
                 self.look_up(number);
                 self.greet(number);

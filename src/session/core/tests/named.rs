@@ -1,6 +1,6 @@
 //! Named statements: what goes to a server in place of what the client says.
 //!
-//! A server's name for a statement is shown as `w`, one that no statement has as `none`.
+//! A server's name for a statement is shown as `w`.
 
 use super::*;
 use crate::protocol::names::NameAt;
@@ -21,7 +21,6 @@ fn names(mut bytes: &[u8]) -> String {
         let name = NameAt::find(head.tag, frame).map(|at| at.of(frame));
         words.push(match name {
             None | Some(b"") => (head.tag as char).to_string(),
-            Some(name) if name.ends_with(b"_none") => format!("{}:none", head.tag as char),
             Some(name) if name.starts_with(b"weir_") => format!("{}:w", head.tag as char),
             Some(name) => format!("{}:{}", head.tag as char, String::from_utf8_lossy(name)),
         });
@@ -36,6 +35,21 @@ impl Talk {
     fn went(&mut self) -> String {
         self.log.clear();
         names(&std::mem::take(&mut self.sent))
+    }
+
+    /// The server refuses a message that uses a statement. Whether the unit is tried again.
+    fn fails(&mut self, sqlstate: &[u8], routine: &[u8]) -> bool {
+        let ledger = self.ledger.as_mut().expect("a server");
+        ledger.error();
+        let failed = ledger.failed_use().expect("a use");
+        let (core, statements) = (&mut self.core, &mut self.statements);
+        core.note_outcomes(ledger, statements);
+        core.use_failed(failed.uses, sqlstate, routine, statements);
+        let unit = core.try_again(failed, Sent::All, ledger, &mut self.sent);
+        let tried = unit.is_some();
+        self.pending.splice(..0, unit.unwrap_or_default());
+        self.drive();
+        tried
     }
 
     /// What the pump does not keep: another server, which has nothing prepared.
@@ -64,10 +78,10 @@ fn what_goes_to_a_server_that_has_them() {
         ([describe("b"), sync()].concat(), "C D:w S"),
         ([close("a"), bind("a"), sync()].concat(), "C C:a B:a S"),
         ([bind("c"), describe("c"), sync()].concat(), "C B:c D:c S"),
-        ([parse("c", "SELECT 1"), sync()].concat(), "C C:none S"),
+        ([parse("c", "SELECT 1"), sync()].concat(), "C D:w S"),
         (
             [parse("c", "SELECT 1"), bind("c"), execute(), sync()].concat(),
-            "C C:none B:w E S",
+            "C D:w B:w E S",
         ),
         ([parse("a", "SELECT 3"), sync()].concat(), "C P:w S"),
         ([query("DEALLOCATE a")].concat(), "C:a P:a Q"),
@@ -219,7 +233,7 @@ fn a_broken_copy_is_parsed_anew() {
         .unwrap()
         .1
         .id;
-    assert_eq!(talk.core.name_of(id), Some(&b"a"[..]));
+    assert_eq!(talk.core.name_of(0, id), Some(&b"a"[..]));
     let routine = b"RevalidateCachedQuery";
     talk.core
         .use_failed(id, b"0A000", routine, &mut talk.statements);
@@ -308,6 +322,36 @@ fn a_name_is_closed_without_a_server() {
     }
 }
 
+/// What was sent from a Parse on that the server's older statement stood for is sent again.
+#[test]
+fn a_unit_is_tried_twice_over_an_outdated_copy() {
+    let unit = [parse("c", "SELECT 1"), bind("c"), execute(), sync()].concat();
+    let flushed = [parse("c", "SELECT 1"), describe("c"), frame(b'H', b"")].concat();
+    let cases = [
+        (vec![], &unit, "C D:w B:w E S", "3", "P:w B:w E S"),
+        (
+            [close("x"), describe("b")].concat(),
+            &unit,
+            "C C:x D:w D:w B:w E S",
+            "33tT",
+            "P:w B:w E S",
+        ),
+        (vec![], &flushed, "C D:w D:w H", "3", "S P:w D:w H"),
+        // That portal would be gone, and that transaction.
+        (bind("a"), &unit, "C B:w D:w B:w E S", "32", ""),
+        (query("BEGIN"), &unit, "Q C D:w B:w E S", "Cz3", ""),
+    ];
+    for (ahead, unit, went, answered, again) in cases {
+        let mut talk = prepared();
+        talk.client(&[&*ahead, unit].concat());
+        assert_eq!(talk.went(), went);
+        talk.server(answered);
+        let tried = talk.fails(b"0A000", b"RevalidateCachedQuery");
+        assert_eq!(tried, !again.is_empty(), "{went}");
+        assert_eq!(talk.went(), again);
+    }
+}
+
 #[test]
 fn cuts_change_nothing() {
     let conversation = [
@@ -334,5 +378,5 @@ fn cuts_change_nothing() {
     slowly.client(&[close("a"), sync()].concat()).server("33Z");
     slowly.went();
     slowly.client_slowly(&conversation[..conversation.len() - query("DEALLOCATE b").len()]);
-    assert_eq!(slowly.went(), "C C:none D:w B:w E S");
+    assert_eq!(slowly.went(), "C D:w D:w B:w E S");
 }

@@ -1,0 +1,95 @@
+//! `weir token`: tokens made, and looked at.
+//!
+//! Knows the command line; what is wrong with a token, `client::iam` knows.
+
+use std::io::Read as _;
+
+use clap::Args;
+
+use crate::client::iam::keys::KeysError;
+use crate::client::iam::reason::Reason;
+use crate::client::iam::rules::{Claim, Plausible, Rules};
+use crate::client::iam::time::{self, Seconds};
+use crate::config::Iam;
+
+/// Say why a client's token would be refused: reads it from standard input, byte for byte as the client sends it.
+#[derive(Args)]
+pub struct Check {
+    /// The user that the client comes as.
+    #[arg(long)]
+    user: String,
+    /// The database that it wants to go to.
+    #[arg(long, default_value = "postgres")]
+    database: String,
+    /// The moment to check for, as 2026-01-02T03:04:05Z; else now.
+    #[arg(long, value_name = "RFC3339", value_parser = moment)]
+    at: Option<Seconds>,
+    /// As if the client came without TLS.
+    #[arg(long)]
+    no_tls: bool,
+}
+
+fn moment(text: &str) -> Result<Seconds, String> {
+    time::parse_rfc3339(text).ok_or_else(|| "not a time like 2026-01-02T03:04:05Z".to_owned())
+}
+
+/// Why a token could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    #[error("{0}")]
+    Keys(#[from] KeysError),
+    #[error("the token can't be read from standard input: {0}")]
+    Input(#[from] std::io::Error),
+}
+
+/// What was found.
+pub enum Finding {
+    Accepted {
+        /// What remains to be seen, if anything.
+        note: Option<&'static str>,
+    },
+    Refused {
+        reason: Reason,
+        hint: Option<&'static str>,
+    },
+}
+
+impl Check {
+    /// Reads the token and judges it.
+    pub fn run(&self, iam: &Iam) -> Result<Finding, CheckError> {
+        let rules = Rules::new(iam)?;
+        let mut token = Vec::new();
+        // One byte more than may be is enough to know that it is too long.
+        let limit = iam.max_token_bytes as u64 + 1;
+        std::io::stdin().take(limit).read_to_end(&mut token)?;
+        Ok(match self.judge(&rules, &token) {
+            Ok(note) => Finding::Accepted { note },
+            Err(reason) => Finding::Refused {
+                reason,
+                hint: hint(reason, &token),
+            },
+        })
+    }
+
+    fn judge(&self, rules: &Rules, token: &[u8]) -> Result<Option<&'static str>, Reason> {
+        if self.no_tls {
+            return Err(Reason::NoTls);
+        }
+        let claim = Claim {
+            user: &self.user,
+            database: &self.database,
+        };
+        match rules.check(token, &claim, self.at.unwrap_or_else(time::now))? {
+            Plausible::Own(token) => rules.check_own(&token).map(|()| None),
+            Plausible::Aurora(_) => Ok(Some("its signature only Aurora can check")),
+            Plausible::Sts(_) => Ok(Some("whose signature it is, only STS can tell")),
+            Plausible::Jwt(_) => Ok(Some("its signature was not checked")),
+        }
+    }
+}
+
+fn hint(reason: Reason, token: &[u8]) -> Option<&'static str> {
+    (reason == Reason::BadByte && token.ends_with(b"\n")).then_some(
+        "the token ends with a line feed: a client that sends it so is refused; take it off, with printf %s or tr -d '\\n'",
+    )
+}

@@ -1,0 +1,61 @@
+//! What a conversation goes back to when nothing of what it sent to a server was carried out.
+
+use super::Core;
+use crate::server::Statements;
+use crate::server::ledger::Ledger;
+use crate::session::deferred::Deferred;
+use crate::session::pins::Pinned;
+use crate::session::questions::Questions;
+use crate::session::requests::{TextScan, Units};
+use crate::sql::Effects;
+
+/// The part of it that a session does not find out by itself from what the server has skipped.
+#[derive(Debug)]
+pub struct Standing {
+    pins: Pinned,
+    begin: Option<Vec<u8>>,
+    reads_sequences: bool,
+}
+
+impl Core {
+    /// As it is before `begin`.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            pins: self.pins.clone(),
+            begin: self.deferred.begin().map(<[u8]>::to_vec),
+            reads_sequences: self.reads_sequences,
+        }
+    }
+
+    /// The server has carried out nothing of what it was sent since, and never will: all of it is to be sent anew, and
+    /// to another.
+    pub fn take_back(
+        &mut self,
+        standing: Standing,
+        ledger: &mut Ledger,
+        statements: &mut Statements,
+    ) {
+        ledger.skip_all();
+        self.note_outcomes(ledger, statements);
+        self.named.end_sequence();
+        self.named.transaction_ended(false);
+        self.executing.clear();
+        self.second_try.forget();
+        self.strays.clear();
+        self.suspects = false;
+        self.questions = Questions::default();
+        self.asked = None;
+        self.rehearsal_due = false;
+        self.undoing = Effects::NONE;
+        self.hurried = false;
+        self.terminated = false;
+        self.units = Units::default();
+        self.frame_left = 0;
+        self.text = TextScan::default();
+        self.pins = standing.pins;
+        self.reads_sequences = standing.reads_sequences;
+        if let Some(begin) = standing.begin {
+            self.deferred = Deferred::Begun(begin);
+        }
+    }
+}

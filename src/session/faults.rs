@@ -1,0 +1,79 @@
+//! What a server's errors say about the prepared statements it has, and the words for it that the client gets.
+//!
+//! Knows where a statement is named in an error; not what becomes of a statement, which `core` decides.
+
+use super::core::{Sent, Trust};
+use super::{Link, Session};
+use crate::protocol::frame::{HEADER_BYTES, Head};
+use crate::protocol::reply::error_field;
+use crate::server::Connection;
+use crate::server::statements::find_name;
+
+impl Session {
+    /// An ErrorResponse is at the front, as much of it as its first fields take.
+    pub(super) fn hear_error(&mut self) {
+        let Link::Leased(lease) = &mut self.link else {
+            return;
+        };
+        let Connection {
+            replies,
+            ledger,
+            statements,
+            marked,
+            ..
+        } = &mut ***lease;
+        let failed = ledger.failed_use();
+        if let Some(failed) = failed {
+            // What was sent behind it is skipped: its name is what it was.
+            self.core.note_outcomes(ledger, statements);
+            let error = self.replies.raw().get(HEADER_BYTES..).unwrap_or_default();
+            let field = |code| error_field(error, code).unwrap_or_default();
+            let trust = self
+                .core
+                .use_failed(failed.uses, field(b'C'), field(b'R'), statements);
+            *marked |= trust == Trust::Lost;
+            let sent = match self.requests.cleared() {
+                [] => Sent::All,
+                _ => Sent::InPart,
+            };
+            if trust != Trust::Kept
+                && !self.server_fatal
+                && let Some(unit) = self
+                    .core
+                    .try_again(failed, sent, ledger, &mut self.prologue)
+            {
+                replies.withhold();
+                self.requests.put_back(&unit);
+                return;
+            }
+        }
+        if failed.is_none() && !ledger.is_doubtful() {
+            return;
+        }
+        let number = failed.map_or(0, |failed| failed.name);
+        let words = reworded(self.replies.raw(), |id| self.core.name_of(number, id));
+        if let Some((taken, words)) = words {
+            replies.took(taken);
+            self.replies.discard(taken);
+            self.replies.insert(&words);
+        }
+    }
+}
+
+/// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
+/// client is to get in their place.
+fn reworded<'a>(
+    raw: &[u8],
+    name: impl FnOnce(u64) -> Option<&'a [u8]>,
+) -> Option<(usize, Vec<u8>)> {
+    let head = Head::parse(raw)?.ok()?;
+    let frame = raw.get(..head.frame_bytes().min(raw.len()))?;
+    let (place, id) = find_name(frame)?;
+    let name = name(id)?;
+    let length = head.frame_bytes() - 1 - place.len() + name.len();
+    let mut words = vec![head.tag];
+    words.extend_from_slice(&u32::try_from(length).ok()?.to_be_bytes());
+    words.extend_from_slice(frame.get(HEADER_BYTES..place.start)?);
+    words.extend_from_slice(name);
+    Some((place.end, words))
+}
