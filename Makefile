@@ -38,9 +38,9 @@ demo:
 # Twenty minutes; `make bench BENCH=--quick` three. BENCH=--help says what else.
 bench:
 	@tools/setup bench
-	$(CARGO) build --locked --release --example relay
+	$(CARGO) build --locked --release --example relay --example churn
 	$(CARGO) build --locked --release --bin weir # by itself: beside an example it would get the tests' tokio, whose clock is slower
-	@exec python3 benches/compare.py --weir $(BUILT)/weir --relay $(BUILT)/examples/relay $(BENCH)
+	@exec python3 benches/compare.py --weir $(BUILT)/weir --relay $(BUILT)/examples/relay --churn $(BUILT)/examples/churn $(BENCH)
 
 lint:
 	$(CARGO) fmt --check

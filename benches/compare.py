@@ -23,7 +23,7 @@ import wire
 
 PROXIES = ("weir", "pgbouncer", "relay")
 SYSTEMS = (*PROXIES, "direct")
-SECTIONS = ("cpu", "calls", "state", "idle", "big", "instructions")
+SECTIONS = ("cpu", "churn", "calls", "state", "idle", "big", "instructions")
 PAIRS = (("weir", "pgbouncer"), ("weir", "relay"), ("relay", "pgbouncer"))
 Cell = collections.namedtuple("Cell", "tls mode clients")
 
@@ -40,9 +40,11 @@ def arguments():
     parser.add_argument("--tls", type=words, default=("off", "client"), help="off,client (client side only); both (to PostgreSQL too)")
     parser.add_argument("--only", type=words, default=SECTIONS[:-1], help=f"sections: {','.join(SECTIONS)} (default: all but the last)")
     parser.add_argument("--systems", type=words, default=SYSTEMS, help=",".join(SYSTEMS))
+    parser.add_argument("--connections", type=int, default=2000, help="logins of one turn of churn (2000)")
     parser.add_argument("--idle", type=int, help="idle clients for the memory figure (10000; quick: 2000)")
     parser.add_argument("--weir", default="target/release/weir", help="the binary")
     parser.add_argument("--relay", default="target/release/examples/relay", help="the binary")
+    parser.add_argument("--churn", default="target/release/examples/churn", help="the binary")
     parser.add_argument("--out", default=".work/bench", help="folder of the JSON file")
     options = parser.parse_args()
     options.rounds = options.rounds or (2 if options.quick else 5)
@@ -118,6 +120,35 @@ class Compare:
                 say(f"{name}, {cell}: {error}")
                 run = None
             runs[cell][name].append(run)
+
+    # CPU time for a connection that logs in and leaves.
+
+    def churn(self):
+        systems = [s for s in ("weir", "pgbouncer") if s in self.options.systems]
+        up = {name: self.begin(name) for name in systems}
+        runs = {tls: {name: [] for name in systems} for tls in ("off", "full", "resumed")}
+        resumed = collections.Counter()
+        for number in range(1 + self.options.rounds):
+            for tls, measured in runs.items():
+                shift = number % len(systems)
+                for name in systems[shift:] + systems[:shift]:
+                    process, port = up[name]
+                    run = meter.churn(self.home.binaries["churn"], port, tls, self.options.connections, process.pid)
+                    resumed[name] += run.resumed
+                    if number:  # the first is for warming up
+                        measured[name].append(run)
+        for process, _ in up.values():
+            self.home.stop(process)
+        say("Connection churn: proxy CPU, us for a connection that logs in with SCRAM and leaves (user + system), medians; and pairwise ratios")
+        rows = []
+        for tls, measured in runs.items():
+            each = {n: statistics.median(map(micros, r)) for n, r in measured.items()}
+            split = {n: [1e6 * statistics.median(getattr(run.cpu, part) / run.transactions for run in r) for part in ("user", "system")] for n, r in measured.items()}
+            row = {"tls": tls, "cpu_us": each, "split_us": split, "ratios": ratios(measured, micros), "rounds_us": {n: list(map(micros, r)) for n, r in measured.items()}}
+            rows.append(row)
+            say(f"  tls {tls:8} " + "  ".join(f"{n} {v:.0f} ({split[n][0]:.0f} + {split[n][1]:.0f})" for n, v in each.items()) + "   " + ratio_text(row["ratios"]))
+        say("  TLS sessions resumed: " + ", ".join(f"{name} {resumed[name]}" for name in systems))
+        return rows
 
     # System calls for a transaction, one client.
 
@@ -325,6 +356,11 @@ def print_targets(sections):
         pair = row["ratios"].get("weir/pgbouncer")
         if pair and row["clients"] in (16, 64):
             line(f"CPU, Weir/PgBouncer, {row['mode']}, {row['clients']} clients, tls {row['tls']}", "<= 1.00", f"{pair['median']:.2f}", pair["median"] <= 1)
+    # A token from the cache must cost no more than SCRAM: to be measured when clients may log in with one.
+    for row in sections.get("churn", ()):
+        limit, pair = {"off": 1.0, "full": 0.55, "resumed": 0.5}[row["tls"]], row["ratios"].get("weir/pgbouncer")
+        if pair:
+            line(f"CPU for a connection, Weir/PgBouncer, tls {row['tls']}", f"<= {limit:.2f}", f"{pair['median']:.2f}", pair["median"] <= limit)
     for mode, calls in sections.get("calls", {}).get("weir", {}).items():
         total = sum(calls.values())
         line(f"system calls, one client, {mode}", "<= 6", f"{total:.2f}", total <= 6.05)
@@ -353,7 +389,7 @@ def main():
         if name in options.systems and not os.access(path, os.X_OK):
             sys.exit(f"compare: {path} is not there: build it first (make bench does), or leave it out with --systems")
         setattr(options, name, path)
-    with house.House({"weir": options.weir, "relay": options.relay}) as home:
+    with house.House({"weir": options.weir, "relay": options.relay, "churn": options.churn}) as home:
         compare = Compare(options, home)
         try:
             compare.run()

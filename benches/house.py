@@ -137,6 +137,8 @@ class House:
         subprocess.run([find("pgbench", *folders), "-i", "-q", "-s", "1"], check=True, capture_output=True, env=client_environment(port))
         subprocess.run([*psql, "-c", "CREATE TABLE big AS SELECT repeat('0123456789', 100) AS line FROM generate_series(1, 100000)",
                         "-c", f"GRANT ALL ON big TO {USER}", "-c", "VACUUM ANALYZE", DATABASE], check=True, capture_output=True)
+        asked = subprocess.run([*psql, "-At", "-c", f"SELECT rolpassword FROM pg_authid WHERE rolname = '{USER}'"], check=True, capture_output=True, text=True)
+        self.verifier = asked.stdout.strip()
         self.postgres_port = port
         return process, port
 
@@ -150,7 +152,8 @@ class House:
 
     def pgbouncer(self, prefix=(), server_tls=False):
         port = free_port()
-        users = self.file("userlist.txt", f'"{USER}" "{PASSWORD}"\n')
+        # Given the password it would make a verifier for each login, of 4,096 hashes; with the database's own it needs one.
+        users = self.file("userlist.txt", f'"{USER}" "{self.verifier}"\n')
         config = self.file("pgbouncer.ini", f"""[databases]
 {DATABASE} = host=127.0.0.1 port={self.postgres_port}
 [pgbouncer]

@@ -5,6 +5,7 @@ Knows the operating system's accounts and pgbench's reports; nothing of who is m
 
 import collections
 import concurrent.futures
+import json
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import house
 TICK = os.sysconf("SC_CLK_TCK")
 Cpu = collections.namedtuple("Cpu", "total user system")
 Run = collections.namedtuple("Run", "transactions tps cpu")
+Churn = collections.namedtuple("Churn", "transactions resumed cpu")
 
 
 def cpu(pid):
@@ -87,6 +89,18 @@ def loads(port, clients, mode, seconds, pid, options):
         runs = list(pool.map(lambda one: load(port, each, mode, False, seconds, pid, one), options))
     cpu = Cpu(*(statistics.mean(run.cpu[part] for run in runs) for part in range(3)))
     return Run(sum(run.transactions for run in runs), sum(run.tps for run in runs), cpu)
+
+
+def churn(binary, port, tls, connections, pid, threads=8):
+    """So many clients that log in and leave; CPU until the last of them has gone."""
+    before = cpu(pid)
+    command = [binary, f"127.0.0.1:{port}", tls, str(connections), str(threads), house.USER, house.DATABASE]
+    done = subprocess.run(command, env=house.client_environment(port), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"churn failed: {done.stderr}")
+    time.sleep(0.1)
+    said = json.loads(done.stdout)
+    return Churn(said["connections"], said["resumed"], spent(before, cpu(pid)))
 
 
 def fixed(port, transactions, mode="simple"):

@@ -37,9 +37,14 @@ enum Command {
     Demo(demo::Options),
     /// Play a storm of Lambda-like clients against any PostgreSQL or proxy.
     Bench(storm::Options),
-    /// Look at tokens of clients that come by IAM.
-    #[command(subcommand)]
-    Token(Token),
+    /// Make a token for a client that comes by IAM, or look at one.
+    #[command(args_conflicts_with_subcommands = true)]
+    Token {
+        #[command(subcommand)]
+        check: Option<Token>,
+        #[command(flatten)]
+        make: token::Make,
+    },
 }
 
 #[derive(Subcommand)]
@@ -70,7 +75,30 @@ fn main() -> ExitCode {
         },
         Some(Command::Demo(options)) => finish(demo::run(options)),
         Some(Command::Bench(options)) => finish(storm::run(options)),
-        Some(Command::Token(Token::Check(ref check))) => check_token(check, &arguments),
+        Some(Command::Token {
+            check: Some(Token::Check(ref check)),
+            ..
+        }) => check_token(check, &arguments),
+        Some(Command::Token { check: None, make }) => make_token(&make),
+    }
+}
+
+fn make_token(make: &token::Make) -> ExitCode {
+    match make.run() {
+        Some(Ok(token)) => {
+            print(&format!("{}\n", token.expose()));
+            ExitCode::SUCCESS
+        }
+        Some(Err(error)) => {
+            eprintln!("weir: {error}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!(
+                "weir: say what the token is for: --for sts --user U --weir-id ID --region R"
+            );
+            ExitCode::from(WRONG_CONFIGURATION)
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::error::Blame;
 use crate::protocol::SqlState;
 
 pub use metrics::{Counter, Gauge, Histogram};
-pub use registry::{Kind, Metric, Registry};
+pub use registry::{Kind, Lengths, Metric, Registry, Tally};
 
 /// Declares metrics, and `ALL` of them for the reference.
 macro_rules! metrics {
@@ -162,6 +162,34 @@ impl Fleet {
     }
 }
 
+/// What is counted with each query, by one worker of one pool.
+pub struct Traffic {
+    pub borrows: Tally,
+    /// What those waited who got a connection.
+    pub borrow_seconds: Lengths,
+    /// From a unit sent to its ReadyForQuery.
+    pub query_seconds: Lengths,
+    pub transactions: Tally,
+    /// Bytes from clients.
+    pub received: Tally,
+    /// Bytes to clients.
+    pub sent: Tally,
+}
+
+impl Traffic {
+    pub fn new(registry: &Registry, target: &str, database: &str, user: &str) -> Self {
+        let labels = pool_labels(target, database, user);
+        Self {
+            borrows: registry.tally(BORROWS, &labels),
+            borrow_seconds: registry.lengths(BORROW_SECONDS, &labels),
+            query_seconds: registry.lengths(QUERY_SECONDS, &labels),
+            transactions: registry.tally(TRANSACTIONS, &labels),
+            received: registry.tally(RECEIVED, &labels),
+            sent: registry.tally(SENT, &labels),
+        }
+    }
+}
+
 /// What is counted of proofs, over all workers.
 pub struct Auth(Labelled<Counter>);
 
@@ -192,14 +220,8 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// What is counted per pool, and per worker where pools are.
+/// What else is counted per pool.
 pub struct Pool {
-    pub borrows: Counter,
-    /// Seconds waited by those who got a connection.
-    pub borrow_seconds: Histogram,
-    /// Unit sent to ReadyForQuery, seconds.
-    pub query_seconds: Histogram,
-    pub transactions: Counter,
     pub opened: Counter,
     pub resets: Counter,
     /// Connections that listen for clients now.
@@ -207,10 +229,6 @@ pub struct Pool {
     pub listen_moves: Counter,
     pub notifications: Counter,
     pub listen_overflows: Counter,
-    /// Bytes from clients.
-    pub received: Counter,
-    /// Bytes to clients.
-    pub sent: Counter,
     open_failed: Labelled<Counter>,
     closed: Labelled<Counter>,
     pins: Labelled<Counter>,
@@ -222,21 +240,14 @@ impl Pool {
     pub fn new(registry: &Arc<Registry>, target: &str, database: &str, user: &str) -> Self {
         let labels = pool_labels(target, database, user);
         let counter = |metric| registry.counter(metric, &labels);
-        let histogram = |metric| registry.histogram(metric, &labels);
         let labelled = |metric| Labelled::new(registry, metric, &labels);
         Self {
-            borrows: counter(BORROWS),
-            borrow_seconds: histogram(BORROW_SECONDS),
-            query_seconds: histogram(QUERY_SECONDS),
-            transactions: counter(TRANSACTIONS),
             opened: counter(OPENED),
             resets: counter(RESETS),
             listening: registry.gauge(LISTENING, &labels),
             listen_moves: counter(LISTEN_MOVES),
             notifications: counter(NOTIFICATIONS),
             listen_overflows: counter(LISTEN_OVERFLOWS),
-            received: counter(RECEIVED),
-            sent: counter(SENT),
             open_failed: labelled(OPEN_FAILED),
             closed: labelled(CLOSED),
             pins: labelled(PINS),
@@ -419,13 +430,15 @@ mod tests {
         auth.accepted("md5");
         auth.refused("md5", "wrong_password");
         auth.refused("md5", "wrong_password");
-        let _second_worker = Pool::new(&registry, "db:5432", "orders", "app");
+        let workers = [(); 2].map(|()| Traffic::new(&registry, "db:5432", "orders", "app"));
         clients.connected(Transport::Tls).increment(1);
         clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Proxy);
         clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Proxy);
         clients.error(SqlState::TOO_MANY_CONNECTIONS, Blame::Client);
-        pool.borrows.increment(1);
-        pool.borrow_seconds.record(Duration::from_micros(80));
+        for worker in &workers {
+            worker.borrows.add(1);
+            worker.borrow_seconds.record(Duration::from_micros(80));
+        }
         pool.closed("lifetime");
         pool.closed("lifetime");
         let now = PoolNow {
@@ -451,8 +464,8 @@ mod tests {
             "weir_client_connections{tls=\"false\"} 0".to_owned(),
             "weir_client_errors_total{sqlstate=\"53300\",blame=\"proxy\"} 2".to_owned(),
             "weir_client_errors_total{sqlstate=\"53300\",blame=\"client\"} 1".to_owned(),
-            format!("weir_pool_borrows_total{{{of}}} 1"),
-            format!("weir_pool_borrow_seconds_bucket{{{of},le=\"0.0001\"}} 1"),
+            format!("weir_pool_borrows_total{{{of}}} 2"),
+            format!("weir_pool_borrow_seconds_bucket{{{of},le=\"0.0001\"}} 2"),
             format!("weir_pool_connections_closed_total{{{of},reason=\"lifetime\"}} 2"),
             format!("weir_pool_idle_connections{{{of}}} 3"),
             format!("weir_pool_waiting_clients{{{of}}} 2"),

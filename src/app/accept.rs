@@ -15,7 +15,7 @@ use super::shared::{Admittance, Shared};
 use crate::client::{self, Admission, Authenticated};
 use crate::error::ToClient;
 use crate::metrics::Transport;
-use crate::net::listen::{self, AcceptError, Keepalive};
+use crate::net::listen::{self, AcceptError};
 use crate::net::proxy_header::{self, Introduced, NotIntroduced};
 use crate::protocol::reply::{ErrorReply, Severity};
 use crate::protocol::{CancelKey, SqlState};
@@ -31,24 +31,24 @@ pub struct Door {
     pub shared: Arc<Shared>,
 }
 
-/// Accepts for ever. Cancel-safe.
-pub async fn stand_at(
-    listener: TcpListener,
+/// Who has just come to one.
+pub struct Arrival {
+    tcp: TcpStream,
+    address: SocketAddr,
     door: Door,
-    incoming: mpsc::Sender<(TcpStream, Door)>,
-) {
-    let keepalive = {
-        let config = door.shared.config.load();
-        Keepalive {
-            idle: config.database.keepalive_idle,
-            interval: config.database.keepalive_interval,
-            retries: config.database.keepalive_retries,
-        }
-    };
+}
+
+/// Accepts for ever. Cancel-safe.
+pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<Arrival>) {
     loop {
-        match listen::accept(&listener, keepalive).await {
-            Ok((tcp, _)) => {
-                if incoming.send((tcp, door.clone())).await.is_err() {
+        match listen::accept(&listener).await {
+            Ok((tcp, address)) => {
+                let arrival = Arrival {
+                    tcp,
+                    address,
+                    door: door.clone(),
+                };
+                if incoming.send(arrival).await.is_err() {
                     return;
                 }
             }
@@ -65,13 +65,18 @@ pub async fn stand_at(
 
 /// One client, from its first byte to its last. The large steps are boxed and gone once they are done,
 /// so that an idle client's task is small.
-pub async fn receive(mut tcp: TcpStream, door: Door) {
+pub async fn receive(arrival: Arrival) {
+    let Arrival {
+        mut tcp,
+        address: peer,
+        door,
+    } = arrival;
     let meters = &door.hall.context.clients;
     meters.accepted.increment(1);
     let started = std::time::Instant::now();
     let gate = door.shared.gate.load_full();
     let admittance = door.shared.sit_down();
-    let Some(address) = Box::pin(introduce(&mut tcp, &door)).await else {
+    let Some(address) = Box::pin(introduce(&mut tcp, peer, &door)).await else {
         return;
     };
     let (admission, _seat) = match admittance {
@@ -110,26 +115,24 @@ pub async fn receive(mut tcp: TcpStream, door: Door) {
 
 /// Where the client is: at the other end of the connection, or where the load balancer at that end says. `None`:
 /// it was to say so, and did not.
-async fn introduce(tcp: &mut TcpStream, door: &Door) -> Option<Option<SocketAddr>> {
-    let address = tcp.peer_addr().ok();
+async fn introduce(tcp: &mut TcpStream, peer: SocketAddr, door: &Door) -> Option<SocketAddr> {
     let config = door.shared.config.load_full();
     let from = &config.listen.proxy_protocol_from;
-    if !address.is_some_and(|at| from.iter().any(|net| net.contains(at.ip()))) {
-        return Some(address);
+    if !from.iter().any(|network| network.contains(peer.ip())) {
+        return Some(peer);
     }
     let limit = config.auth.handshake_timeout;
     let outcome = tokio::time::timeout(limit, proxy_header::read(tcp)).await;
     let problem = match outcome {
-        Ok(Ok(Introduced::Client(client))) => return Some(Some(client)),
-        Ok(Ok(Introduced::Itself)) => return Some(address),
+        Ok(Ok(Introduced::Client(client))) => return Some(client),
+        Ok(Ok(Introduced::Itself)) => return Some(peer),
         // A health check that connects and says nothing.
         Ok(Err(NotIntroduced::Left)) => return None,
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("it did not come within {limit:?}"),
     };
-    let peer = address.map(tracing::field::display);
     tracing::warn!(
-        peer,
+        %peer,
         problem,
         "client refused: listen.proxy_protocol_from has this peer begin with a PROXY protocol v2 header"
     );
@@ -141,7 +144,7 @@ async fn introduce(tcp: &mut TcpStream, door: &Door) -> Option<Option<SocketAddr
 
 async fn enter(
     authenticated: Box<Authenticated>,
-    address: Option<SocketAddr>,
+    address: SocketAddr,
     door: &Door,
 ) -> Option<Seated> {
     let Authenticated {
@@ -175,7 +178,7 @@ async fn enter(
     };
     let newcomer = Newcomer {
         client,
-        address,
+        address: Some(address),
         unread,
         user,
         database,

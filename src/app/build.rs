@@ -16,8 +16,9 @@ use crate::client::iam::upstream::{Attempt, Prober, Tried};
 use crate::client::iam::{Iam, IamError};
 use crate::config::{Config, HostPort};
 use crate::metrics;
+use crate::net::BadAuthorities;
 use crate::net::acceptor::{Acceptor, CertificateError};
-use crate::net::{BadAuthorities, listen};
+use crate::net::listen::{self, Keepalive};
 use crate::pool::{Policy, Target, WorkerId};
 use crate::secrets::{Password, Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
@@ -72,6 +73,11 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let iam = Arc::new(Iam::new(&config, || prober(&config, &security))?);
+    if config.iam.static_keys.is_some() {
+        tracing::warn!(
+            "clients are let in by keys of its own (auth.iam.static): whoever holds one is any user; not for production"
+        );
+    }
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
     let fleet = fleet(&config, &registry)?;
@@ -141,13 +147,17 @@ fn listeners(config: &Config) -> Result<Vec<Vec<StdListener>>, StartError> {
     if !config.database.reader_hosts.is_empty() {
         names.push(("listen.reader", config.listen.reader));
     }
+    let keepalive = Keepalive {
+        idle: config.database.keepalive_idle,
+        interval: config.database.keepalive_interval,
+        retries: config.database.keepalive_retries,
+    };
     let bind = |(name, address)| {
-        listen::bind(address, config.workers, config.listen.backlog).map_err(|source| {
-            StartError::Listen {
-                name,
-                address,
-                source,
-            }
+        let bound = listen::bind(address, config.workers, config.listen.backlog, keepalive);
+        bound.map_err(|source| StartError::Listen {
+            name,
+            address,
+            source,
         })
     };
     names.into_iter().map(bind).collect()

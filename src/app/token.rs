@@ -10,7 +10,61 @@ use crate::client::iam::keys::KeysError;
 use crate::client::iam::reason::Reason;
 use crate::client::iam::rules::{Claim, Plausible, Rules};
 use crate::client::iam::time::{self, Seconds};
-use crate::config::Iam;
+use crate::config::{Iam, Secret};
+use crate::secrets::sts::{self, Purpose, StsTokenError};
+
+/// Make a token for the `sts` validator of a Weir, with the AWS credentials in the environment, and print it.
+#[derive(Args)]
+pub struct Make {
+    /// What checks it: the validator's name.
+    #[arg(long = "for", value_name = "VALIDATOR")]
+    kind: Option<Kind>,
+    /// The user to come in as.
+    #[arg(long, required_if_eq("kind", "sts"))]
+    user: Option<String>,
+    /// `auth.iam.sts.weir_id` of that Weir.
+    #[arg(long, value_name = "ID", required_if_eq("kind", "sts"))]
+    weir_id: Option<String>,
+    /// The region of the STS that it asks.
+    #[arg(long, required_if_eq("kind", "sts"))]
+    region: Option<String>,
+    /// The host of the STS that it asks, if that is not the region's own.
+    #[arg(long, value_name = "HOST")]
+    sts_host: Option<String>,
+}
+
+/// What `weir token` makes tokens for. Those of `aurora` and `static` every AWS SDK makes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    Sts,
+}
+
+impl Make {
+    /// The token; `None` if none is asked for.
+    pub fn run(&self) -> Option<Result<Secret<String>, StsTokenError>> {
+        let Kind::Sts = self.kind?;
+        let region = self.region.as_deref()?;
+        let host = self.sts_host.clone();
+        let host = host.unwrap_or_else(|| sts_host(region));
+        let purpose = Purpose {
+            user: self.user.as_deref()?,
+            weir_id: self.weir_id.as_deref()?,
+            region,
+            host: &host,
+        };
+        Some(sts::token(&purpose, |name| std::env::var(name).ok()))
+    }
+}
+
+/// China is a partition of its own.
+fn sts_host(region: &str) -> String {
+    let domain = if region.starts_with("cn-") {
+        "amazonaws.com.cn"
+    } else {
+        "amazonaws.com"
+    };
+    format!("sts.{region}.{domain}")
+}
 
 /// Say why a client's token would be refused: reads it from standard input, byte for byte as the client sends it.
 #[derive(Args)]

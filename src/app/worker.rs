@@ -94,13 +94,13 @@ impl Plan {
             let (hubs, keeper) = Hubs::new(Rc::clone(&desk));
             janitors.spawn_local(keeper.run());
             all_hubs.push(Rc::clone(&hubs));
-            let hall = Rc::new(Hall {
-                context: Rc::clone(&context),
-                sessions: Rc::clone(&sessions),
+            let hall = Rc::new(Hall::new(
+                Rc::clone(&context),
+                Rc::clone(&sessions),
                 endpoint,
                 desk,
                 hubs,
-            });
+            ));
             let listener: TcpListener = crate::net::listen::attach(listener)?;
             let door = Door {
                 hall,
@@ -111,8 +111,8 @@ impl Plan {
         drop(incoming);
         loop {
             tokio::select! {
-                Some((tcp, door)) = arrivals.recv() => {
-                    guests.tasks.spawn_local(accept::receive(tcp, door));
+                Some(arrival) = arrivals.recv() => {
+                    guests.tasks.spawn_local(accept::receive(arrival));
                 }
                 Some(_) = guests.tasks.join_next() => {}
                 Some(order) = self.orders.recv() => obey(order, &sessions, &context, &all_hubs),

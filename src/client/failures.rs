@@ -236,7 +236,7 @@ mod tests {
     }
 
     fn origin(number: u32) -> Origin {
-        Origin::of(Some((std::net::Ipv4Addr::from_bits(number), 1).into()))
+        Origin::of((std::net::Ipv4Addr::from_bits(number), 1).into())
     }
 
     fn is_refused(verdict: Verdict) -> bool {

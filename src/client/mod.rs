@@ -109,11 +109,7 @@ pub struct Authenticated {
 
 /// Negotiates with whoever dialled and lets in who proves to be a user.
 /// Who is refused has been told why, and the connection is closed. Not cancel-safe: dropping it drops the client.
-pub async fn admit(
-    tcp: TcpStream,
-    address: Option<SocketAddr>,
-    gate: &Gate,
-) -> Result<Admission, Refused> {
+pub async fn admit(tcp: TcpStream, address: SocketAddr, gate: &Gate) -> Result<Admission, Refused> {
     visit(tcp, address, gate, Door::Open).await
 }
 
@@ -121,7 +117,7 @@ pub async fn admit(
 /// CancelRequest still comes through. Not cancel-safe.
 pub async fn turn_away(
     tcp: TcpStream,
-    address: Option<SocketAddr>,
+    address: SocketAddr,
     gate: &Gate,
     why: ErrorReply,
 ) -> Result<Admission, Refused> {
@@ -140,7 +136,7 @@ enum Passed {
 
 async fn visit(
     tcp: TcpStream,
-    address: Option<SocketAddr>,
+    address: SocketAddr,
     gate: &Gate,
     door: Door,
 ) -> Result<Admission, Refused> {
@@ -185,7 +181,7 @@ async fn handshake(
     deadline: Instant,
 ) -> Result<Passed, Stop> {
     // Health checks and port scanners connect and say nothing: they take no place from clients.
-    match timeout_at(deadline, peer.first_byte()).await {
+    let first = match timeout_at(deadline, peer.first_byte()).await {
         Ok(came) => came?,
         Err(_) => return Err(Stop::Left),
     };
@@ -193,7 +189,7 @@ async fn handshake(
         Ok(place) => place,
         Err(_) => return Err(Refused::TooManyLogins.into()),
     };
-    let stepped = timeout_at(deadline, steps(peer, gate, door, origin, place)).await;
+    let stepped = timeout_at(deadline, steps(peer, first, gate, door, origin, place)).await;
     match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
         Stepped::Passed(passed) => Ok(passed),
         // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
@@ -210,12 +206,13 @@ enum Stepped {
 
 async fn steps(
     peer: &mut Peer,
+    first: u8,
     gate: &Gate,
     door: Door,
     origin: Origin,
     place: Place,
 ) -> Result<Stepped, Stop> {
-    let opening = Opening::new(peer, gate).await?;
+    let opening = Opening::new(peer, first, gate).await?;
     let greeted = match opening.startup(gate).await? {
         Opened::Cancel(key) => return Ok(Stepped::Passed(Passed::Cancel(key))),
         Opened::Startup(greeted) => greeted,
@@ -248,13 +245,12 @@ async fn doorman(gate: &Gate, origin: Origin, user: &[u8], place: Place) -> Resu
     }
 }
 
-fn log(refused: &Refused, peer: Option<SocketAddr>) {
-    let peer = peer.map(tracing::field::display);
+fn log(refused: &Refused, peer: SocketAddr) {
     let sqlstate = refused.sqlstate().as_str();
     match refused.blame() {
-        Blame::Client => tracing::info!(peer, sqlstate, reason = %refused, "client refused"),
+        Blame::Client => tracing::info!(%peer, sqlstate, reason = %refused, "client refused"),
         Blame::Server | Blame::Proxy => {
-            tracing::warn!(peer, sqlstate, reason = %refused, "client refused");
+            tracing::warn!(%peer, sqlstate, reason = %refused, "client refused");
         }
     }
 }

@@ -37,9 +37,9 @@ pub(super) struct Greeted<'p> {
 }
 
 impl<'p> Opening<'p> {
-    /// Takes TLS that begins with the first byte.
-    pub async fn new(peer: &'p mut Peer, gate: &Gate) -> Result<Opening<'p>, Stop> {
-        if peer.first_byte().await? == opening::TLS_HANDSHAKE {
+    /// Takes TLS that begins with the first byte, which has come.
+    pub async fn new(peer: &'p mut Peer, first: u8, gate: &Gate) -> Result<Opening<'p>, Stop> {
+        if first == opening::TLS_HANDSHAKE {
             let acceptor = gate.tls.as_deref().ok_or(Refused::NoTls)?;
             match peer.secure(acceptor).await? {
                 Alpn::Negotiated => {}

@@ -12,16 +12,13 @@ pub struct Origin(Prefix);
 enum Prefix {
     V4(u32),
     V6(u64),
-    /// The connection was gone before it could be asked.
-    Unknown,
 }
 
 impl Origin {
-    pub fn of(address: Option<SocketAddr>) -> Origin {
-        Origin(match address.map(|address| address.ip().to_canonical()) {
-            Some(IpAddr::V4(address)) => Prefix::V4(address.to_bits()),
-            Some(IpAddr::V6(address)) => Prefix::V6((address.to_bits() >> 64) as u64),
-            None => Prefix::Unknown,
+    pub fn of(address: SocketAddr) -> Origin {
+        Origin(match address.ip().to_canonical() {
+            IpAddr::V4(address) => Prefix::V4(address.to_bits()),
+            IpAddr::V6(address) => Prefix::V6((address.to_bits() >> 64) as u64),
         })
     }
 }
@@ -32,7 +29,7 @@ mod tests {
 
     #[test]
     fn addresses_that_are_the_same_to_us() {
-        let of = |text: &str| Origin::of(Some(text.parse().unwrap()));
+        let of = |text: &str| Origin::of(text.parse().unwrap());
         for (one, other, same) in [
             ("10.0.0.1:1", "10.0.0.1:2", true),
             ("10.0.0.1:1", "10.0.0.2:1", false),

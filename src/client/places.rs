@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn origin(number: u8) -> Origin {
-        Origin::of(Some(([10, 0, 0, number], 1).into()))
+        Origin::of(([10, 0, 0, number], 1).into())
     }
 
     #[test]

@@ -446,8 +446,11 @@ fn map(layers: &Layers) -> Result<Vec<IamMapping>, ConfigError> {
     let read = |values: &Values| {
         let mapping = IamMapping::read(values)?;
         if mapping.users.is_empty() {
-            let problem = "must be given: the users that the principal may be";
-            return Err(contradiction(values, "auth.iam.map.users", problem));
+            return Err(ConfigError::Contradiction {
+                place: values.place.clone(),
+                key: "auth.iam.map.users".to_owned(),
+                problem: "must be given: the users that the principal may be".to_owned(),
+            });
         }
         Ok(mapping)
     };

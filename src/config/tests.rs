@@ -326,6 +326,46 @@ fn contradictions_are_refused() {
             "FILE:2: database.reader_host names a:5432 twice",
         ),
         (
+            "[auth.iam]\nmode = \"required\"",
+            "FILE:2: auth.iam.mode lets users come with tokens, but nothing can check one",
+        ),
+        (
+            "[[users]]\nname = \"x\"\npassword = \"x\"\niam = \"required\"",
+            "FILE:4: users.iam lets the user come with a token, but nothing can check one",
+        ),
+        (
+            "[auth.iam.static]\nendpoints = [\"a:1\"]",
+            "FILE:2: auth.iam.static.endpoints is set, but auth.iam.static.keys_file is not",
+        ),
+        (
+            "[auth.iam.static]\nkeys_file = \"k\"\nendpoints = [\"a\"]",
+            "FILE:3: auth.iam.static.endpoints names a without a port; allowed: host:port",
+        ),
+        (
+            "[auth.iam.sts]\nweir_id = \"x\"",
+            "FILE:2: auth.iam.sts.weir_id is set, but auth.iam.sts.endpoint is not",
+        ),
+        (
+            "[auth.iam.sts]\nendpoint = \"https://sts.example\"\nweir_id = \"x\"",
+            "auth.iam.sts or auth.iam.jwt is set, but nobody is mapped to a user: write [[auth.iam.map]]",
+        ),
+        (
+            "[auth.iam.jwt]\naudience = \"x\"",
+            "FILE:2: auth.iam.jwt.audience is set, but auth.iam.jwt.issuers is not",
+        ),
+        (
+            "[auth.iam.jwt]\nissuers = [\"https://a\", \"https://b\"]\naudience = \"x\"\njwks_file = \"f\"",
+            "FILE:4: auth.iam.jwt.jwks_file is of one issuer, but auth.iam.jwt.issuers has several",
+        ),
+        (
+            "[auth.iam.aurora]\nendpoints = [\"a:1\"]",
+            "FILE:2: auth.iam.aurora.endpoints is set, so clients' tokens are sent to the database",
+        ),
+        (
+            "[[auth.iam.map]]\nprincipal = \"x\"",
+            "FILE:1: auth.iam.map.users must be given",
+        ),
+        (
             "[[users]]\npassword = \"x\"",
             "FILE:1: users.name must be given",
         ),
@@ -470,6 +510,85 @@ fn what_check_prints_reads_back_the_same_and_hides_secrets() {
     let mut expected = config;
     expected.users[0].credential = Credential::Password(Secret::new(REDACTED.into()));
     assert_eq!(again, expected);
+}
+
+const EVERY_VALIDATOR: &str = r#"
+[database]
+ssl = "verify-full"
+[auth.iam]
+mode = "optional"
+regions = ["eu-west-1", "eu-west-2"]
+[auth.iam.aurora]
+endpoints = ["orders.cluster-x.eu-west-1.rds.amazonaws.com:5432"]
+[auth.iam.sts]
+endpoint = "https://sts.eu-west-1.amazonaws.com"
+weir_id = "prod-orders"
+[auth.iam.jwt]
+issuers = ["https://uuid.tokens.sts.global.api.aws"]
+audience = "weir://prod/orders"
+[auth.iam.static]
+keys_file = "keys.json"
+endpoints = ["weir.internal:5432"]
+[[auth.iam.map]]
+principal = "arn:aws:iam::123456789012:role/orders-fn"
+functions = ["arn:aws:lambda:eu-west-1:123456789012:function:orders"]
+users = ["app"]
+databases = ["orders"]
+[[auth.iam.map]]
+principal = "arn:aws:iam::123456789012:role/reports"
+users = "reports, app"
+"#;
+
+#[test]
+fn every_validator_reads_and_prints() {
+    let file = TempFile::new("validators", EVERY_VALIDATOR);
+    let config = with(Some(&file.0), &ENOUGH).unwrap();
+    let iam = &config.iam;
+    assert!(iam.aurora.is_some() && iam.sts.is_some() && iam.jwt.is_some());
+    assert_eq!(config.users[0].iam, IamMode::Optional);
+    assert_eq!(iam.map[1].users, ["reports", "app"]);
+    let JwksPlace::Url(jwks) = &iam.jwt.as_ref().unwrap().issuers[0].jwks else {
+        panic!("an address");
+    };
+    let expected = "https://uuid.tokens.sts.global.api.aws/.well-known/jwks.json";
+    assert_eq!(jwks.to_string(), expected);
+    let printed = config.redacted_toml();
+    let again = TempFile::new("validators-again", &printed);
+    let again = with(Some(&again.0), &[]).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+    assert_eq!(again.iam, config.iam);
+    // The environment can say all of it, too.
+    let more = with(
+        Some(&file.0),
+        &[
+            ENOUGH[0],
+            ENOUGH[1],
+            ENOUGH[2],
+            ("WEIR__AUTH__IAM__STS__WEIR_ID", "other"),
+            ("WEIR__AUTH__IAM__MAP__1__USERS", "app"),
+            (
+                "WEIR__AUTH__IAM__MAP__2__PRINCIPAL",
+                "arn:aws:iam::1:user/ann",
+            ),
+            ("WEIR__AUTH__IAM__MAP__2__USERS", "app"),
+        ],
+    );
+    let more = more.unwrap();
+    assert_eq!(more.iam.sts.unwrap().weir_id, "other");
+    assert_eq!((more.iam.map.len(), more.iam.map[1].users.len()), (3, 1));
+}
+
+#[test]
+fn validators_alone_need_no_database() {
+    let text = "[auth.iam]\nclock_skew = \"60s\"\n[auth.iam.static]\nkeys_file = \"k.json\"\nendpoints = \"a:1\"\n";
+    let file = TempFile::new("alone", text);
+    let iam = load_iam(Some(&file.0), std::iter::empty()).unwrap();
+    assert_eq!(iam.mode, IamMode::Required);
+    assert_eq!(iam.static_keys.unwrap().endpoints, [host("a", 1)]);
+    let nothing = load_iam(None, std::iter::empty()).unwrap();
+    assert_eq!(
+        (nothing.mode, nothing.has_validator()),
+        (IamMode::Disabled, false)
+    );
 }
 
 #[test]

@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn};
 
@@ -54,21 +56,31 @@ struct Family {
 #[derive(Default)]
 struct Series {
     gone: Sum,
-    cells: Vec<Arc<Cells>>,
+    cells: Vec<Arc<[AtomicU64]>>,
 }
 
 impl Registry {
     pub fn counter(&self, metric: Metric, labels: Labels<'_>) -> Counter {
-        Counter::from_arc(self.cell(metric, labels, 1))
+        Counter::from_arc(self.shared(metric, labels, 1))
     }
 
     /// For what goes up and down by whole numbers; `set` is for a gauge with a single holder.
     pub fn gauge(&self, metric: Metric, labels: Labels<'_>) -> Gauge {
-        Gauge::from_arc(self.cell(metric, labels, 1))
+        Gauge::from_arc(self.shared(metric, labels, 1))
     }
 
     pub fn histogram(&self, metric: Metric, labels: Labels<'_>) -> Histogram {
-        Histogram::from_arc(self.cell(metric, labels, BOUNDS.len() + 2))
+        Histogram::from_arc(self.shared(metric, labels, BOUNDS.len() + 2))
+    }
+
+    /// A counter for one thread.
+    pub fn tally(&self, metric: Metric, labels: Labels<'_>) -> Tally {
+        Tally(Alone::new(self.cells(metric, labels, 1)))
+    }
+
+    /// A histogram for one thread.
+    pub fn lengths(&self, metric: Metric, labels: Labels<'_>) -> Lengths {
+        Lengths(Alone::new(self.cells(metric, labels, BOUNDS.len() + 2)))
     }
 
     /// Puts `values` in place of all series of a gauge: what is not named any more is gone.
@@ -99,11 +111,15 @@ impl Registry {
         out
     }
 
-    fn cell(&self, metric: Metric, labels: Labels<'_>, len: usize) -> Arc<Cells> {
-        let cells = Arc::new(Cells((0..len).map(|_| AtomicU64::new(0)).collect()));
+    fn shared(&self, metric: Metric, labels: Labels<'_>, len: usize) -> Arc<Cells> {
+        Arc::new(Cells(self.cells(metric, labels, len)))
+    }
+
+    fn cells(&self, metric: Metric, labels: Labels<'_>, len: usize) -> Arc<[AtomicU64]> {
+        let cells: Arc<[_]> = (0..len).map(|_| AtomicU64::new(0)).collect();
         let mut families = self.families();
         let family = families.entry(metric.name).or_insert(Family::new(metric));
-        family.series(labels).hold(cells.clone());
+        family.series(labels).hold(Arc::clone(&cells));
         cells
     }
 
@@ -199,7 +215,7 @@ fn rendered<'a>(labels: impl Iterator<Item = (&'static str, &'a str)>) -> String
 }
 
 impl Series {
-    fn hold(&mut self, cells: Arc<Cells>) {
+    fn hold(&mut self, cells: Arc<[AtomicU64]>) {
         let (alive, left): (Vec<_>, Vec<_>) = std::mem::take(&mut self.cells)
             .into_iter()
             .partition(|c| Arc::strong_count(c) > 1);
@@ -229,16 +245,16 @@ impl Sum {
         }
     }
 
-    fn add(&mut self, cells: &Cells) {
-        self.resize(cells.0.len());
-        for (sum, cell) in self.0.iter_mut().zip(&cells.0) {
+    fn add(&mut self, cells: &[AtomicU64]) {
+        self.resize(cells.len());
+        for (sum, cell) in self.0.iter_mut().zip(cells) {
             *sum = sum.wrapping_add(cell.load(Relaxed));
         }
     }
 }
 
 /// A count; or the buckets of a histogram, `+Inf`, and the sum in nanoseconds.
-struct Cells(Box<[AtomicU64]>);
+struct Cells(Arc<[AtomicU64]>);
 
 impl Cells {
     fn add(&self, index: usize, value: u64) {
@@ -247,6 +263,68 @@ impl Cells {
         }
     }
 }
+
+/// The same with a single writer, which spares it the locked instructions: it never leaves its thread.
+struct Alone {
+    cells: Arc<[AtomicU64]>,
+    _stays: PhantomData<*const ()>,
+}
+
+impl Alone {
+    fn new(cells: Arc<[AtomicU64]>) -> Alone {
+        Alone {
+            cells,
+            _stays: PhantomData,
+        }
+    }
+
+    #[inline]
+    fn add(&self, index: usize, value: u64) {
+        if let Some(cell) = self.cells.get(index) {
+            cell.store(cell.load(Relaxed).wrapping_add(value), Relaxed);
+        }
+    }
+}
+
+/// A counter for one thread.
+pub struct Tally(Alone);
+
+impl Tally {
+    #[inline]
+    pub fn add(&self, value: u64) {
+        self.0.add(0, value);
+    }
+}
+
+/// A histogram for one thread.
+pub struct Lengths(Alone);
+
+impl Lengths {
+    #[inline]
+    pub fn record(&self, length: Duration) {
+        let nanoseconds = u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let bucket = BOUNDS_NS.iter().take_while(|bound| **bound < nanoseconds);
+        self.0.add(bucket.count(), 1);
+        self.0.add(BOUNDS.len() + 1, nanoseconds);
+    }
+}
+
+/// `BOUNDS` in nanoseconds.
+const BOUNDS_NS: [u64; BOUNDS.len()] = {
+    let mut bounds = [0; BOUNDS.len()];
+    let mut place = 0;
+    while place < bounds.len() {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "small and positive"
+        )]
+        let nanoseconds = (BOUNDS[place] * 1e9 + 0.5) as u64;
+        bounds[place] = nanoseconds;
+        place += 1;
+    }
+    bounds
+};
 
 impl CounterFn for Cells {
     fn increment(&self, value: u64) {

@@ -63,6 +63,16 @@ impl Buf {
     }
 
     #[inline]
+    pub fn has_cleared(&self) -> bool {
+        self.start != self.cleared
+    }
+
+    #[inline]
+    pub fn has_raw(&self) -> bool {
+        self.cleared != self.end
+    }
+
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -117,7 +127,14 @@ impl Buf {
     }
 
     /// Puts bytes of our own behind the cleared ones, ahead of the raw ones, and clears them.
+    #[inline]
     pub fn insert(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.wedge(bytes);
+        }
+    }
+
+    fn wedge(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         self.data
             .copy_within(self.cleared..self.end, self.cleared + bytes.len());
@@ -135,7 +152,14 @@ impl Buf {
     }
 
     /// Puts bytes at the end, raw.
+    #[inline]
     pub fn append(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.join(bytes);
+        }
+    }
+
+    fn join(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         let end = self.end + bytes.len();
         if let Some(gap) = self.data.get_mut(self.end..end) {
@@ -175,22 +199,27 @@ impl Buf {
             return;
         }
         if self.is_empty() {
-            store.put(std::mem::take(&mut self.data));
-            (self.start, self.cleared, self.end) = (0, 0, 0);
+            self.give_back(store);
         } else if self.data.len() >= BUFFER_BYTES && self.len() * 2 < self.data.len() {
-            let large = std::mem::take(&mut self.data);
-            self.adopt(&large);
-            store.put(large);
+            self.shrink(store);
         }
     }
 
-    /// Takes over the held part of memory that is about to go.
-    fn adopt(&mut self, from: &[u8]) {
-        let held = from.get(self.start..self.end).unwrap_or_default();
-        self.data = held.into();
+    #[inline]
+    fn give_back(&mut self, store: &BufferStore) {
+        store.put(std::mem::take(&mut self.data));
+        (self.start, self.cleared, self.end) = (0, 0, 0);
+    }
+
+    /// Moves to memory of its size.
+    #[cold]
+    fn shrink(&mut self, store: &BufferStore) {
+        let large = std::mem::take(&mut self.data);
+        self.data = large.get(self.start..self.end).unwrap_or_default().into();
         self.cleared -= self.start;
         self.end -= self.start;
         self.start = 0;
+        store.put(large);
     }
 
     /// Whether another read makes sense: there is room, or a buffer of full size would give some.
@@ -213,7 +242,9 @@ impl Buf {
         store: &BufferStore,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if self.data.len() < BUFFER_BYTES {
+        if self.data.is_empty() {
+            self.data = store.take();
+        } else if self.data.len() < BUFFER_BYTES {
             self.move_to(store.take());
         } else if self.end == self.data.len() && self.start > 0 {
             self.compact();
@@ -225,14 +256,16 @@ impl Buf {
                 Poll::Ready(Ok(count))
             }
             nothing => {
-                self.rest(store);
+                if self.is_empty() {
+                    self.give_back(store);
+                }
                 nothing
             }
         }
     }
 
     /// Takes what it holds along to another memory, which is larger.
-    #[inline]
+    #[cold]
     fn move_to(&mut self, memory: Box<[u8]>) {
         let before = std::mem::replace(&mut self.data, memory);
         let held = before.get(self.start..self.end).unwrap_or_default();

@@ -6,15 +6,32 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+/// What a socket with any room at all takes whole, as a rule.
+const SHORT_BYTES: usize = 4096;
+
 /// A TCP socket that can leave one worker's reactor and join another's.
 #[derive(Debug)]
-pub struct Socket(Reactor);
+pub struct Socket {
+    reactor: Reactor,
+    /// What waits to go out with the next write.
+    held: Vec<u8>,
+    holding: Holding,
+}
+
+/// What becomes of writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holding {
+    /// They go out.
+    Nothing,
+    /// They are kept until [`Socket::poll_release`].
+    Everything,
+}
 
 #[derive(Debug)]
 enum Reactor {
@@ -26,18 +43,85 @@ enum Reactor {
 
 impl Socket {
     pub fn new(tcp: TcpStream) -> Socket {
-        Socket(Reactor::Attached(tcp))
+        Socket {
+            reactor: Reactor::Attached(tcp),
+            held: Vec::new(),
+            holding: Holding::Nothing,
+        }
+    }
+
+    /// From here on writes are kept: few and small ones, or memory is lost on them.
+    pub(super) fn hold(&mut self) {
+        self.holding = Holding::Everything;
+    }
+
+    /// From here on writes go out, and what is held with the first of them.
+    pub(super) fn let_go(&mut self) {
+        self.holding = Holding::Nothing;
+    }
+
+    /// Sends what is held.
+    pub(super) fn poll_release(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let sent = match &mut self.reactor {
+                Reactor::Attached(tcp) => ready!(Pin::new(tcp).poll_write(cx, &self.held))?,
+                Reactor::Detached(_) | Reactor::Lost => 0,
+            };
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.drain(..sent);
+        }
+        self.held = Vec::new();
+        Poll::Ready(Ok(()))
+    }
+
+    /// What is held and what comes after it, in one call; how many bytes of the latter went.
+    #[cold]
+    fn poll_write_behind(
+        &mut self,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.holding == Holding::Everything {
+            let before = self.held.len();
+            bufs.iter().for_each(|buf| self.held.extend_from_slice(buf));
+            return Poll::Ready(Ok(self.held.len() - before));
+        }
+        loop {
+            let held = std::mem::take(&mut self.held);
+            let first: &[u8] = bufs.first().map_or(&[], |buf| buf);
+            let both = [IoSlice::new(&held), IoSlice::new(first)];
+            let written = self
+                .tcp()
+                .map(|tcp| Pin::new(tcp).poll_write_vectored(cx, &both));
+            let sent = match written {
+                Ok(Poll::Ready(Ok(sent))) => sent,
+                other => {
+                    self.held = held;
+                    return match other {
+                        Ok(poll) => poll,
+                        Err(error) => Poll::Ready(Err(error)),
+                    };
+                }
+            };
+            self.held = held.get(sent..).unwrap_or_default().to_vec();
+            let behind = sent.saturating_sub(held.len());
+            if behind > 0 || first.is_empty() || sent == 0 {
+                return Poll::Ready(Ok(behind));
+            }
+        }
     }
 
     fn tcp(&mut self) -> io::Result<&mut TcpStream> {
-        match &mut self.0 {
+        match &mut self.reactor {
             Reactor::Attached(tcp) => Ok(tcp),
             Reactor::Detached(_) | Reactor::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
     fn detach(&mut self) -> io::Result<()> {
-        self.0 = match std::mem::replace(&mut self.0, Reactor::Lost) {
+        self.reactor = match std::mem::replace(&mut self.reactor, Reactor::Lost) {
             Reactor::Attached(tcp) => Reactor::Detached(tcp.into_std()?),
             detached => detached,
         };
@@ -45,11 +129,20 @@ impl Socket {
     }
 
     fn attach(&mut self) -> io::Result<()> {
-        self.0 = match std::mem::replace(&mut self.0, Reactor::Lost) {
+        self.reactor = match std::mem::replace(&mut self.reactor, Reactor::Lost) {
             Reactor::Detached(std) => Reactor::Attached(TcpStream::from_std(std)?),
             attached => attached,
         };
         Ok(())
+    }
+}
+
+/// A handshake that fails leaves an alert behind; for a client that takes no more it is lost.
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let (false, Reactor::Attached(tcp)) = (self.held.is_empty(), &self.reactor) {
+            let _ = tcp.try_write(&self.held);
+        }
     }
 }
 
@@ -71,7 +164,19 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(self.tcp()?).poll_write(cx, buf)
+        if self.holding == Holding::Everything || !self.held.is_empty() {
+            return self.poll_write_behind(cx, &[IoSlice::new(buf)]);
+        }
+        let tcp = self.tcp()?;
+        // Without asking first whether there is room: as a rule there is. Of more, a part may go, and only
+        // tokio's own way then knows that the next call would be in vain.
+        if buf.len() <= SHORT_BYTES {
+            match tcp.try_write(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+        Pin::new(tcp).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -79,6 +184,9 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.holding == Holding::Everything || !self.held.is_empty() {
+            return self.poll_write_behind(cx, bufs);
+        }
         Pin::new(self.tcp()?).poll_write_vectored(cx, bufs)
     }
 
@@ -91,6 +199,7 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_release(cx))?;
         Pin::new(self.tcp()?).poll_shutdown(cx)
     }
 }
@@ -165,8 +274,20 @@ impl Stream {
         let Ok(tcp) = self.socket().tcp() else {
             return true;
         };
-        let mut cx = Context::from_waker(Waker::noop());
-        tcp.poll_read_ready(&mut cx).is_ready()
+        tcp.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// Pending: nothing has come in, and the task will be woken when something does. Costs no system call.
+    /// May be ready when nothing came, as it always is in TLS, which may hold what no socket tells of.
+    #[inline]
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Stream::Plain(socket) => match socket.tcp() {
+                Ok(tcp) => tcp.poll_read_ready(cx).map(drop),
+                Err(_) => Poll::Ready(()),
+            },
+            Stream::Tls(_) => Poll::Ready(()),
+        }
     }
 
     /// Takes the socket off the current worker's reactor, for another worker to `attach`.

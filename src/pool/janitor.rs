@@ -104,7 +104,7 @@ impl<M: Manage> Janitor<M> {
 impl<M: Manage> Desk<M> {
     async fn open(&self, pool: PoolId) {
         if let Ok(held) = self.dial(pool).await {
-            self.put_back(pool, held);
+            self.put_back(pool, held, now());
         }
         self.carry_out_plan();
     }
@@ -136,7 +136,7 @@ impl<M: Manage> Desk<M> {
         let outcome = self.dial(pool).await;
         // Whoever it was for may have gone.
         if let Err(Ok(held)) = handover.send(outcome) {
-            self.put_back(pool, held);
+            self.put_back(pool, held, now());
         }
         self.carry_out_plan();
     }
@@ -160,7 +160,7 @@ impl<M: Manage> Desk<M> {
         let cleaning = self.target.manage.clean(&key, &mut held.connection);
         match tokio::time::timeout(limit, cleaning).await {
             Ok(true) => {
-                self.put_back(pool, held);
+                self.put_back(pool, held, now());
                 self.carry_out_plan();
             }
             Ok(false) | Err(_) => {

@@ -34,10 +34,15 @@ impl<M: Manage> Lease<M> {
     }
 
     /// Gives back a connection that is as clean as it was lent.
+    pub fn release(self) {
+        self.release_at(now());
+    }
+
+    /// The same for whoever knows what time it is.
     #[inline]
-    pub fn release(mut self) {
+    pub fn release_at(mut self, now: Instant) {
         if let Some(held) = self.held.take() {
-            self.desk.put_back(self.pool, held);
+            self.desk.put_back(self.pool, held, now);
         }
     }
 
@@ -256,7 +261,7 @@ impl<M: Manage> Drop for Waiting<M> {
         // Served already: what lies in the channel must not be lost.
         self.outcome.close();
         if let Ok(Ok(held)) = self.outcome.try_recv() {
-            self.desk.put_back(self.pool, held);
+            self.desk.put_back(self.pool, held, now());
         }
     }
 }

@@ -297,8 +297,7 @@ impl<M: Manage> Desk<M> {
 
     /// Gives a clean connection to the next in line, or puts it by.
     #[inline]
-    fn put_back(&self, pool: PoolId, mut held: Held<M::Connection>) {
-        let now = now();
+    fn put_back(&self, pool: PoolId, mut held: Held<M::Connection>, now: Instant) {
         loop {
             let mut slots = self.target.slots();
             let released = slots.release(pool, held, now);

@@ -3,6 +3,7 @@
 //! Knows where they come from; does not know how either side asks for them.
 
 mod login;
+pub mod sts;
 mod vault;
 
 pub use login::{Login, Password};

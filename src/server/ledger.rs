@@ -308,7 +308,9 @@ impl Ledger {
     /// Nobody asks any more.
     #[inline]
     pub fn forget_outcomes(&mut self) {
-        self.outcomes.clear();
+        if !self.outcomes.is_empty() {
+            self.outcomes.clear();
+        }
     }
 
     /// The message that has just failed, if it used a statement.
@@ -411,27 +413,35 @@ impl Ledger {
         }
     }
 
-    /// Where an answer to what is owed next goes.
+    /// What will be answered next: the end of a COPY that never began is not.
     #[inline]
-    pub fn fate(&self) -> Fate {
-        let next = match self.entries.front() {
+    fn next(&self) -> Option<&Entry> {
+        let first = self.entries.front();
+        match first {
             Some(entry) if entry.owed == Owed::CopyEnd => {
                 let mut entries = self.entries.iter();
                 entries.find(|entry| entry.owed != Owed::CopyEnd)
             }
-            first => first,
-        };
-        next.map_or(Fate::Forward, |entry| entry.asker.fate())
+            Some(_) | None => first,
+        }
+    }
+
+    /// Where an answer to what is owed next goes.
+    #[inline]
+    pub fn fate(&self) -> Fate {
+        self.next()
+            .map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
     /// The same for a reply with this tag.
     #[inline]
     pub fn fate_of(&self, tag: u8) -> Fate {
-        let fate = self.fate();
-        let first = self.entries.front();
-        let as_parsed = first.is_some_and(|entry| entry.note.telling == Telling::AsParsed);
+        let Some(entry) = self.next() else {
+            return Fate::Forward;
+        };
+        let fate = entry.asker.fate();
         match tag {
-            _ if !as_parsed || fate != Fate::Forward => fate,
+            _ if entry.note.telling != Telling::AsParsed || fate != Fate::Forward => fate,
             backend::ROW_DESCRIPTION | backend::NO_DATA => Fate::AsParsed,
             backend::PARAMETER_DESCRIPTION => Fate::Withhold,
             _ => fate,
@@ -440,12 +450,11 @@ impl Ledger {
 
     /// A reply other than ErrorResponse and ReadyForQuery begins.
     #[inline]
-    pub fn reply(&mut self, tag: u8) -> Result<Fate, OutOfStep> {
+    pub fn reply(&mut self, tag: u8) -> Result<(), OutOfStep> {
         if self.doubtful {
-            return Ok(Fate::Forward);
+            return Ok(());
         }
         self.drop_copy_ends();
-        let fate = self.fate_of(tag);
         let owed = self.entries.front().map(|entry| entry.owed);
         let settles = match tag {
             backend::PARSE_COMPLETE => Self::expect(owed, Owed::Parse, tag)?,
@@ -468,17 +477,17 @@ impl Ledger {
         if settles {
             self.pop(Outcome::Done);
         }
-        Ok(fate)
+        Ok(())
     }
 
     /// The head of the queue is settled, in one way or another.
     #[inline]
-    fn pop(&mut self, outcome: Outcome) -> Option<Entry> {
+    fn pop(&mut self, outcome: Outcome) -> Option<(Owed, Asker)> {
         let entry = self.entries.pop_front()?;
         self.readies_of_client -=
             usize::from(entry.owed.ends_in_ready() && entry.asker != Asker::Weir);
         self.tell(entry.note.changes, outcome);
-        Some(entry)
+        Some((entry.owed, entry.asker))
     }
 
     fn expect(head: Option<Owed>, expected: Owed, tag: u8) -> Result<bool, OutOfStep> {
@@ -611,15 +620,15 @@ impl Ledger {
         };
         self.completed = false;
         match self.pop(outcome) {
-            Some(entry) if entry.owed.ends_in_ready() => {
+            Some((owed, asker)) if owed.ends_in_ready() => {
                 self.tx = tx;
                 self.copy_in = CopyIn::No;
                 let failed = std::mem::take(&mut self.failed);
                 self.drop_copy_ends();
                 Ok(Concluded {
-                    asker: entry.asker,
+                    asker,
                     failed,
-                    by_query: entry.owed == Owed::Query,
+                    by_query: owed == Owed::Query,
                 })
             }
             _ => Err(OutOfStep(backend::READY_FOR_QUERY)),
@@ -660,7 +669,10 @@ mod tests {
                     };
                     ledger.ready(tx).map(|concluded| concluded.asker.fate())
                 }
-                _ => ledger.reply(tag),
+                _ => {
+                    let fate = ledger.fate_of(tag);
+                    ledger.reply(tag).map(|()| fate)
+                }
             };
             match fate {
                 Ok(Fate::Forward) => shown.push(tag as char),
@@ -718,7 +730,7 @@ mod tests {
             for tag in heard.bytes() {
                 match tag {
                     b'E' => drop(ledger.error()),
-                    _ => drop(ledger.reply(tag).unwrap()),
+                    _ => ledger.reply(tag).unwrap(),
                 }
             }
             assert_eq!(ledger.may_become_doubtful(), foreseen, "{sent} {heard}");

@@ -86,23 +86,25 @@ impl Replies {
 
     pub fn next<'a>(&mut self, raw: &'a [u8], ledger: &mut Ledger) -> Result<Reply<'a>, Garbled> {
         let mut passed = self.pass_on(raw.len());
-        loop {
-            if self.left > 0 {
-                return Ok(self.pass(passed));
-            }
+        while self.left == 0 {
             let rest = raw.get(passed..).unwrap_or_default();
             let Some(head) = Head::parse(rest) else {
-                return Ok(self.pass(passed));
+                break;
             };
             let head = head.map_err(Garbled::Length)?;
-            if passed > 0 && (is_notable(head) || self.fate_ahead(head, ledger) != self.fate) {
-                return Ok(self.pass(passed));
-            }
             if is_notable(head) {
+                if passed > 0 {
+                    break;
+                }
                 return self.notable(head, rest, ledger);
             }
             if !is_row(head.tag) {
-                self.fate = ledger.reply(head.tag)?;
+                let fate = ledger.fate_of(head.tag);
+                if passed > 0 && fate != self.fate {
+                    break;
+                }
+                ledger.reply(head.tag)?;
+                self.fate = fate;
             }
             self.left = head.frame_bytes();
             if self.fate == Fate::AsParsed {
@@ -111,6 +113,7 @@ impl Replies {
             }
             passed += self.pass_on(rest.len());
         }
+        Ok(self.pass(passed))
     }
 
     /// Takes what is there of the current message.
@@ -128,16 +131,6 @@ impl Replies {
         Reply::Pass {
             bytes,
             fate: self.fate,
-        }
-    }
-
-    /// Where the next message will go, before the ledger has taken note of it.
-    #[inline]
-    fn fate_ahead(&self, head: Head, ledger: &Ledger) -> Fate {
-        if is_row(head.tag) {
-            self.fate
-        } else {
-            ledger.fate_of(head.tag)
         }
     }
 

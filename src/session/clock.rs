@@ -2,9 +2,13 @@
 //!
 //! Knows when they are due and whom they may hit; what the client is told, `ending` knows.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
 
 use super::ending::Ending;
 use super::handle::CancelDone;
@@ -16,18 +20,75 @@ use crate::server::ledger::Fate;
 /// So long a query may run on for a client that has fallen silent without a goodbye.
 const GONE: Duration = Duration::from_secs(10);
 
+/// Wakes the task at a time. It is put off often and goes off rarely: an early one is cheaper than one that is exact.
+pub(super) struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    due: Instant,
+    /// The task will be woken.
+    armed: bool,
+}
+
+impl Timer {
+    pub fn new(due: Instant) -> Timer {
+        Timer {
+            sleep: Box::pin(tokio::time::sleep_until(due.into())),
+            due,
+            armed: false,
+        }
+    }
+
+    pub fn set(&mut self, due: Instant) {
+        self.sleep.as_mut().reset(due.into());
+        self.due = due;
+        self.armed = false;
+    }
+
+    /// Goes off then at the latest.
+    #[inline]
+    pub fn set_by(&mut self, due: Instant) {
+        if due < self.due {
+            self.set(due);
+        }
+    }
+
+    /// Whether it will wake the task and has not done so; `now`, if it is known.
+    #[inline]
+    pub fn is_still_ahead(&self, now: Option<Instant>) -> bool {
+        self.armed && now.map_or_else(|| !self.sleep.is_elapsed(), |now| now < self.due)
+    }
+
+    pub fn poll(&mut self, cx: &mut Poller<'_>) -> Poll<()> {
+        let polled = self.sleep.as_mut().poll(cx);
+        self.armed = polled.is_pending();
+        polled
+    }
+}
+
 impl Session {
+    #[inline]
     pub(super) fn poll_cancel(&mut self, cx: &mut Poller<'_>) -> bool {
-        if let Some(cancelling) = &mut self.cancelling
-            && cancelling.request.as_mut().poll(cx).is_ready()
-        {
-            self.cancelling = None;
+        if self.cancelling.is_some() && self.poll_cancelling(cx) {
             return true;
         }
         // One at a time: a second request for the same query would change nothing.
-        let Some(done) = self.place.handle.take_cancel() else {
-            return false;
-        };
+        match self.place.handle.take_cancel() {
+            Some(done) => self.cancel_asked(done),
+            None => false,
+        }
+    }
+
+    #[cold]
+    fn poll_cancelling(&mut self, cx: &mut Poller<'_>) -> bool {
+        let cancelling = self.cancelling.as_mut();
+        let arrived = cancelling.is_some_and(|it| it.request.as_mut().poll(cx).is_ready());
+        if arrived {
+            self.cancelling = None;
+        }
+        arrived
+    }
+
+    #[cold]
+    fn cancel_asked(&mut self, done: CancelDone) -> bool {
         match &self.link {
             Link::Free => {}
             Link::Waiting(_) => self.refuse_with(
@@ -72,7 +133,7 @@ impl Session {
             Link::Free => Phase::Idle,
             Link::Waiting(_) => Phase::Queued,
             Link::Leased(lease) => {
-                let client_is_slow = !self.replies.cleared().is_empty()
+                let client_is_slow = self.replies.has_cleared()
                     || self.core.is_mid_frame()
                     || lease.ledger.is_copying_in();
                 match lease.ledger.owes() {
@@ -108,34 +169,44 @@ impl Session {
         }
     }
 
+    /// When the task was woken, or soon after: asking the clock costs, so it is asked once.
+    #[inline]
+    pub(super) fn now(&mut self) -> Instant {
+        *self.woken_at.get_or_insert_with(Instant::now)
+    }
+
     /// Keeps the timer at or before the limit that runs now; says what is due when it goes off.
     pub(super) fn watch_time(&mut self, cx: &mut Poller<'_>, rounds: usize) -> Poll<Ending> {
         let phase = self.phase_now();
         // Whoever holds a server and moves is not frozen.
         if phase != self.phase || (phase == Phase::Holding && rounds > 0) {
             self.phase = phase;
-            self.phase_since = Instant::now();
+            self.phase_since = self.now();
         }
-        loop {
-            if let Some(limit) = self.limit_of(self.phase) {
-                let due = tokio::time::Instant::from_std(self.phase_since + limit);
-                if due < self.timer.deadline() {
-                    self.timer.as_mut().reset(due);
-                    self.asleep.timer = false;
-                }
-            }
-            // It is set already, and it was not what woke us.
-            if rounds > 0 && self.asleep.timer && !self.timer.is_elapsed() {
-                return Poll::Pending;
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                self.asleep.timer = true;
-                return Poll::Pending;
-            }
+        self.set_timer();
+        // It was not what woke us.
+        if rounds > 0 && self.timer.is_still_ahead(self.woken_at) {
+            return Poll::Pending;
+        }
+        self.poll_timer(cx)
+    }
+
+    #[inline]
+    fn set_timer(&mut self) {
+        if let Some(limit) = self.limit_of(self.phase) {
+            self.timer.set_by(self.phase_since + limit);
+        }
+    }
+
+    #[inline(never)]
+    fn poll_timer(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
+        while self.timer.poll(cx).is_ready() {
             if let Some(ending) = self.overdue() {
                 return Poll::Ready(ending);
             }
+            self.set_timer();
         }
+        Poll::Pending
     }
 
     /// The timer went off, perhaps early: what is due, if anything; else it is set anew.
@@ -162,9 +233,7 @@ impl Session {
             Some(limit) => limit - waited,
             None => self.limits.idle_client_timeout,
         };
-        self.timer
-            .as_mut()
-            .reset(tokio::time::Instant::now() + next);
+        self.timer.set(Instant::now() + next);
         None
     }
 

@@ -404,7 +404,12 @@ impl Core {
                 return Err(violation);
             }
         };
-        if meaning == Meaning::Plain && self.has_nothing_pending() {
+        let plain = match meaning {
+            Meaning::Plain => true,
+            Meaning::BindUnnamed => self.statement.leaves_nothing(),
+            _ => false,
+        };
+        if plain && self.has_nothing_pending() && !out.ledger.may_become_doubtful() {
             return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
         }
         // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
@@ -418,6 +423,12 @@ impl Core {
             return Ok(Pass::Step(Step::Terminate));
         }
         let report = self.scan(head, meaning, rest);
+        if meaning == Meaning::Query
+            && self.is_of_no_consequence(head, rest, &report)
+            && !out.ledger.may_become_doubtful()
+        {
+            return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
+        }
         let message = Message {
             head,
             meaning,
@@ -456,13 +467,26 @@ impl Core {
             && !self.second_try.is_prepared()
     }
 
+    /// Whether a Query is just passed on: it is all there and leaves nothing behind, and nothing waits for it.
+    #[inline]
+    fn is_of_no_consequence(&self, head: Head, rest: &[u8], report: &Report) -> bool {
+        rest.len() >= head.frame_bytes()
+            && report.effects.is_none()
+            && !self.statement.exists()
+            && self.strays.is_empty()
+            && self.eviction.is_none()
+            && !self.second_try.is_prepared()
+    }
+
     #[inline]
     fn pass_plain(&mut self, head: Head, rest: &[u8], ledger: &mut Ledger) -> usize {
         let available = head.frame_bytes().min(rest.len());
         if let Some(owed) = Owed::by(head.tag) {
             ledger.send(owed, Asker::Client);
-            if owed == Owed::Sync {
+            if matches!(owed, Owed::Sync | Owed::Query) {
                 self.named.end_sequence();
+            } else if owed == Owed::Bind {
+                self.bound_in = self.named.sequence();
             }
         }
         self.untouched = false;
@@ -481,6 +505,11 @@ impl Core {
             self.eviction = Eviction::Wanted(acts.unwrap_or_default().databases);
         }
         true
+    }
+
+    #[inline]
+    pub fn wants_eviction(&self) -> bool {
+        matches!(self.eviction, Eviction::Wanted(_))
     }
 
     /// Databases that must have nobody connected before the client's next message may go on.
@@ -683,6 +712,10 @@ impl Core {
         let end = head.frame_bytes().min(rest.len());
         let body = rest.get(HEADER_BYTES..end).unwrap_or_default();
         if end == head.frame_bytes() {
+            let frame = rest.get(..end).unwrap_or_default();
+            if self.hidden.is_empty() && self.statement.is_harmless_again(frame) {
+                return Report::default();
+            }
             let text = TextScan::whole(head.tag, body);
             let mut report = sql::report(text);
             if self.hidden.is_named_in(text) {

@@ -75,8 +75,27 @@ impl Deferred {
     }
 
     /// Answers one whole message if no server is needed for it.
+    #[inline]
     pub fn answer(&mut self, head: Head, frame: &[u8], out: &mut Vec<u8>) -> Outcome {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
+        // Nearly all are of this kind.
+        if let Deferred::Outside = self
+            && head.tag == frontend::QUERY
+            && !may_be_boundary(body)
+        {
+            return Outcome::NeedsServer;
+        }
+        self.answer_alone(head, frame, body, out)
+    }
+
+    #[inline(never)]
+    fn answer_alone(
+        &mut self,
+        head: Head,
+        frame: &[u8],
+        body: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Outcome {
         match head.tag {
             // A body where there should be none: PostgreSQL has words for it.
             frontend::SYNC | frontend::FLUSH if !body.is_empty() => return Outcome::NeedsServer,
@@ -106,11 +125,6 @@ impl Deferred {
     fn query(&mut self, frame: &[u8], body: &[u8], out: &mut Vec<u8>) -> Outcome {
         if let Deferred::Failed(Aftermath::Skipping) = self {
             return Outcome::Done;
-        }
-        if let Deferred::Outside = self
-            && !may_be_boundary(body)
-        {
-            return Outcome::NeedsServer;
         }
         let text = split_cstr(body).map(|(text, _)| text);
         match (&self, text.and_then(boundary)) {

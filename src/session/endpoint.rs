@@ -214,6 +214,16 @@ impl Endpoint {
         Some(Arc::clone(&entry))
     }
 
+    /// For one worker to count by what its sessions do in this pool.
+    pub(super) fn traffic(&self, entry: &Entry) -> metrics::Traffic {
+        metrics::Traffic::new(
+            &self.registry,
+            &entry.target_name,
+            &entry.database,
+            &entry.user,
+        )
+    }
+
     /// The pools of a database, whoever's they are.
     pub fn pools_of(&self, database: &str) -> Vec<PoolId> {
         let entries = self.entries.iter();

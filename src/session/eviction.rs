@@ -43,7 +43,14 @@ impl Evicting {
 }
 
 impl Session {
+    #[inline]
     pub(super) fn poll_eviction(&mut self, cx: &mut Poller<'_>) -> bool {
+        let due = self.evicting.is_some() || self.core.wants_eviction();
+        due && self.poll_evicting(cx)
+    }
+
+    #[cold]
+    fn poll_evicting(&mut self, cx: &mut Poller<'_>) -> bool {
         if let Some(databases) = self.core.take_eviction() {
             let names = databases.iter().map(|name| String::from_utf8_lossy(name));
             let pools: Vec<_> = names

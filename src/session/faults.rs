@@ -11,6 +11,7 @@ use crate::server::statements::find_name;
 
 impl Session {
     /// An ErrorResponse is at the front, as much of it as its first fields take.
+    #[cold]
     pub(super) fn hear_error(&mut self) {
         let Link::Leased(lease) = &mut self.link else {
             return;

@@ -5,8 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -135,29 +135,22 @@ impl Handle {
 #[derive(Debug)]
 pub struct Bell {
     rang: AtomicBool,
-    task: Mutex<Waker>,
-}
-
-impl Default for Bell {
-    fn default() -> Bell {
-        Bell {
-            rang: AtomicBool::new(true),
-            task: Mutex::new(Waker::noop().clone()),
-        }
-    }
+    task: Waker,
 }
 
 impl Bell {
+    /// One that has rung, and wakes this task.
+    pub fn new(task: &Waker) -> Arc<Bell> {
+        Arc::new(Bell {
+            rang: AtomicBool::new(true),
+            task: task.clone(),
+        })
+    }
+
     /// Whether it rang since this was last asked.
     #[inline]
     pub fn has_rung(&self) -> bool {
         self.rang.load(Ordering::Relaxed) && self.rang.swap(false, Ordering::AcqRel)
-    }
-
-    /// From here on it wakes this task.
-    pub fn hang_up(&self, waker: &Waker) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.clone_from(waker);
     }
 }
 
@@ -168,8 +161,7 @@ impl Wake for Bell {
 
     fn wake_by_ref(self: &Arc<Self>) {
         self.rang.store(true, Ordering::Release);
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.wake_by_ref();
+        self.task.wake_by_ref();
     }
 }
 

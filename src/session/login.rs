@@ -3,6 +3,8 @@
 //! The first client of a (database, user, startup settings) has a server asked; the answer is kept for a
 //! while, so that later ones need none. Knows nothing of how the client proved who it is.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -20,8 +22,9 @@ use super::listen::Hubs;
 use super::servers::shorten;
 use super::{Lease, Parts, Session};
 use crate::error::ToClient;
+use crate::metrics::Traffic;
 use crate::net::Stream;
-use crate::pool::BorrowError;
+use crate::pool::{BorrowError, PoolId};
 use crate::protocol::SqlState;
 use crate::protocol::reply::{
     ErrorReply, Severity, TxStatus, put_backend_key_data, put_parameter_status, put_ready_for_query,
@@ -49,6 +52,33 @@ pub struct Hall {
     pub endpoint: Arc<Endpoint>,
     pub desk: Rc<Desk>,
     pub hubs: Rc<Hubs>,
+    traffic: RefCell<HashMap<PoolId, Rc<Traffic>>>,
+}
+
+impl Hall {
+    pub fn new(
+        context: Rc<Context>,
+        sessions: Rc<Sessions>,
+        endpoint: Arc<Endpoint>,
+        desk: Rc<Desk>,
+        hubs: Rc<Hubs>,
+    ) -> Hall {
+        Hall {
+            context,
+            sessions,
+            endpoint,
+            desk,
+            hubs,
+            traffic: RefCell::default(),
+        }
+    }
+
+    /// What this worker's sessions count of a pool.
+    fn traffic(&self, entry: &Entry) -> Rc<Traffic> {
+        let mut pools = self.traffic.borrow_mut();
+        let known = pools.entry(entry.pool);
+        Rc::clone(known.or_insert_with(|| Rc::new(self.endpoint.traffic(entry))))
+    }
 }
 
 /// The client is not let in: what it is to be sent, and who is to blame.
@@ -73,6 +103,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             desk: Rc::clone(&hall.desk),
             endpoint: Arc::clone(&hall.endpoint),
             hubs: Rc::clone(&hall.hubs),
+            traffic: hall.traffic(&entry),
             entry,
             context: Rc::clone(&hall.context),
             place,

@@ -41,8 +41,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
+use self::clock::Timer;
 use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
@@ -56,6 +55,7 @@ use self::replay::Replays;
 use self::settings::Carried;
 use crate::config::ListenMode;
 use crate::error::ToClient;
+use crate::metrics::Traffic;
 use crate::net::Stream;
 use crate::net::buf::Buf;
 use crate::pool;
@@ -99,12 +99,11 @@ enum Phase {
 }
 
 /// What has promised to wake the task, and need not be asked again: the client until its bell rings, the server in
-/// the same turn, the timer until it is set anew.
+/// the same turn.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asleep {
     client: bool,
     server: bool,
-    timer: bool,
 }
 
 /// A cancel request on its way to the server; the one who asked for it waits for the end of it.
@@ -126,6 +125,7 @@ pub struct Session {
     /// Once it listens to anything.
     listening: Option<Box<Listening>>,
     entry: Arc<Entry>,
+    traffic: Rc<Traffic>,
     context: Rc<Context>,
     limits: Rc<Limits>,
     place: Place,
@@ -150,6 +150,8 @@ pub struct Session {
     answer: Vec<u8>,
     /// Which names of hidden state the core knows.
     hidden_version: u64,
+    /// When it is to be seen next whether these have grown old.
+    hidden_check: Instant,
     /// When the server was last asked whether a pin may be lifted.
     rechecked: Instant,
     cancelling: Option<Cancelling>,
@@ -158,11 +160,14 @@ pub struct Session {
     pinning: Pinning,
     phase: Phase,
     phase_since: Instant,
+    /// Once somebody wanted to know.
+    woken_at: Option<Instant>,
     /// Goes off at or before the time that the next limit is reached.
-    timer: Pin<Box<Sleep>>,
+    timer: Timer,
     asleep: Asleep,
     /// Rings when the client has something to say.
     bell: Arc<Bell>,
+    /// Rings it.
     client_waker: Waker,
     born: Instant,
     /// Tells this session from all others of the process; not 0.
@@ -180,6 +185,7 @@ pub struct Parts {
     pub endpoint: Arc<Endpoint>,
     pub hubs: Rc<Hubs>,
     pub entry: Arc<Entry>,
+    pub traffic: Rc<Traffic>,
     pub context: Rc<Context>,
     pub place: Place,
     pub settings: Arc<Settings>,
@@ -205,7 +211,7 @@ impl Session {
         let mut replies = Buf::default();
         replies.insert(&parts.greeting);
         let now = Instant::now();
-        let bell = Arc::<Bell>::default();
+        let bell = Bell::new(Waker::noop());
         let bounds = Bounds {
             max_unit_bytes: limits.max_unit_bytes,
         };
@@ -233,6 +239,7 @@ impl Session {
             hubs: parts.hubs,
             listening: None,
             entry: parts.entry,
+            traffic: parts.traffic,
             context: parts.context,
             place: parts.place,
             settings: Carried::new(parts.settings),
@@ -247,13 +254,15 @@ impl Session {
             own_error: Vec::new(),
             answer: Vec::new(),
             hidden_version: 0,
+            hidden_check: now,
             rechecked: now,
             cancelling: None,
             evicting: None,
             pinning: Pinning::default(),
             phase: Phase::Idle,
             phase_since: now,
-            timer: Box::pin(tokio::time::sleep(limits.idle_client_timeout)),
+            woken_at: None,
+            timer: Timer::new(now + limits.idle_client_timeout),
             asleep: Asleep::default(),
             client_waker: Waker::from(Arc::clone(&bell)),
             bell,
@@ -294,6 +303,11 @@ impl Session {
         if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
             return;
         }
+        // Who said goodbye and has had all that was due is hung up on, as PostgreSQL does.
+        let is_settled = matches!(ending, Ending::Left) && farewell.is_empty();
+        if is_settled && !self.client.is_tls() {
+            return;
+        }
         let telling = async {
             // A client that is gone need not be told.
             let _ = self.client.send(&farewell).await;
@@ -317,9 +331,8 @@ impl Session {
         // Whatever it has is a stranger's to all who come.
         lease.unnamed_of = Some(STRANGER);
         lease.last_of = STRANGER.0;
-        lease.half_sent |= self.core.is_mid_frame()
-            || !self.requests.cleared().is_empty()
-            || !self.prologue.is_empty();
+        lease.half_sent |=
+            self.core.is_mid_frame() || self.requests.has_cleared() || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()
             || self.replays.any()
             || self.core.wonders()

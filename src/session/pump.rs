@@ -6,11 +6,12 @@
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
-use std::task::{Context as Poller, Poll};
-use std::time::Instant;
+use std::task::{Context as Poller, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use super::core::{Conclusion, Step};
 use super::ending::Ending;
+use super::handle::Bell;
 use super::pinning::Lifted;
 use super::replay::said;
 use super::{Link, Presence, Session};
@@ -20,7 +21,7 @@ use crate::protocol::reply::{TxStatus, put_parameter_status};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::{Asker, Fate};
-use crate::server::replies::Reply;
+use crate::server::replies::{Garbled, Reply};
 use crate::server::statements::NOBODYS;
 
 /// So much is read of what the server answers to a question of ours.
@@ -30,6 +31,9 @@ const PARSE_COMPLETE: [u8; HEADER_BYTES] = [backend::PARSE_COMPLETE, 0, 0, 0, 4]
 
 /// Rounds that a session may make before it lets others work.
 const MAX_ROUNDS: usize = 64;
+
+/// How exactly a session keeps the time at which hidden state is looked for again.
+const HIDDEN_CHECK: Duration = Duration::from_secs(1);
 
 /// Messages of our own, and of the client's between them, before what is there must be written.
 const MAX_PROLOGUE_BYTES: usize = 64 * 1024;
@@ -42,12 +46,14 @@ pub(super) type Moved = Result<bool, Ending>;
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
         if self.place.handle.listen(cx.waker()) {
-            self.bell.hang_up(cx.waker());
+            self.bell = Bell::new(cx.waker());
+            self.client_waker = Waker::from(Arc::clone(&self.bell));
         }
         if self.bell.has_rung() {
             self.asleep.client = false;
         }
         self.asleep.server = false;
+        self.woken_at = None;
         let mut rounds = 0;
         loop {
             match self.round(cx) {
@@ -93,31 +99,50 @@ impl Session {
                 .is_some_and(|listening| listening.has_news())
     }
 
+    /// Each step is taken only where it has something to do, and is a function of its own: a wake-up needs but half of
+    /// them, and the processor's cache is small.
     fn round(&mut self, cx: &mut Poller<'_>) -> Moved {
         let mut moved = self.poll_cancel(cx);
         moved |= self.poll_queue(cx)?;
-        moved |= self.poll_client_read()?;
-        moved |= self.advance_requests()?;
+        if !self.asleep.client && self.presence == Presence::Here {
+            moved |= self.poll_client_read()?;
+        }
+        if self.requests.has_raw() {
+            moved |= self.advance_requests()?;
+        }
         moved |= self.poll_eviction(cx);
-        moved |= self.poll_server_write(cx);
-        moved |= self.poll_server_read(cx)?;
-        moved |= self.advance_replies()?;
+        if self.requests.has_cleared() || !self.prologue.is_empty() {
+            moved |= self.poll_server_write(cx);
+        }
+        if !self.asleep.server {
+            moved |= self.poll_server_read(cx)?;
+        }
+        if self.replies.has_raw() {
+            moved |= self.advance_replies()?;
+        }
         moved |= self.poll_news()?;
-        moved |= self.poll_client_write(cx)?;
+        if self.replies.has_cleared() || self.flush_due {
+            moved |= self.poll_client_write(cx)?;
+        }
         moved |= self.settle()?;
         Ok(moved)
     }
 
     // --- from the client to the server ---------------------------------------------------------------
 
+    #[inline(never)]
     fn poll_client_read(&mut self) -> Moved {
-        if self.asleep.client || self.presence != Presence::Here || !self.wants_requests() {
+        if !self.wants_requests() {
             return Ok(false);
         }
         let mut moved = false;
         let cx = &mut Poller::from_waker(&self.client_waker);
-        // A read is followed by another at once: as a rule nothing more has come, and the client promises to wake us.
+        // As a rule nothing more has come after a read, and the client promises to wake us.
         for _ in 0..2 {
+            if moved && self.client.poll_readable(cx).is_pending() {
+                self.asleep.client = true;
+                break;
+            }
             match self
                 .requests
                 .poll_fill(&mut self.client, &self.context.store, cx)
@@ -132,7 +157,7 @@ impl Session {
                 }
                 Poll::Ready(Err(_)) => return self.deafened(),
                 Poll::Ready(Ok(count)) => {
-                    self.entry.meters.received.increment(count as u64);
+                    self.traffic.received.add(count as u64);
                     moved = true;
                     if self.requests.is_full() {
                         break;
@@ -145,7 +170,7 @@ impl Session {
 
     /// Whether more of the client is to be read: what came before must be on its way, and there must be room.
     fn wants_requests(&mut self) -> bool {
-        if !self.requests.cleared().is_empty() {
+        if self.requests.has_cleared() {
             return false;
         }
         if self.requests.has_room() {
@@ -176,10 +201,8 @@ impl Session {
         Ok(true)
     }
 
+    #[inline(never)]
     fn advance_requests(&mut self) -> Moved {
-        if self.requests.raw().is_empty() {
-            return Ok(false);
-        }
         match self.link {
             Link::Free => self.advance_alone(),
             Link::Waiting(_) => Ok(false),
@@ -220,8 +243,7 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
-        let unsent =
-            !self.requests.cleared().is_empty() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
+        let unsent = self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         // A cancel under way must not hit what comes next.
         let moving = self.listening.as_ref();
         let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
@@ -280,14 +302,14 @@ impl Session {
         }
     }
 
+    #[inline(never)]
     fn poll_server_write(&mut self, cx: &mut Poller<'_>) -> bool {
         let Link::Leased(lease) = &mut self.link else {
             return false;
         };
         let cleared = self.requests.cleared();
         let written = match (self.prologue.is_empty(), cleared.is_empty()) {
-            (true, true) => return false,
-            (true, false) => lease.stream.poll_write_slices(cx, &[IoSlice::new(cleared)]),
+            (true, _) => lease.stream.poll_write_slices(cx, &[IoSlice::new(cleared)]),
             (false, _) => {
                 let both = [IoSlice::new(&self.prologue), IoSlice::new(cleared)];
                 lease.stream.poll_write_slices(cx, &both)
@@ -300,8 +322,10 @@ impl Session {
         let of_prologue = count.min(self.prologue.len());
         self.prologue.drain(..of_prologue);
         self.requests.sent(count - of_prologue);
+        // What was asked just now takes a while to answer, as a rule.
+        self.asleep.server = lease.stream.poll_readable(cx).is_pending();
         // The sockets of servers in TLS are flushed when all is written.
-        if self.prologue.is_empty() && self.requests.cleared().is_empty() {
+        if self.prologue.is_empty() && !self.requests.has_cleared() {
             self.prologue.shrink_to(KEPT_PROLOGUE_BYTES);
             lease.flush_due = lease.stream.is_tls();
         }
@@ -310,6 +334,7 @@ impl Session {
 
     // --- from the server to the client ---------------------------------------------------------------
 
+    #[inline(never)]
     fn poll_server_read(&mut self, cx: &mut Poller<'_>) -> Moved {
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
@@ -317,7 +342,7 @@ impl Session {
         if lease.flush_due && lease.stream.poll_flush_tls(cx).is_ready() {
             lease.flush_due = false;
         }
-        if self.asleep.server || !self.replies.cleared().is_empty() || !self.replies.has_room() {
+        if self.replies.has_cleared() || !self.replies.has_room() {
             return Ok(false);
         }
         match self
@@ -329,25 +354,29 @@ impl Session {
                 Ok(false)
             }
             Poll::Ready(Ok(count)) if count > 0 => Ok(true),
-            Poll::Ready(end) => {
-                if !self.server_fatal
-                    && let Some(moved) = self.settings_unanswered("The server closed it.")
-                {
-                    return moved;
-                }
-                let fatal = std::mem::replace(&mut self.server_fatal, true);
-                Err(match end {
-                    _ if fatal => Ending::ServerFatal,
-                    Ok(_) if self.core.has_terminated() => Ending::Left,
-                    _ => lost(end),
-                })
-            }
+            Poll::Ready(end) => self.server_ended(end),
         }
     }
 
+    #[cold]
+    fn server_ended(&mut self, end: io::Result<usize>) -> Moved {
+        if !self.server_fatal
+            && let Some(moved) = self.settings_unanswered("The server closed it.")
+        {
+            return moved;
+        }
+        let fatal = std::mem::replace(&mut self.server_fatal, true);
+        Err(match end {
+            _ if fatal => Ending::ServerFatal,
+            Ok(_) if self.core.has_terminated() => Ending::Left,
+            _ => lost(end),
+        })
+    }
+
+    #[inline(never)]
     fn advance_replies(&mut self) -> Moved {
         let mut moved = false;
-        loop {
+        while self.replies.has_raw() {
             let Link::Leased(lease) = &mut self.link else {
                 return Ok(moved);
             };
@@ -359,23 +388,14 @@ impl Session {
                 replies,
                 ledger,
                 parameters,
-                statements,
                 ..
             } = &mut ***lease;
             let reply = match replies.next(self.replies.raw(), ledger) {
                 Ok(reply) => reply,
-                Err(garbled) => {
-                    self.server_fatal = true;
-                    return Err(Ending::ServerLost(format!(
-                        "its replies make no sense: {garbled:?}"
-                    )));
-                }
+                Err(garbled) => return Err(self.garbled(garbled)),
             };
             match reply {
-                Reply::Wait => {
-                    self.core.note_outcomes(ledger, statements);
-                    return Ok(moved);
-                }
+                Reply::Wait => break,
                 Reply::Pass { bytes, fate } => self.pass(bytes, fate),
                 Reply::Parsed => self.replies.insert(&PARSE_COMPLETE),
                 Reply::Parameter {
@@ -427,6 +447,19 @@ impl Session {
             }
             moved = true;
         }
+        if moved && let Link::Leased(lease) = &mut self.link {
+            let Connection {
+                ledger, statements, ..
+            } = &mut ***lease;
+            self.core.note_outcomes(ledger, statements);
+        }
+        Ok(moved)
+    }
+
+    #[cold]
+    fn garbled(&mut self, how: Garbled) -> Ending {
+        self.server_fatal = true;
+        Ending::ServerLost(format!("its replies make no sense: {how:?}"))
     }
 
     fn pass(&mut self, bytes: usize, fate: Fate) {
@@ -453,6 +486,34 @@ impl Session {
         if concluded.asker == Asker::Weir && self.replays.any() {
             return self.settings_answered(concluded.failed);
         }
+        if conclusion != Conclusion::Ordinary {
+            self.draw(conclusion)?;
+        }
+        if own {
+            self.tell_news();
+        } else {
+            self.evicting.take_if(|evicting| !evicting.holds_up());
+            let now = self.now();
+            let took = now.saturating_duration_since(self.phase_since);
+            self.traffic.query_seconds.record(took);
+            if now >= self.hidden_check {
+                self.look_for_hidden(now);
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn look_for_hidden(&mut self, now: Instant) {
+        self.hidden_check = now + HIDDEN_CHECK;
+        if self.entry.finds.take_due(now) {
+            self.core.wonder_what_is_hidden();
+        }
+    }
+
+    /// A command has done more than answer.
+    #[cold]
+    fn draw(&mut self, conclusion: Conclusion) -> Result<(), Ending> {
         match conclusion {
             Conclusion::Ordinary => {}
             Conclusion::OwnFailed => {
@@ -481,17 +542,6 @@ impl Session {
             Conclusion::Answered { failed } => self.learn(failed)?,
             Conclusion::Moved { failed } => self.moved(failed)?,
         }
-        if own {
-            self.tell_news();
-        } else {
-            self.evicting.take_if(|evicting| !evicting.holds_up());
-            let now = Instant::now();
-            let took = now.saturating_duration_since(self.phase_since);
-            self.entry.meters.query_seconds.record(took);
-            if self.entry.finds.take_due(now) {
-                self.core.wonder_what_is_hidden();
-            }
-        }
         Ok(())
     }
 
@@ -516,6 +566,7 @@ impl Session {
         }
     }
 
+    #[inline(never)]
     fn poll_client_write(&mut self, cx: &mut Poller<'_>) -> Moved {
         let cleared = self.replies.cleared();
         if cleared.is_empty() {
@@ -533,7 +584,7 @@ impl Session {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.replies.sent(count);
-                self.entry.meters.sent.increment(count as u64);
+                self.traffic.sent.add(count as u64);
                 self.flush_due = self.client.is_tls();
                 if self.unflushed.is_counted() {
                     let left = self.replies.cleared().len();

@@ -416,10 +416,7 @@ impl Session {
         self.prologue.clear();
         let unsent = self.requests.cleared().len();
         self.requests.sent(unsent);
-        let behind = self.requests.raw().to_vec();
-        self.requests.discard(behind.len());
-        self.requests.append(&sent);
-        self.requests.append(&behind);
+        self.requests.put_back(&sent);
         self.note_pins(Lifted::Gone);
         self.doubt(&wanted, error);
     }

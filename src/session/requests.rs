@@ -212,11 +212,12 @@ pub struct TextScan {
 impl TextScan {
     /// The text of a whole message in memory.
     pub fn whole(tag: u8, body: &[u8]) -> &[u8] {
-        let mut body = body;
         if tag == frontend::PARSE {
-            body = split_cstr(body).map_or(&[][..], |(_, rest)| rest);
+            let body = split_cstr(body).map_or(&[][..], |(_, rest)| rest);
+            return split_cstr(body).map_or(body, |(text, _)| text);
         }
-        split_cstr(body).map_or(body, |(text, _)| text)
+        // PostgreSQL refuses a Query with another zero byte in it (pq_getmsgend).
+        body.strip_suffix(b"\0").unwrap_or(body)
     }
 
     /// A message with a text begins.

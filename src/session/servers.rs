@@ -33,9 +33,9 @@ const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) fn borrow(&mut self) {
-        self.entry.meters.borrows.increment(1);
+        self.traffic.borrows.add(1);
         if let Some(lease) = self.desk.try_borrow(self.entry.pool) {
-            self.entry.meters.borrow_seconds.record(Duration::ZERO);
+            self.traffic.borrow_seconds.record(Duration::ZERO);
             return self.leased(lease);
         }
         match self.desk.borrow(self.entry.pool) {
@@ -47,7 +47,16 @@ impl Session {
         }
     }
 
+    #[inline]
     pub(super) fn poll_queue(&mut self, cx: &mut Poller<'_>) -> Moved {
+        match self.link {
+            Link::Waiting(_) => self.poll_waiting(cx),
+            Link::Free | Link::Leased(_) => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn poll_waiting(&mut self, cx: &mut Poller<'_>) -> Moved {
         let Link::Waiting(waiting) = &mut self.link else {
             return Ok(false);
         };
@@ -57,7 +66,7 @@ impl Session {
         let waited = waiting.waited();
         match outcome {
             Ok(lease) => {
-                self.entry.meters.borrow_seconds.record(waited);
+                self.traffic.borrow_seconds.record(waited);
                 self.leased(lease);
             }
             Err(error) => self.refuse(&error),
@@ -69,7 +78,9 @@ impl Session {
     pub(super) fn leased(&mut self, mut lease: Lease) {
         self.prologue.clear();
         self.asleep.server = false;
-        self.replies.append(&std::mem::take(&mut lease.unread));
+        if !lease.unread.is_empty() {
+            self.replies.append(&std::mem::take(&mut lease.unread));
+        }
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
         lease.statements.begin();
@@ -107,6 +118,7 @@ impl Session {
     }
 
     /// Releases the server as soon as nothing speaks against it; ends a session that is over.
+    #[inline]
     pub(super) fn settle(&mut self) -> Moved {
         if self.context.is_closing() {
             return Err(Ending::Draining);
@@ -117,6 +129,14 @@ impl Session {
         {
             return Err(Ending::ShareLowered);
         }
+        if self.is_at_work() {
+            return Ok(false);
+        }
+        self.settle_up()
+    }
+
+    #[inline(never)]
+    fn settle_up(&mut self) -> Moved {
         let tidied = self.tidy();
         if self.may_ask() && self.ask() {
             return Ok(true);
@@ -140,7 +160,7 @@ impl Session {
         if quiet && matches!(self.link, Link::Leased(_)) {
             self.check_pin_limit()?;
         }
-        if quiet && self.requests.raw().is_empty() && self.replies.is_empty() {
+        if quiet && !self.requests.has_raw() && self.replies.is_empty() {
             if self.context.is_draining() {
                 return Err(Ending::Draining);
             }
@@ -153,13 +173,24 @@ impl Session {
         Ok(released || tidied)
     }
 
+    /// Whether the server has yet to answer, and nothing else is to be seen to meanwhile.
+    #[inline]
+    fn is_at_work(&self) -> bool {
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        lease.ledger.owes()
+            && !self.core.is_untidy(&lease.ledger)
+            && self.presence == Presence::Here
+    }
+
     /// Has the server be as it should before others get it.
     fn tidy(&mut self) -> bool {
         let Link::Leased(lease) = &mut self.link else {
             return false;
         };
         self.core.is_untidy(&lease.ledger)
-            && self.requests.cleared().is_empty()
+            && !self.requests.has_cleared()
             && self.core.tidy(&mut lease.ledger, &mut self.prologue)
     }
 
@@ -171,8 +202,8 @@ impl Session {
             Link::Waiting(_) => !self.said_goodbye(),
             Link::Leased(lease) => {
                 let cut_off = lease.ledger.is_copying_in() || self.core.is_mid_frame();
-                self.requests.cleared().is_empty()
-                    && self.replies.cleared().is_empty()
+                !self.requests.has_cleared()
+                    && !self.replies.has_cleared()
                     && (cut_off || !lease.ledger.owes())
             }
         }
@@ -184,9 +215,9 @@ impl Session {
         };
         self.core.may_release(&lease.ledger)
             && !self.channels_hold_server()
-            && self.requests.cleared().is_empty()
+            && !self.requests.has_cleared()
             && self.prologue.is_empty()
-            && self.replies.raw().is_empty()
+            && !self.replies.has_raw()
             && lease.replies.at_boundary()
             && self.cancelling.is_none()
             && !self.server_fatal
@@ -196,7 +227,11 @@ impl Session {
     fn may_ask(&self) -> bool {
         let pins = self.core.pins().any();
         let limited = match &self.link {
-            Link::Leased(lease) => lease.applied.value(IDLE_LIMIT).is_some(),
+            Link::Leased(lease) => {
+                // The session's own never have it.
+                !Arc::ptr_eq(&lease.applied, self.settings.now())
+                    && lease.applied.value(IDLE_LIMIT).is_some()
+            }
             Link::Free | Link::Waiting(_) => false,
         };
         (self.core.wonders() || pins || limited) && self.is_server_quiet()
@@ -209,9 +244,9 @@ impl Session {
         };
         lease.ledger.is_idle()
             && !self.core.is_mid_frame()
-            && self.requests.cleared().is_empty()
+            && !self.requests.has_cleared()
             && self.prologue.is_empty()
-            && self.replies.raw().is_empty()
+            && !self.replies.has_raw()
             && lease.replies.at_boundary()
             && self.presence == Presence::Here
             && !self.server_fatal
@@ -309,7 +344,7 @@ impl Session {
             self.unflushed.set(&self.context, unflushed);
         }
         self.replays.released();
-        self.entry.meters.transactions.increment(1);
+        self.traffic.transactions.add(1);
         if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.last_of = self.number;
             match self.core.unnamed_owner() {
@@ -323,7 +358,7 @@ impl Session {
                 self.entry.note_sequences();
             }
             if lease.is_clean() {
-                lease.release();
+                lease.release_at(self.now());
             } else {
                 drop(lease);
             }

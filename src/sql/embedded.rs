@@ -1,4 +1,5 @@
-//! Settings that are set inside a text's strings: in the body of a DO, in a text given to what runs one.
+//! Custom settings that are set inside a text's strings: in the body of a DO, in a text given to what runs one. After such a
+//! text all others are asked for anyway.
 //!
 //! Errs on the side of names that are none, which are asked for in vain. What a string is put together from as it runs,
 //! nobody can see here.
@@ -19,7 +20,7 @@ pub(super) fn add_settings(text: &[u8], report: &mut Report) {
     if escapes {
         // It may be set_config that is spelt in escapes.
         for string in Strings(text).filter(|string| is_custom(string)) {
-            report.setting(&string, Act::Set);
+            set(&string, report);
         }
     }
 }
@@ -31,8 +32,8 @@ fn add_from(text: &[u8], depth: u32, report: &mut Report) {
         }
         let inner = scanned(&string);
         for (name, act) in inner.acts.iter().flat_map(|acts| &acts.settings) {
-            if *act == Act::Set {
-                report.setting(name, Act::Set);
+            if *act == Act::Set && is_custom(name) {
+                set(name, report);
             }
         }
         let unseen = Effects::UNSEEN_SETTING.with(Effects::PATH_UNSEEN);
@@ -55,10 +56,19 @@ fn add_commands(text: &[u8], report: &mut Report) {
     for word in &mut words {
         let goes_on = is_set && word.eq_ignore_ascii_case(b"session");
         if is_set && is_custom(word) {
-            report.setting(word, Act::Set);
+            set(word, report);
         }
         is_set = goes_on || word.eq_ignore_ascii_case(b"set");
     }
+}
+
+fn set(name: &[u8], report: &mut Report) {
+    let mut known = report.acts.iter().flat_map(|acts| &acts.settings);
+    if known.any(|(known, act)| known.eq_ignore_ascii_case(name) && *act == Act::Reset) {
+        // Which of the two comes last is not looked for.
+        return report.add(Effects::UNSEEN_SETTING);
+    }
+    report.setting(name, Act::Set);
 }
 
 /// Whether it can be the name of a custom setting.

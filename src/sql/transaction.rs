@@ -45,6 +45,7 @@ pub fn boundary(text: &[u8]) -> Option<Boundary> {
 }
 
 /// A quick look at the first word: nearly every statement is told by it to be none of these.
+#[inline]
 pub fn may_be_boundary(text: &[u8]) -> bool {
     let text = text.trim_ascii_start();
     let starts = |word: &[u8]| {

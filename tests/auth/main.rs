@@ -2,9 +2,17 @@
 //!
 //! The oracle is the vectors, and those who made them: AWS's own SDKs.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used)] // a test that can't go on says so by panicking
 
-mod check;
 #[path = "../house/mod.rs"]
 mod house;
+
+mod aurora;
+mod check;
+mod drivers;
+mod jwt;
+mod local;
+mod scripts;
+mod sts;
 mod vectors;
+mod weir;

@@ -18,24 +18,70 @@ pub struct Certificates {
 
 impl Certificates {
     pub fn make() -> Certificates {
-        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let ca = Authority::make("house CA");
+        let (cert, key) = ca.vouch("localhost", &["localhost", "127.0.0.1"], (2024, 2124));
+        Certificates {
+            ca: ca.pem,
+            cert,
+            key,
+        }
+    }
+}
+
+/// Signs certificates; all as PEM.
+pub struct Authority {
+    pub pem: String,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    pub fn make(name: &str) -> Authority {
+        let key = rcgen::KeyPair::generate().unwrap();
         let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        ca.distinguished_name
-            .push(rcgen::DnType::CommonName, "house CA");
-        let ca_cert = ca.self_signed(&ca_key).unwrap();
-        let issuer = rcgen::Issuer::new(ca, ca_key);
+        ca.key_usages = vec![
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::CrlSign,
+        ];
+        ca.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = ca.self_signed(&key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(ca, key);
+        Authority { pem, issuer }
+    }
+
+    /// A certificate and its key for a common name and host names, good from one year's beginning to another's.
+    /// Its serial number is the length of the common name.
+    pub fn vouch(&self, name: &str, hosts: &[&str], years: (i32, i32)) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut leaf = rcgen::CertificateParams::new(names).unwrap();
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut leaf = rcgen::CertificateParams::new(hosts).unwrap();
+        leaf.serial_number = Some((name.len() as u64).into());
+        leaf.not_before = rcgen::date_time_ymd(years.0, 1, 1);
+        leaf.not_after = rcgen::date_time_ymd(years.1, 1, 1);
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
         leaf.distinguished_name
-            .push(rcgen::DnType::CommonName, "localhost");
-        let cert = leaf.signed_by(&key, &issuer).unwrap();
-        Certificates {
-            ca: ca_cert.pem(),
-            cert: cert.pem(),
-            key: key.serialize_pem(),
-        }
+            .push(rcgen::DnType::CommonName, name);
+        let cert = leaf.signed_by(&key, &self.issuer).unwrap();
+        (cert.pem(), key.serialize_pem())
+    }
+
+    /// The list of what it has revoked: the certificate of this common name.
+    pub fn revoke(&self, name: &str) -> String {
+        let revoked = rcgen::RevokedCertParams {
+            serial_number: (name.len() as u64).into(),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2124, 1, 1),
+            crl_number: 1u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 }
 

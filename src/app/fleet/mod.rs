@@ -255,7 +255,7 @@ impl Fleet {
         let mut answering = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                accepted = listen::take(&listener) => accepted,
+                accepted = listen::accept(&listener) => accepted,
                 Some(_) = answering.join_next() => continue,
             };
             match accepted {

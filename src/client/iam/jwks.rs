@@ -190,3 +190,61 @@ enum Wanted {
     Fresh,
     Any,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(kid: &str) -> String {
+        let coordinate = "A".repeat(64);
+        format!(
+            "{{\"kty\":\"EC\",\"crv\":\"P-384\",\"kid\":\"{kid}\",\"x\":\"{coordinate}\",\"y\":\"{coordinate}\"}}"
+        )
+    }
+
+    fn issuer(path: &std::path::Path) -> Issuer {
+        let issuer = IamIssuer {
+            name: "issuer".to_owned(),
+            jwks: JwksPlace::File(path.to_owned()),
+        };
+        let jwt = IamJwt {
+            issuers: vec![issuer.clone()],
+            audience: "audience".to_owned(),
+            ca_file: None,
+            max_lifetime: Duration::from_secs(900),
+            jwks_refresh: Duration::from_secs(3600),
+        };
+        Issuer::new(&issuer, &jwt, None).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_kept_and_looked_for_again_but_not_too_often() {
+        let path = std::env::temp_dir().join(format!("weir-{}-jwks.json", std::process::id()));
+        let write = |kids: &[&str]| {
+            let keys: Vec<String> = kids.iter().map(|kid| key(kid)).collect();
+            std::fs::write(&path, format!("{{\"keys\":[{}]}}", keys.join(","))).unwrap();
+        };
+        let issuer = issuer(&path);
+        let none = issuer.key("a").await;
+        assert!(matches!(none, Err(NoKey::Unreachable(_))), "{none:?}");
+        write(&["a"]);
+        // Just now there was nothing.
+        assert!(issuer.key("a").await.is_err());
+        tokio::time::advance(PAUSE).await;
+        assert!(issuer.key("a").await.is_ok());
+        // A new key is found, though not within half a minute.
+        write(&["a", "b"]);
+        assert!(matches!(issuer.key("b").await, Err(NoKey::Unknown)));
+        tokio::time::advance(PAUSE).await;
+        assert!(issuer.key("b").await.is_ok());
+        // When the hour is over and there is nothing new to be had, the last good ones serve.
+        std::fs::write(&path, "nonsense").unwrap();
+        tokio::time::advance(Duration::from_secs(3601)).await;
+        assert!(issuer.key("a").await.is_ok() && issuer.key("b").await.is_ok());
+        tokio::time::advance(PAUSE).await;
+        write(&["c"]);
+        assert!(issuer.key("c").await.is_ok());
+        assert!(matches!(issuer.key("a").await, Err(NoKey::Unknown)));
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -371,9 +373,35 @@ fn order_and_needless_escapes_change_nothing() {
     assert_eq!(vector.context.judge(&rules, bare.as_bytes()), Ok(()));
 }
 
+/// A token of each other kind, to be spoilt.
+fn other_tokens() -> Vec<Vec<u8>> {
+    let sts = vector("ok-user-key")
+        .token
+        .as_ref()
+        .unwrap()
+        .replace("rds-db", "sts");
+    let coded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = r#"{"iss":"i","sub":"s","aud":["a"],"exp":2000000000,"iat":1999999999,"https://sts.amazonaws.com/":{}}"#;
+    let jwt = |alg: &str| {
+        let header = format!(r#"{{"alg":"{alg}","kid":"k","typ":"JWT"}}"#);
+        format!(
+            "{}.{}.{}",
+            coded(&header),
+            coded(claims),
+            coded("signature")
+        )
+    };
+    vec![
+        format!("{}{}", super::sts::PREFIX, coded(&format!("https://{sts}"))).into_bytes(),
+        jwt("ES384").into_bytes(),
+        jwt("RS256").into_bytes(),
+    ]
+}
+
 /// Pieces that tokens are made of, in any order, with and without mistakes.
 fn nearly_tokens() -> impl Strategy<Value = Vec<u8>> {
-    let valid: Vec<Vec<u8>> = VECTORS.vectors.iter().map(Vector::bytes).collect();
+    let valid = VECTORS.vectors.iter().map(Vector::bytes);
+    let valid: Vec<Vec<u8>> = valid.chain(other_tokens()).collect();
     let mutation = (any::<prop::sample::Index>(), any::<u8>(), 0..6u8);
     (
         prop::sample::select(valid),
@@ -420,6 +448,12 @@ fn whatever_comes_is_judged() {
         runner
             .run(&any_bytes, |token| {
                 let accepted = context.judge(&rules, &token).is_ok();
+                if let Ok(text) = std::str::from_utf8(&token) {
+                    let _ = super::jwt::Jwt::parse(text);
+                    let _ = super::sts::StsToken::parse(text, "sts.amazonaws.com");
+                    let _ = super::sts::read_identity(text);
+                }
+                let _ = super::jwt::KeySet::parse(&token);
                 // Nothing but a vector's own bytes, up to order, needless escapes and the host's case, has a valid signature.
                 let text = String::from_utf8_lossy(&token);
                 prop_assert!(!accepted || text.contains("X-Amz-Signature="));

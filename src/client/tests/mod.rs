@@ -90,8 +90,8 @@ async fn knock(gate: Gate) -> (TcpStream, Outcome) {
         .await
         .unwrap();
     client.set_nodelay(true).unwrap();
-    let (tcp, _) = listener.accept().await.unwrap();
-    let outcome = tokio::spawn(async move { admit(tcp, None, &gate).await });
+    let (tcp, address) = listener.accept().await.unwrap();
+    let outcome = tokio::spawn(async move { admit(tcp, address, &gate).await });
     (client, outcome)
 }
 
@@ -106,10 +106,10 @@ async fn open(
     let address = listener.local_addr().unwrap();
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
+        while let Ok((tcp, address)) = listener.accept().await {
             let (gate, sender) = (Arc::clone(&gate), sender.clone());
             tokio::spawn(async move {
-                if let Ok(Admission::Session(mut session)) = admit(tcp, None, &gate).await {
+                if let Ok(Admission::Session(mut session)) = admit(tcp, address, &gate).await {
                     let mut greeting = std::mem::take(&mut session.greeting);
                     put_ready_for_query(&mut greeting, TxStatus::Idle);
                     session.stream.send(&greeting).await.unwrap();

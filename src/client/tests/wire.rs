@@ -342,8 +342,8 @@ async fn clients_can_be_turned_away_politely() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
-    let (tcp, _) = listener.accept().await.unwrap();
-    tokio::spawn(async move { turn_away(tcp, None, &gate(), why).await });
+    let (tcp, address) = listener.accept().await.unwrap();
+    tokio::spawn(async move { turn_away(tcp, address, &gate(), why).await });
     client.write_all(&startup(b"user\0app\0\0")).await.unwrap();
     assert_eq!(last_words(&mut client).await.0, "53300");
 }
@@ -372,7 +372,7 @@ async fn the_deadline_ends_who_dawdles() {
 #[tokio::test]
 async fn logins_at_a_time_are_bounded_but_silence_takes_no_place() {
     let places = Places::new(1, 1);
-    let own = Origin::of(Some(([127, 0, 0, 1], 1).into()));
+    let own = Origin::of(([127, 0, 0, 1], 1).into());
     let bounded = || Gate {
         places: Arc::clone(&places),
         handshake_timeout: Duration::from_millis(300),

@@ -69,6 +69,18 @@ impl Core {
         matches!(&self.asked, Some(Inquiry::State(asked)) if asked.is_about_resets())
     }
 
+    /// Whether the session may have state of this kind, which the server is to be asked about, or has not answered.
+    pub(super) fn is_open(&self, kinds: Kinds) -> bool {
+        let asked =
+            |asked: &Inquiry| matches!(asked, Inquiry::State(asked) if asked.kinds.has(kinds));
+        self.questions.kinds().has(kinds) || self.asked.as_ref().is_some_and(asked)
+    }
+
+    /// The same of any state at all.
+    pub(super) fn is_anything_open(&self) -> bool {
+        self.questions.any() || matches!(self.asked, Some(Inquiry::State(_)))
+    }
+
     /// Asks the server, which is idle, what it has of this session. False: there is nothing to ask.
     pub fn ask<'a>(
         &mut self,

@@ -180,7 +180,9 @@ impl Core {
     /// Whether the session's own objects, definitions or settings that are not known yet, may give a text another meaning than
     /// it has for others.
     fn may_parse_differently(&self) -> bool {
-        self.pins.now().has(Reason::Temporary) || self.questions.any() || self.named.is_redefining()
+        self.pins.now().has(Reason::Temporary)
+            || self.is_anything_open()
+            || self.named.is_redefining()
     }
 
     /// Whether names go out as they are: SQL's PREPARE has its own, and they must be able to clash.
@@ -188,7 +190,7 @@ impl Core {
         let pins = self.pins.now();
         pins.has(Reason::SqlPrepare)
             || pins.has(Reason::NamedStatement)
-            || self.questions.kinds().has(Kinds::PREPARED)
+            || self.is_open(Kinds::PREPARED)
     }
 
     /// Whether a message can't be sent before more is there, or answered.

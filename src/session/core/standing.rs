@@ -41,6 +41,7 @@ impl Core {
         self.named.transaction_ended(false);
         self.executing.clear();
         self.second_try.forget();
+        self.second_try.forget();
         self.strays.clear();
         self.suspects = false;
         self.questions = Questions::default();

@@ -178,7 +178,7 @@ impl Talk {
                         Conclusion::OwnFailed => self.happened("own failed"),
                     }
                 }
-                tag => drop(ledger.reply(tag).expect("in step")),
+                tag => ledger.reply(tag).expect("in step"),
             }
             if let Some(ledger) = &mut self.ledger {
                 self.core.note_outcomes(ledger, &mut self.statements);

@@ -287,7 +287,16 @@ impl Session {
     }
 
     /// Tells the client what the hub has for it, when PostgreSQL would.
+    #[inline]
     pub(super) fn poll_news(&mut self) -> Moved {
+        if self.listening.is_none() {
+            return Ok(false);
+        }
+        self.tell_what_is_due()
+    }
+
+    #[inline(never)]
+    fn tell_what_is_due(&mut self) -> Moved {
         let Some(listening) = &self.listening else {
             return Ok(false);
         };
@@ -347,7 +356,7 @@ impl Session {
                 lease.ledger.is_idle()
                     && !self.core.is_mid_frame()
                     && lease.replies.at_boundary()
-                    && self.replies.raw().is_empty()
+                    && !self.replies.has_raw()
             }
         }
     }

@@ -56,7 +56,7 @@ struct Kept {
 enum Unnamed {
     #[default]
     None,
-    Kept(Kept),
+    Kept(Rc<Kept>),
     /// Too large to keep: it lives on the server that the session is pinned to.
     OnServer,
 }
@@ -65,7 +65,7 @@ enum Unnamed {
 #[derive(Debug)]
 enum Change {
     /// A Parse of ""; `None` if it is too large to keep.
-    Parsed(Option<Kept>),
+    Parsed(Option<Rc<Kept>>),
     /// A simple Query, or Close.
     Gone,
 }
@@ -126,13 +126,7 @@ impl Statement {
 
     /// A Parse of "" is sent: the whole message, if it is there, and what its text does.
     pub fn parsing(&mut self, frame: Option<(&[u8], Report)>) -> Keeping {
-        let kept = frame.and_then(|(frame, report)| {
-            Some(Kept {
-                frame: frame.to_vec(),
-                report,
-                _portion: self.allowance.portion(frame.len())?,
-            })
-        });
+        let kept = frame.and_then(|(frame, report)| self.keep(frame, report));
         let keeping = match &kept {
             Some(kept) => {
                 self.pending_bytes += kept.frame.len();
@@ -143,6 +137,36 @@ impl Statement {
         };
         self.pending.push_back(Change::Parsed(kept));
         keeping
+    }
+
+    fn keep(&self, frame: &[u8], report: Report) -> Option<Rc<Kept>> {
+        // Drivers parse the same text time and again.
+        if let Unnamed::Kept(kept) = &self.unnamed
+            && kept.frame == frame
+            && kept.report == report
+        {
+            return Some(Rc::clone(kept));
+        }
+        Some(Rc::new(Kept {
+            frame: frame.to_vec(),
+            report,
+            _portion: self.allowance.portion(frame.len())?,
+        }))
+    }
+
+    /// Whether what a Bind of "" may find has no effects.
+    #[inline]
+    pub fn leaves_nothing(&self) -> bool {
+        self.effects == 0
+    }
+
+    /// Whether this is the Parse message that it was made of, and its text leaves nothing behind.
+    #[inline]
+    pub fn is_harmless_again(&self, frame: &[u8]) -> bool {
+        match &self.unnamed {
+            Unnamed::Kept(kept) => kept.report.effects.is_none() && kept.frame == frame,
+            Unnamed::None | Unnamed::OnServer => false,
+        }
     }
 
     /// The statements that a Bind of "" sent now may find, if they do anything to the session: text and report.

@@ -88,10 +88,6 @@ const PREPARED: &[&str] = &[
     "SELECT 1; SELECT 2",
     "SHOW DateStyle",
     "SET DateStyle = 'SQL'",
-    "EXECUTE a",
-    "EXECUTE b",
-    "EXPLAIN EXECUTE a",
-    "DEALLOCATE b",
 ];
 
 fn name() -> impl Strategy<Value = &'static str> {

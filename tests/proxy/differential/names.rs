@@ -1,6 +1,7 @@
 //! Invisible: errors say a statement's name as the client has said it.
 
 use super::each_agrees;
+use crate::house::sides::Sides;
 use crate::house::wire::*;
 
 /// More values than any of the statements takes: the error says which it is.
@@ -60,4 +61,25 @@ fn longer_than_are_told_apart() {
         ]);
     }
     each_agrees(&pipelines);
+}
+
+/// A name that SQL has prepared clashes with one of the protocol from then on: also while the server is being asked what
+/// has become of it.
+#[test]
+fn a_name_clashes_while_the_server_is_asked_about_it() {
+    let bytes = [
+        parse("b", "SET DateStyle = 'SQL'"),
+        query("SELECT 1; SELECT 2"),
+        parse("", "SELECT 1/0"),
+        bind("", "", &[Some("1")]),
+        query("LISTEN here"),
+        sync(),
+        query("PREPARE a AS SELECT 7"),
+        parse("a", "SHOW DateStyle"),
+        sync(),
+    ];
+    let sides = Sides::new(1);
+    for _ in 0..20 {
+        sides.agree_to_the_end("", &bytes.concat());
+    }
 }

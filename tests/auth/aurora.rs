@@ -1,0 +1,179 @@
+//! Tokens that Aurora checks: a PostgreSQL that asks PAM, as Aurora does for `rds_iam`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use crate::house::postgres::{PASSWORD, SUPERUSER, USER};
+use crate::house::{Postgres, Proxy, count};
+use crate::scripts::Keys;
+use crate::sts::crowd;
+use crate::weir::Weir;
+
+const HOST: &str = "orders.cluster-x.eu-west-1.rds.amazonaws.com";
+
+/// Lets in who is listed, and writes down that it was asked, and when.
+const HOOK: &str = r#"#!/bin/sh
+date +%s.%N >>weir_asked
+printf '%s %s\n' "$PAM_USER" "$PAM_AUTHTOK" | grep -qxFf - weir_tokens
+"#;
+
+pub struct House {
+    pub weir: Weir,
+    data: PathBuf,
+    postgres: Postgres,
+    keys: Keys,
+}
+
+impl House {
+    pub fn new(more: &str) -> House {
+        let postgres = Postgres::start_with_tls();
+        let data = postgres.directory.join("data");
+        postgres.allow(&format!(
+            "hostssl all {USER} 127.0.0.1/32 pam pamservice=weir-test\nhost all {SUPERUSER} 127.0.0.1/32 trust\n"
+        ));
+        let hook = data.join("weir_hook");
+        fs::write(&hook, HOOK).unwrap();
+        fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        for file in ["weir_asked", "weir_tokens"] {
+            fs::write(data.join(file), "").unwrap();
+            let open = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+            fs::set_permissions(data.join(file), open).unwrap();
+        }
+        postgres.sql("SELECT pg_reload_conf()");
+        let ca = postgres.directory.join("ca.pem");
+        fs::write(&ca, &postgres.certificates.as_ref().unwrap().ca).unwrap();
+        let database = postgres.database();
+        let toml = format!(
+            "[auth]\nhandshake_timeout = \"60s\"\nmax_failed_logins = 1000\n[auth.iam]\nrefusal_ttl = \"0s\"\nvalidation_timeout = \"60s\"\n\
+             [auth.iam.aurora]\nendpoints = [\"{HOST}:5432\"]\n{more}\n"
+        );
+        // What Weir itself logs in with.
+        let house = House {
+            keys: Keys {
+                id: "ASIAHHUMJP3ZETLCF5QK".into(),
+                secret: "a secret of nobody, made up here".into(),
+                session_token: Some("x/y+z=".repeat(150)),
+            },
+            weir: {
+                fs::write(data.join("weir_tokens"), format!("{USER} {PASSWORD}\n")).unwrap();
+                let setup = Proxy::before(&postgres, &database, 5)
+                    .without("AURORA_SSL")
+                    .set("AURORA_SSL", "true")
+                    .set("AURORA_CA_FILE", ca.to_str().unwrap());
+                Weir::of(
+                    setup.file(&toml).set("WEIR_LOG", "debug").start(),
+                    &database,
+                )
+            },
+            data,
+            postgres,
+        };
+        house.forget();
+        house
+    }
+
+    /// Tokens that this Aurora knows.
+    pub fn tokens(&self, user: &str, count: usize) -> Vec<String> {
+        let tokens = self.unknown(user, count);
+        let known: String = tokens
+            .iter()
+            .map(|token| format!("{user} {token}\n"))
+            .collect();
+        let path = self.data.join("weir_tokens");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + &known).unwrap();
+        tokens
+    }
+
+    pub fn unknown(&self, user: &str, count: usize) -> Vec<String> {
+        self.keys
+            .tokens(&["rds", HOST, "5432", user, "eu-west-1"], count)
+    }
+
+    fn forget(&self) {
+        fs::write(self.data.join("weir_asked"), "").unwrap();
+    }
+
+    /// When it was asked, in whole seconds; Weir's own logins count, too.
+    fn asked(&self) -> Vec<u64> {
+        let text = fs::read_to_string(self.data.join("weir_asked")).unwrap();
+        let second = |line: &str| line.split('.').next().unwrap().parse().unwrap();
+        text.lines().map(second).collect()
+    }
+}
+
+#[test]
+fn aurora_decides_and_is_asked_once() {
+    let house = House::new("");
+    let token = house.tokens(USER, 1).remove(0);
+    assert!(token.len() > 1000, "as long as a role's");
+    house.weir.lets_in(&token);
+    let asked = house.asked().len();
+    house.weir.lets_in(&token);
+    assert_eq!(house.asked().len(), asked);
+    assert_eq!(house.weir.accepted("iam-aurora"), 2);
+    // Garbage is not shown to it.
+    let tampered = token.replace("Expires=900", "Expires=901");
+    house.weir.refuses(USER, &tampered, "iam", "bad_expires");
+    let elsewhere = house
+        .keys
+        .token(&["rds", "other.example", "5432", USER, "eu-west-1"]);
+    house.weir.refuses(USER, &elsewhere, "iam", "host_mismatch");
+    house.weir.refuses(USER, PASSWORD, "iam", "bad_byte");
+    assert_eq!(house.asked().len(), asked);
+    let unknown = token.replace("Signature=", "Signature=0");
+    let unknown = unknown[..unknown.len() - 1].to_owned();
+    house
+        .weir
+        .refuses(USER, &unknown, "iam-aurora", "refused_by_aurora");
+    assert_eq!(house.asked().len(), asked + 1);
+}
+
+#[test]
+fn aurora_down_is_no_failed_login() {
+    let house = House::new("");
+    let (known, other) = {
+        let mut tokens = house.tokens(USER, 2);
+        (tokens.remove(0), tokens.remove(0))
+    };
+    house.weir.lets_in(&known);
+    house.postgres.stop();
+    let refusal = house.weir.refusal(&house.weir.login(USER, &other));
+    assert_eq!(refusal.code, "57P03", "{}", refusal.message);
+    house.postgres.start_again();
+    house.weir.lets_in(&other);
+}
+
+#[test]
+fn many_tokens_at_once_stay_within_the_limits() {
+    let house = House::new("max_probes = 8\nprobes_per_second = 40");
+    let tokens = house.tokens(USER, count(100, 2_000));
+    house.forget();
+    crowd(&house.weir, &tokens);
+    let asked = house.asked();
+    // Weir's own five connections count as well.
+    assert!(
+        asked.len() >= tokens.len() && asked.len() <= tokens.len() + 5,
+        "{}",
+        asked.len()
+    );
+    let mut seconds = BTreeMap::new();
+    for second in asked {
+        *seconds.entry(second).or_insert(0) += 1;
+    }
+    let most = seconds.values().max().unwrap();
+    assert!(*most <= 50, "{seconds:?}");
+}
+
+#[test]
+fn one_login_for_a_token_however_many_come_with_it() {
+    let house = House::new("");
+    let token = house.tokens(USER, 1).remove(0);
+    house.weir.lets_in(&token);
+    let before = house.asked().len();
+    let other = house.tokens(USER, 2).remove(1);
+    crowd(&house.weir, &vec![other; count(200, 1_000)]);
+    // Its pool may have grown meanwhile.
+    let asked = house.asked().len() - before;
+    assert!((1..=5).contains(&asked), "{asked}");
+}
