@@ -23,6 +23,14 @@ RUN install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca
     && echo 'weir:x:10001:10001::/:/usr/sbin/nologin' > /image/etc/passwd \
     && echo 'hosts: files dns' > /image/etc/nsswitch.conf
 
+# RDS's certificate authorities, where Weir looks for them; only if you say by --build-arg RDS_BUNDLE_SHA256=... which ones you have
+# checked. Otherwise mount the file there, or name it by AURORA_CA_FILE.
+ARG RDS_BUNDLE_URL=https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+ARG RDS_BUNDLE_SHA256=
+RUN [ -z "$RDS_BUNDLE_SHA256" ] || { apt-get install -y --no-install-recommends curl \
+    && install -d /image/etc/ssl/rds && curl -fsS "$RDS_BUNDLE_URL" -o /image/etc/ssl/rds/global-bundle.pem \
+    && echo "$RDS_BUNDLE_SHA256  /image/etc/ssl/rds/global-bundle.pem" | sha256sum -c; }
+
 FROM scratch
 COPY --from=build /image /
 USER 10001:10001

@@ -84,22 +84,11 @@ fn main() -> ExitCode {
 }
 
 fn make_token(make: &token::Make) -> ExitCode {
-    match make.run() {
-        Some(Ok(token)) => {
-            print(&format!("{}\n", token.expose()));
-            ExitCode::SUCCESS
-        }
-        Some(Err(error)) => {
-            eprintln!("weir: {error}");
-            ExitCode::FAILURE
-        }
-        None => {
-            eprintln!(
-                "weir: say what the token is for: --for sts --user U --weir-id ID --region R"
-            );
-            ExitCode::from(WRONG_CONFIGURATION)
-        }
-    }
+    finish(async {
+        let token = make.run().await?;
+        print(&format!("{}\n", token.expose()));
+        Ok::<(), token::MakeError>(())
+    })
 }
 
 /// Exit code 0: accepted; 1: refused; 2: nothing could be said.

@@ -59,6 +59,9 @@ metrics! {
     RECEIVED = Counter "weir_pool_received_bytes_total", "Bytes received from clients.";
     SENT = Counter "weir_pool_sent_bytes_total", "Bytes sent to clients.";
 
+    SECRET_FETCHES = Counter "weir_secret_fetches_total", "Rounds of fetching a secret from Secrets Manager, by outcome.";
+    USER_QUERIES = Counter "weir_user_queries_total", "Users looked up in the database, by outcome.";
+
     IDLE = Gauge "weir_pool_idle_connections", "Connections open and lent to nobody.";
     LEASED = Gauge "weir_pool_leased_connections", "Connections lent to clients, pinned ones included.";
     PINNED = Gauge "weir_pool_pinned_connections", "Connections pinned to a client.";
@@ -85,6 +88,31 @@ pub struct Clients {
     refused: Labelled<Counter>,
     logins_failed: Labelled<Counter>,
     errors: Labelled<Counter>,
+}
+
+/// What is counted about where credentials come from.
+#[derive(Clone)]
+pub struct Vault {
+    fetches: Arc<Labelled<Counter>>,
+    queries: Arc<Labelled<Counter>>,
+}
+
+impl Vault {
+    pub fn new(registry: &Arc<Registry>) -> Vault {
+        let labelled = |metric| Arc::new(Labelled::new(registry, metric, &[]));
+        Vault {
+            fetches: labelled(SECRET_FETCHES),
+            queries: labelled(USER_QUERIES),
+        }
+    }
+
+    pub fn fetched(&self, outcome: &'static str) {
+        self.fetches.count(&[("outcome", outcome)]);
+    }
+
+    pub fn queried(&self, outcome: &'static str) {
+        self.queries.count(&[("outcome", outcome)]);
+    }
 }
 
 /// Whether a client came over TLS.

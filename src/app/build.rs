@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::authorities::authorities;
 use super::fleet::{Fleet, FleetError};
+use super::inquiry;
 use super::shared::{Proofs, Shared, Way};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
 use crate::admin::Role;
@@ -20,7 +22,7 @@ use crate::net::BadAuthorities;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::listen::{self, Keepalive};
 use crate::pool::{Policy, Target, WorkerId};
-use crate::secrets::{Password, Vault, VaultError};
+use crate::secrets::{Outside, Password, Vault, VaultError};
 use crate::server::dialer::{Dialer, Terms};
 use crate::server::{self, Credential, Failure, Login, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms};
@@ -67,9 +69,11 @@ pub struct House {
 }
 
 pub fn build(config: Config) -> Result<House, StartError> {
-    let vault = Arc::new(Vault::new(&config.users)?);
-    let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let registry = Arc::new(metrics::Registry::default());
+    let (ask, inquiries) = inquiry::open();
+    let outside = Outside::new(&config, Some(ask), metrics::Vault::new(&registry));
+    let vault = Arc::new(Vault::new(&config, outside)?);
+    let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let iam = Arc::new(Iam::new(&config, || prober(&config, &security))?);
@@ -110,10 +114,14 @@ pub fn build(config: Config) -> Result<House, StartError> {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
         listeners: Vec::new(),
+        inquiries: None,
         orders,
         stage: watching.clone(),
     });
     let mut plans: Vec<Plan> = plans.collect();
+    if let Some(first) = plans.first_mut() {
+        first.inquiries = Some(inquiries);
+    }
     for (way, sockets) in shared.ways.iter().zip(listeners) {
         for (plan, socket) in plans.iter_mut().zip(sockets) {
             plan.listeners.push((socket, Arc::clone(&way.endpoint)));
@@ -129,15 +137,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
 }
 
 pub fn security(config: &Config) -> Result<Security, StartError> {
-    let authorities = match &config.database.ca_file {
-        None => None,
-        Some(path) => Some(
-            std::fs::read(path).map_err(|source| StartError::AuthoritiesFile {
-                path: path.clone(),
-                source,
-            })?,
-        ),
-    };
+    let authorities = authorities(&config.database)?;
     Ok(Security::new(config.database.ssl, authorities.as_deref())?)
 }
 
@@ -198,12 +198,7 @@ fn dialer(
     let targets = hosts
         .iter()
         .map(|at| server::Target::new(at.clone(), &config.database, security.clone()));
-    let vault = Arc::clone(vault);
-    let dialer = Dialer::new(
-        targets.collect(),
-        terms(config),
-        Box::new(move |user| vault.login(user)),
-    );
+    let dialer = Dialer::new(targets.collect(), terms(config), Arc::clone(vault));
     let name: Vec<String> = hosts.iter().map(HostPort::to_string).collect();
     (dialer, name.join(","))
 }
@@ -226,7 +221,7 @@ pub fn prober(config: &Config, security: &Security) -> Prober {
 }
 
 async fn probe(targets: &[server::Target], attempt: Attempt) -> Tried {
-    let credential = Credential::Password(Arc::new(Password::new(attempt.token)));
+    let credential = Credential::Token(Arc::new(Password::new(attempt.token)));
     let login = Login {
         user: &attempt.user,
         database: &attempt.database,

@@ -2,7 +2,11 @@
 //!
 //! Knows nothing of what is logged.
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{Log, LogFormat};
 
@@ -19,15 +23,20 @@ pub enum LogError {
 
 /// Call once, before anything is logged.
 pub fn start(log: &Log) -> Result<(), LogError> {
-    let filter = filter(log)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let house = tracing_subscriber::registry()
+        .with(filter(log)?)
+        .with(filter_fn(is_fit_to_be_seen));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     match log.format {
-        LogFormat::Text => builder.with_ansi(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => house.with(lines.with_ansi(false)).try_init(),
+        LogFormat::Json => house.with(lines.json().flatten_event(true)).try_init(),
     }
     .map_err(|_| LogError::Started)
+}
+
+/// AWS's signer writes down at TRACE what it signs, session tokens included. Nobody can ask for that.
+fn is_fit_to_be_seen(event: &Metadata<'_>) -> bool {
+    !(event.target().starts_with("aws_sigv4") && *event.level() == Level::TRACE)
 }
 
 /// The filter alone, to check one before it is used.

@@ -4,9 +4,12 @@
 
 mod accept;
 pub mod ask;
+mod authorities;
 mod build;
 pub mod demo;
+mod files;
 mod fleet;
+mod inquiry;
 pub mod log;
 mod probe;
 mod reload;

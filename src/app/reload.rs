@@ -57,7 +57,7 @@ impl Reloader {
         if let Some(fixed) = fixed(&old, &config) {
             return Err(ReloadError::Fixed(fixed));
         }
-        let users = shared.vault.prepare(&config.users)?;
+        let users = shared.vault.prepare(&config)?;
         let security = security(&config)?;
         let iam = shared
             .gate
@@ -162,6 +162,10 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
         (
             "session.startup_cache_ttl",
             old.session.startup_cache_ttl != new.session.startup_cache_ttl,
+        ),
+        (
+            "secrets.timeout",
+            old.secrets.timeout != new.secrets.timeout,
         ),
         ("workers", old.workers != new.workers),
         ("fleet", old.fleet != new.fleet),

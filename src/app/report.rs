@@ -36,6 +36,9 @@ impl House for Reporter {
         let Some(Way { endpoint, .. }) = writer else {
             return Err("no writer is configured".into());
         };
+        if let Some(why) = self.shared.vault.lacks() {
+            return Err(why);
+        }
         if let Some(why) = self.shared.fleet.as_ref().and_then(|fleet| fleet.unready()) {
             return Err(why);
         }

@@ -114,6 +114,8 @@ fn announce(shared: &Shared) {
         tracing::info!(%address, role = ?way.role, target = %way.endpoint.target_name, "listening");
     }
     tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
+    let targets = shared.ways.iter().map(|way| &way.endpoint.target);
+    super::files::check(&config, targets.map(|target| target.usage().0).sum());
 }
 
 /// How often the workers are looked after.
@@ -136,6 +138,8 @@ async fn attend(
             let _ = http_ends.await;
         },
     ));
+    let vault = Arc::clone(&shared.vault);
+    let keeper = tokio::spawn(async move { vault.keep().await });
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -158,6 +162,7 @@ async fn attend(
         () = drain(&shared, &stage, workers) => tracing::info!("ended in order"),
         () = again(&mut terminate, &mut interrupt) => tracing::warn!("ended at once by a second signal"),
     }
+    keeper.abort();
     let _ = end_http.send(());
     let _ = http.await;
     Ok(())

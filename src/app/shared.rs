@@ -169,11 +169,8 @@ impl Shared {
     /// The account to ask a target with whether it is there.
     pub fn first_account(&self) -> Option<(String, String)> {
         let config = self.config.load();
-        let user = config
-            .users
-            .iter()
-            .find(|user| self.vault.login(&user.name).is_some())?;
-        Some((config.database.name.clone(), user.name.clone()))
+        let user = self.vault.first_user(&config.users)?;
+        Some((config.database.name.clone(), user.to_string()))
     }
 }
 

@@ -11,9 +11,10 @@ use crate::client::iam::reason::Reason;
 use crate::client::iam::rules::{Claim, Plausible, Rules};
 use crate::client::iam::time::{self, Seconds};
 use crate::config::{Iam, Secret};
-use crate::secrets::sts::{self, Purpose, StsTokenError};
+use crate::secrets::TokenError;
+use crate::secrets::sts::{self, Purpose};
 
-/// Make a token for the `sts` validator of a Weir, with the AWS credentials in the environment, and print it.
+/// Make a token for the `sts` validator of a Weir, with AWS credentials as every SDK finds them, and print it.
 #[derive(Args)]
 pub struct Make {
     /// What checks it: the validator's name.
@@ -40,20 +41,36 @@ enum Kind {
 }
 
 impl Make {
-    /// The token; `None` if none is asked for.
-    pub fn run(&self) -> Option<Result<Secret<String>, StsTokenError>> {
-        let Kind::Sts = self.kind?;
-        let region = self.region.as_deref()?;
-        let host = self.sts_host.clone();
-        let host = host.unwrap_or_else(|| sts_host(region));
+    /// The token. Cancel-safe: dropped, none is made.
+    pub async fn run(&self) -> Result<Secret<String>, MakeError> {
+        let Make {
+            kind: Some(Kind::Sts),
+            user: Some(user),
+            weir_id: Some(weir_id),
+            region: Some(region),
+            sts_host: host,
+        } = self
+        else {
+            return Err(MakeError::ForWhat);
+        };
+        let host = host.clone().unwrap_or_else(|| sts_host(region));
         let purpose = Purpose {
-            user: self.user.as_deref()?,
-            weir_id: self.weir_id.as_deref()?,
+            user,
+            weir_id,
             region,
             host: &host,
         };
-        Some(sts::token(&purpose, |name| std::env::var(name).ok()))
+        Ok(sts::token(&purpose).await?)
     }
+}
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    #[error("say what the token is for: --for sts --user U --weir-id ID --region R")]
+    ForWhat,
+    #[error("{0}")]
+    Token(#[from] TokenError),
 }
 
 /// China is a partition of its own.
@@ -115,7 +132,10 @@ impl Check {
         let mut token = Vec::new();
         // One byte more than may be is enough to know that it is too long.
         let limit = iam.max_token_bytes as u64 + 1;
-        std::io::stdin().take(limit).read_to_end(&mut token)?;
+        let mut input = std::io::stdin().lock();
+        (&mut input).take(limit).read_to_end(&mut token)?;
+        // Whoever writes the rest need not hear of it.
+        std::io::copy(&mut input, &mut std::io::sink())?;
         Ok(match self.judge(&rules, &token) {
             Ok(note) => Finding::Accepted { note },
             Err(reason) => Finding::Refused {

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Door};
+use super::inquiry::Inquiries;
 use super::shared::Shared;
 use crate::pool::{Desk, WorkerId};
 use crate::protocol::CancelKey;
@@ -52,6 +53,8 @@ pub struct Plan {
     pub id: WorkerId,
     pub shared: Arc<Shared>,
     pub listeners: Vec<(StdListener, Arc<Endpoint>)>,
+    /// For one worker: users to look up in the database.
+    pub inquiries: Option<Inquiries>,
     pub orders: mpsc::Receiver<Order>,
     pub stage: watch::Receiver<Stage>,
 }
@@ -86,6 +89,14 @@ impl Plan {
             janitors.spawn_local(janitor.run());
             if self.id == WorkerId(0) {
                 janitors.spawn_local(super::probe::keep_asking(
+                    Arc::clone(&endpoint),
+                    Rc::clone(&desk),
+                    Arc::clone(&self.shared),
+                ));
+            }
+            // The writer's listener is the first.
+            if let Some(inquiries) = self.inquiries.take() {
+                janitors.spawn_local(inquiries.answer(
                     Arc::clone(&endpoint),
                     Rc::clone(&desk),
                     Arc::clone(&self.shared),

@@ -18,9 +18,11 @@ use super::{Gate, Instant, Manner};
 use crate::config::{AuthMethod, Secret};
 use crate::protocol::frame::{put, put_cstr, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
-use crate::protocol::scram::{self, ClientFirst, Mechanism, ScramError, Verified, Verifier};
+use crate::protocol::scram::{
+    self, Challenged, ClientFirst, Mechanism, ScramError, Verified, Verifier,
+};
 use crate::protocol::tag::backend;
-use crate::secrets::Credential;
+use crate::secrets::{Credential, Password};
 
 /// PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH.
 const MAX_SASL_BYTES: usize = 1024;
@@ -46,7 +48,7 @@ pub(super) struct Proven {
 /// What a client's answer is checked against.
 enum Expected {
     Scram(Verifier),
-    Md5(Secret<String>),
+    Md5,
     /// It has been shown already, or never will.
     Certificate,
 }
@@ -55,25 +57,37 @@ impl Expected {
     fn method(&self) -> AuthMethod {
         match self {
             Expected::Scram(_) => AuthMethod::ScramSha256,
-            Expected::Md5(_) => AuthMethod::Md5,
+            Expected::Md5 => AuthMethod::Md5,
             Expected::Certificate => AuthMethod::Cert,
         }
     }
 }
 
+/// What a client has answered; it may be judged more than once.
 enum Answer {
-    /// With SCRAM, what it has shown.
-    Right(Option<Verified>),
-    Wrong,
+    Scram(Proof),
+    Md5(Hash),
+    /// It has been judged already.
+    Certificate,
+}
+
+/// The credential that was proven and, with SCRAM, what was shown.
+type Right = (Arc<Credential>, Option<Verified>);
+
+/// Whether a failure has been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counted {
+    Not,
+    Already,
 }
 
 impl Greeted<'_> {
     /// Asks for a proof and checks it. Who leaves instead of answering is not counted: psql does, to ask its user.
     pub async fn prove(self, gate: &Gate, origin: Origin) -> Result<Proven, Stop> {
         let Greeted { peer, startup } = self;
-        let mut method = gate.method.name();
-        let proven = ask(peer, &startup, gate, origin, &mut method).await;
-        settle(proven, gate, origin, &startup.user, method)
+        let (mut method, mut counted) = (gate.method.name(), Counted::Not);
+        let proven = ask(peer, &startup, gate, origin, &mut method, &mut counted).await;
+        settle(proven, gate, origin, &startup.user, method, counted)
     }
 }
 
@@ -84,6 +98,7 @@ pub(super) fn settle<T>(
     origin: Origin,
     user: &[u8],
     method: &'static str,
+    counted: Counted,
 ) -> Result<T, Stop> {
     match &outcome {
         Ok(_) => {
@@ -91,7 +106,7 @@ pub(super) fn settle<T>(
             gate.meters.accepted(method);
         }
         Err(Stop::Refused(refused)) => {
-            if refused.is_failed_proof() {
+            if refused.is_failed_proof() && counted == Counted::Not {
                 gate.failures.failed(origin, user, Instant::now().into());
             }
             gate.meters.refused(method, refused.reason());
@@ -108,21 +123,27 @@ async fn ask(
     gate: &Gate,
     origin: Origin,
     method: &mut &'static str,
+    counted: &mut Counted,
 ) -> Result<Proven, Stop> {
     let user = std::str::from_utf8(&startup.user).ok();
-    let known = user.and_then(|user| Some((user, gate.vault.lookup(user)?)));
+    let known = match user {
+        Some(user) => gate.vault.find(user).await.map_err(Refused::NotYet)?,
+        None => None,
+    };
     // Made for known users too, so that both kinds take the same time.
     let doomed = gate.vault.doomed(&startup.user);
-    let credential = known.as_ref().map(|(_, credential)| &**credential);
     let manner = user.and_then(|user| gate.manners.get(user));
     let asked = manner.map_or(gate.method, |manner| manner.method);
-    let expected = expected(asked, credential, doomed);
+    let expected = expected(asked, known.as_deref(), doomed);
     *method = expected.method().name();
     let answer = match expected {
-        Expected::Scram(verifier) => Sasl::offer(peer, verifier).await?.answer().await?,
-        Expected::Md5(password) => {
-            let asked = Md5::ask(peer, &startup.user, &password).await?;
-            asked.answer().await?
+        Expected::Scram(verifier) => {
+            let offered = Sasl::offer(peer, verifier).await?;
+            Answer::Scram(offered.answer().await?)
+        }
+        Expected::Md5 => {
+            let asked = Md5::ask(peer, &startup.user).await?;
+            Answer::Md5(asked.answer().await?)
         }
         Expected::Certificate => certificate(peer, manner, startup)?,
     };
@@ -131,16 +152,53 @@ async fn ask(
     if let Verdict::TooMany { again_in } = gate.failures.verdict(origin, &startup.user, now) {
         return Err(Refused::too_many_failures(&startup.user, again_in).into());
     }
-    let (user, credential, shown) = match (known, answer) {
-        (Some((user, credential)), Answer::Right(shown)) => (user, credential, shown),
-        (known, _) => return Err(wrong_password(startup, known.is_some())),
+    let (credential, shown) = match answer.judge(known.as_ref())? {
+        Some(right) => right,
+        // What is known may be out of date. Strangers wait as long as users do; all are counted before they wait,
+        // lest many at a time go uncounted meanwhile.
+        None => {
+            gate.failures.failed(origin, &startup.user, now);
+            *counted = Counted::Already;
+            let newer = gate
+                .vault
+                .doubt(&String::from_utf8_lossy(&startup.user))
+                .await;
+            let right = match newer {
+                Some(newer) => answer.judge(Some(&newer))?,
+                None => None,
+            };
+            right.ok_or_else(|| wrong_password(startup, known.is_some()))?
+        }
     };
     if let Some(shown) = shown {
         credential.learn_client_key(&shown.client_key);
         put_authentication(peer.outbox(), SASL_FINAL, &shown.server_final);
     }
     put_authentication(peer.outbox(), OK, b"");
-    Proven::new(user, startup, gate)
+    Proven::new(credential.user(), startup, gate)
+}
+
+impl Answer {
+    fn judge(&self, known: Option<&Arc<Credential>>) -> Result<Option<Right>, Stop> {
+        let Some(known) = known else {
+            // A stranger's answer is judged, too, by a verifier that nothing fits: it takes as long, and nonsense is
+            // refused as nonsense.
+            if let Answer::Scram(proof) = self {
+                proof.verify([proof.challenged.asked_of()])?;
+            }
+            return Ok(None);
+        };
+        let shown = match self {
+            Answer::Scram(proof) => match proof.verify(known.verifiers())? {
+                Some(shown) => Some(shown),
+                None => return Ok(None),
+            },
+            Answer::Md5(hash) if hash.fits(known.passwords()) => None,
+            Answer::Md5(_) => return Ok(None),
+            Answer::Certificate => None,
+        };
+        Ok(Some((Arc::clone(known), shown)))
+    }
 }
 
 /// As PostgreSQL chooses: who has no password that md5 could be made of is asked for SCRAM.
@@ -148,11 +206,10 @@ fn expected(method: AuthMethod, known: Option<&Credential>, doomed: Verifier) ->
     match (method, known) {
         (AuthMethod::ScramSha256, None) => Expected::Scram(doomed),
         (AuthMethod::ScramSha256, Some(known)) => Expected::Scram(known.verifier().clone()),
-        (AuthMethod::Md5, None) => Expected::Md5(Secret::new(doomed.to_text())),
-        (AuthMethod::Md5, Some(known)) => match known.password() {
-            Some(password) => Expected::Md5(password.text().clone()),
-            None => Expected::Scram(known.verifier().clone()),
-        },
+        (AuthMethod::Md5, Some(known)) if known.passwords().is_empty() => {
+            Expected::Scram(known.verifier().clone())
+        }
+        (AuthMethod::Md5, Some(_) | None) => Expected::Md5,
         (AuthMethod::Cert, _) => Expected::Certificate,
     }
 }
@@ -165,7 +222,7 @@ fn certificate(peer: &Peer, manner: Option<&Manner>, startup: &Startup) -> Resul
     let name = subject.common_name.as_ref();
     let fits = |name| manner.is_some_and(|manner| manner.certificate_names.contains(name));
     if name.is_some_and(fits) {
-        return Ok(Answer::Right(None));
+        return Ok(Answer::Certificate);
     }
     Err(Refused::WrongCertificate {
         user: String::from_utf8_lossy(&startup.user).into_owned(),
@@ -227,7 +284,7 @@ impl<'p> Sasl<'p> {
         })
     }
 
-    async fn answer(self) -> Result<Answer, Stop> {
+    async fn answer(self) -> Result<Proof, Stop> {
         let choice = self.peer.answer(MAX_SASL_BYTES).await?;
         let (mechanism, first) = parse_choice(&choice)?;
         if mechanism == Mechanism::ScramPlus && self.end_point.is_none() {
@@ -246,9 +303,25 @@ impl<'p> Sasl<'p> {
             .map_err(Refused::Scram)?;
         let (challenged, challenge) = first.challenge(self.verifier, &scram::nonce(random()?));
         let last = say(self.peer, &challenge).await?;
-        match challenged.verify(&last) {
-            Ok(verified) => Ok(Answer::Right(Some(verified))),
-            Err(ScramError::WrongProof) => Ok(Answer::Wrong),
+        Ok(Proof { challenged, last })
+    }
+}
+
+/// The client's proof, and what it was asked.
+struct Proof {
+    challenged: Challenged,
+    last: Vec<u8>,
+}
+
+impl Proof {
+    /// What it has shown; `None`: it fits none of these, all of the salt that the client was told.
+    fn verify<'v>(
+        &self,
+        verifiers: impl IntoIterator<Item = &'v Verifier>,
+    ) -> Result<Option<Verified>, Stop> {
+        match self.challenged.verify(verifiers, &self.last) {
+            Ok(verified) => Ok(Some(verified)),
+            Err(ScramError::WrongProof) => Ok(None),
             Err(error) => Err(Refused::Scram(error).into()),
         }
     }
@@ -276,32 +349,46 @@ fn parse_choice(body: &[u8]) -> Result<(Mechanism, Option<&[u8]>), Refused> {
 /// A hash over this connection's salt is asked for.
 struct Md5<'p> {
     peer: &'p mut Peer,
-    hash: Secret<String>,
+    user: Vec<u8>,
+    salt: [u8; 4],
 }
 
 impl<'p> Md5<'p> {
-    async fn ask(
-        peer: &'p mut Peer,
-        user: &[u8],
-        password: &Secret<String>,
-    ) -> Result<Md5<'p>, Stop> {
+    async fn ask(peer: &'p mut Peer, user: &[u8]) -> Result<Md5<'p>, Stop> {
         let salt = random()?;
         put_authentication(peer.outbox(), MD5_PASSWORD, &salt);
         peer.flush().await?;
-        let hash = Secret::new(md5_hash(user, password.expose().as_bytes(), salt));
-        Ok(Md5 { peer, hash })
+        let user = user.to_vec();
+        Ok(Md5 { peer, user, salt })
     }
 
-    async fn answer(self) -> Result<Answer, Stop> {
+    async fn answer(self) -> Result<Hash, Stop> {
         let body = self.peer.answer(MAX_PASSWORD_BYTES).await?;
-        let answer = match split_cstr(&body) {
-            Some((answer, [])) => answer,
-            Some(_) | None => return Err(Refused::PasswordPacket.into()),
-        };
-        Ok(if answer.ct_eq(self.hash.expose().as_bytes()).into() {
-            Answer::Right(None)
-        } else {
-            Answer::Wrong
+        match split_cstr(&body) {
+            Some((answer, [])) => Ok(Hash {
+                user: self.user,
+                salt: self.salt,
+                answer: answer.to_vec(),
+            }),
+            Some(_) | None => Err(Refused::PasswordPacket.into()),
+        }
+    }
+}
+
+/// A client's answer to md5, and what it was asked.
+struct Hash {
+    user: Vec<u8>,
+    salt: [u8; 4],
+    answer: Vec<u8>,
+}
+
+impl Hash {
+    /// Each is compared, so that how long it takes tells nothing of which one fits.
+    fn fits(&self, passwords: &[Arc<Password>]) -> bool {
+        passwords.iter().fold(false, |fits, password| {
+            let text = password.text().expose().as_bytes();
+            let hash = Secret::new(md5_hash(&self.user, text, self.salt));
+            fits | bool::from(self.answer.ct_eq(hash.expose().as_bytes()))
         })
     }
 }

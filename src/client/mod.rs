@@ -193,7 +193,11 @@ async fn handshake(
     match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
         Stepped::Passed(passed) => Ok(passed),
         // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
-        Stepped::Sealed(sealed) => sealed.open(peer, gate, origin).await.map(Passed::Proven),
+        // Boxed: few clients need its room, which all of them would carry along.
+        Stepped::Sealed(sealed) => {
+            let opened = Box::pin(sealed.open(peer, gate, origin)).await;
+            opened.map(Passed::Proven)
+        }
     }
 }
 

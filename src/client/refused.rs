@@ -13,6 +13,7 @@ use crate::protocol::opening::{Again, OpeningError};
 use crate::protocol::reply::{ErrorReply, Severity};
 use crate::protocol::scram::ScramError;
 use crate::protocol::switches::SwitchError;
+use crate::secrets::NotYet;
 
 const MAN_IN_THE_MIDDLE: &str = "This could be either a client-software bug or evidence of an attempted \
     man-in-the-middle attack.";
@@ -68,6 +69,8 @@ pub enum Refused {
     TokenUnanswered { user: String, why: String },
     #[error("database {name:?} does not exist: its name is not UTF-8")]
     NoDatabase { name: String },
+    #[error("nobody can be let in yet: {0}")]
+    NotYet(NotYet),
     #[error("login took too long")]
     Timeout,
     #[error("too many logins at a time")]
@@ -128,6 +131,7 @@ impl Refused {
             Refused::TlsRequired => "tls_required",
             Refused::NoTls | Refused::NoAlpn | Refused::TlsFailed(_) => "tls",
             Refused::Switch(_) | Refused::NoDatabase { .. } => "startup_parameters",
+            Refused::NotYet(_) => "not_ready",
             Refused::Timeout => "timeout",
             Refused::TooManyLogins => "too_many_logins",
             Refused::TurnedAway(_) => "turned_away",
@@ -159,7 +163,8 @@ impl ToClient for Refused {
     fn blame(&self) -> Blame {
         match self {
             Refused::TokenUnanswered { .. } => Blame::Server,
-            Refused::NoTls
+            Refused::NotYet(_)
+            | Refused::NoTls
             | Refused::TooManyLogins
             | Refused::TurnedAway(_)
             | Refused::NoRandomness => Blame::Proxy,
@@ -285,6 +290,14 @@ impl ToClient for Refused {
                 SqlState::INVALID_DATABASE,
                 format_args!("database \"{name}\" does not exist"),
             ),
+            // Why, is for the log: strangers are told nothing of the house.
+            Refused::NotYet(_) => ErrorReply {
+                hint: Some("Try again in a moment; the proxy's log says what it waits for.".into()),
+                ..fatal(
+                    SqlState::CANNOT_CONNECT_NOW,
+                    "the proxy can't check passwords yet",
+                )
+            },
             Refused::Timeout => fatal(
                 SqlState::QUERY_CANCELED,
                 "canceling authentication due to timeout",

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::challenge::{Proven, put_authentication, same, settle};
+use super::challenge::{Counted, Proven, put_authentication, same, settle};
 use super::failures::Verdict;
 use super::iam::Denied;
 use super::iam::rules::Claim;
@@ -50,7 +50,14 @@ impl<'p> Greeted<'p> {
             IamMode::Required if !self.peer.is_tls() => {
                 let user = user.into_owned();
                 let refused = Err(Refused::TokenInClear { user }.into());
-                return settle(refused, gate, origin, &self.startup.user, METHOD);
+                return settle(
+                    refused,
+                    gate,
+                    origin,
+                    &self.startup.user,
+                    METHOD,
+                    Counted::Not,
+                );
             }
             IamMode::Optional | IamMode::Required => {}
         }
@@ -74,7 +81,7 @@ fn settle_refusal<T>(
 ) -> Result<T, Stop> {
     match outcome {
         Ok(fine) => Ok(fine),
-        refused => settle(refused, gate, origin, user, METHOD),
+        refused => settle(refused, gate, origin, user, METHOD, Counted::Not),
     }
 }
 
@@ -96,12 +103,12 @@ async fn ask(peer: &mut Peer, gate: &Gate) -> Result<Secret<Vec<u8>>, Stop> {
 impl Sealed {
     /// Checks it. Others may have to be asked, which takes their time, not the client's. Not cancel-safe.
     pub async fn open(self, peer: &mut Peer, gate: &Gate, origin: Origin) -> Result<Proven, Stop> {
-        let mut method = METHOD;
-        let proven = self.check(gate, origin, &mut method).await;
+        let (mut method, mut counted) = (METHOD, Counted::Not);
+        let proven = self.check(gate, origin, &mut method, &mut counted).await;
         if proven.is_ok() {
             put_authentication(peer.outbox(), OK, b"");
         }
-        settle(proven, gate, origin, &self.startup.user, method)
+        settle(proven, gate, origin, &self.startup.user, method, counted)
     }
 
     async fn check(
@@ -109,6 +116,7 @@ impl Sealed {
         gate: &Gate,
         origin: Origin,
         method: &mut &'static str,
+        counted: &mut Counted,
     ) -> Result<Proven, Stop> {
         let startup = &self.startup;
         let now = Instant::now().into();
@@ -120,19 +128,28 @@ impl Sealed {
         };
         let user = std::str::from_utf8(&startup.user).map_err(|_| Refused::from(unknown()))?;
         // Before anybody is asked: for a user that is not there no question is worth its price.
-        let Some(credential) = gate.vault.lookup(user) else {
+        let known = gate.vault.find(user).await;
+        let Some(credential) = known.map_err(Refused::NotYet)? else {
             return Err(Refused::from(unknown()).into());
         };
-        let proven = Proven::new(user, startup, gate)?;
+        let proven = Proven::new(credential.user(), startup, gate)?;
         if self.mode == IamMode::Optional && !gate.iam.is_token(self.secret.expose()) {
             *method = gate.method.name();
-            return match fits(&credential, &self.secret).await {
-                true => Ok(proven),
-                false => Err(Refused::from(WrongPassword::Proof {
-                    user: user.to_owned(),
-                })
-                .into()),
-            };
+            if fits(&credential, &self.secret).await {
+                return Ok(proven);
+            }
+            // What is known may be out of date; see `challenge`.
+            gate.failures.failed(origin, &startup.user, now);
+            *counted = Counted::Already;
+            if let Some(newer) = gate.vault.doubt(user).await
+                && fits(&newer, &self.secret).await
+            {
+                return Ok(proven);
+            }
+            return Err(Refused::from(WrongPassword::Proof {
+                user: user.to_owned(),
+            })
+            .into());
         }
         let claim = Claim {
             user,
@@ -161,8 +178,12 @@ fn refused(denied: Denied, user: &str) -> Refused {
 
 /// Whether a password in the clear is the user's.
 async fn fits(credential: &Arc<Credential>, secret: &Secret<Vec<u8>>) -> bool {
-    if let Some(password) = credential.password() {
-        return same(password.text().expose().as_bytes(), secret.expose());
+    let passwords = credential.passwords();
+    if !passwords.is_empty() {
+        // All of them, lest time tell which one it was.
+        return passwords.iter().fold(false, |fits, password| {
+            fits | same(password.text().expose().as_bytes(), secret.expose())
+        });
     }
     // Thousands of rounds of hashing: not on a worker.
     let (credential, secret) = (Arc::clone(credential), secret.clone());

@@ -11,8 +11,8 @@ use super::given::Values;
 use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
-    Auth, AuthMethod, DatabaseShape, FleetShape, House, Listen, Log, Pool, Session, SslMode,
-    TlsShape, UserShape,
+    Auth, AuthMethod, AuthScheme, DatabaseShape, FleetShape, House, Listen, Log, Pool, Secrets,
+    Session, SslMode, TlsShape, UserShape,
 };
 use super::section::Section;
 use super::{
@@ -44,12 +44,16 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         return Err(contradiction(values, "auth.iam.aurora.endpoints", problem));
     }
     let tls = tls(values)?;
-    let users = users(layers, &auth, &iam, &pool)?;
+    let secrets = Secrets::read(values)?;
+    let users = users(layers, &auth, &iam, &pool, &database)?;
+    somebody(&users, &secrets, &auth)?;
     certificates(&users, &auth, &tls)?;
     Ok(Config {
         tls,
         users,
         session: Session::read(values)?,
+        query_user: query_user(values, &auth)?,
+        secrets,
         workers,
         fleet,
         log: Log::read(values)?,
@@ -293,7 +297,13 @@ fn pool(values: &Values) -> Result<Pool, ConfigError> {
     Ok(pool)
 }
 
-fn users(layers: &Layers, auth: &Auth, iam: &Iam, pool: &Pool) -> Result<Vec<User>, ConfigError> {
+fn users(
+    layers: &Layers,
+    auth: &Auth,
+    iam: &Iam,
+    pool: &Pool,
+    database: &Database,
+) -> Result<Vec<User>, ConfigError> {
     let mut users: Vec<User> = Vec::with_capacity(layers.users.len());
     for values in &layers.users {
         let user = user(values, auth, iam)?;
@@ -311,15 +321,27 @@ fn users(layers: &Layers, auth: &Auth, iam: &Iam, pool: &Pool) -> Result<Vec<Use
                 "is less than pool.min_idle_connections",
             ));
         }
+        // Whoever gets to see a token can log in with it for a quarter of an hour.
+        if user.scheme == AuthScheme::Iam && database.ssl != SslMode::VerifyFull {
+            return Err(contradiction(
+                values,
+                "users.default_auth_scheme",
+                "is \"iam\", which needs database.ssl = \"verify-full\"",
+            ));
+        }
         users.push(user);
     }
-    if users.is_empty() {
+    Ok(users)
+}
+
+fn somebody(users: &[User], secrets: &Secrets, auth: &Auth) -> Result<(), ConfigError> {
+    if users.is_empty() && secrets.arns.is_empty() && auth.query_user.is_none() {
         return Err(ConfigError::Missing {
             what: "no user is given",
-            how: "set AURORA_USER and AURORA_PASSWORD, or write a [[users]] section",
+            how: "set AURORA_USER and AURORA_PASSWORD, or AURORA_SECRET_ARN, or write a [[users]] section",
         });
     }
-    Ok(users)
+    Ok(())
 }
 
 /// Whoever is asked for a certificate needs somebody to vouch for it.
@@ -336,26 +358,43 @@ fn certificates(users: &[User], auth: &Auth, tls: &Tls) -> Result<(), ConfigErro
     }
 }
 
+/// One credential, or none where Weir mints its own.
+fn only_one(values: &Values, shape: &UserShape) -> Result<(), ConfigError> {
+    let problem = match (&shape.password, &shape.verifier, &shape.secret_arn) {
+        (Some(_), Some(_), _) => (
+            "users.verifier",
+            "and users.password are both set: give one of them",
+        ),
+        (Some(_), None, Some(_)) | (None, Some(_), Some(_)) => (
+            "users.secret_arn",
+            "and a password or verifier are both set: give one of them",
+        ),
+        (Some(_), None, None) | (None, _, _) => return Ok(()),
+    };
+    Err(contradiction(values, problem.0, problem.1))
+}
+
 fn user(values: &Values, auth: &Auth, iam: &Iam) -> Result<User, ConfigError> {
     let shape = UserShape::read(values)?;
+    only_one(values, &shape)?;
     let method = shape.auth.unwrap_or(auth.method);
-    let credential = match (shape.password, shape.verifier) {
-        (Some(password), None) => Credential::Password(password),
-        (None, Some(verifier)) if !is_scram_verifier(verifier.expose()) => {
+    let credential = match (shape.password, shape.verifier, shape.secret_arn) {
+        (Some(password), _, _) => Credential::Password(password),
+        (None, Some(verifier), _) if !is_scram_verifier(verifier.expose()) => {
             return Err(contradiction(
                 values,
                 "users.verifier",
                 "is not a SCRAM verifier: SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>",
             ));
         }
-        (None, Some(_)) if method == AuthMethod::Md5 => {
+        (None, Some(_), _) if method == AuthMethod::Md5 => {
             return Err(contradiction(
                 values,
                 "users.verifier",
                 "is of no use with auth.method = \"md5\": give the user's password",
             ));
         }
-        (None, Some(_)) if method == AuthMethod::Cert => {
+        (None, Some(_), _) if method == AuthMethod::Cert => {
             return Err(contradiction(
                 values,
                 "users.verifier",
@@ -363,19 +402,16 @@ fn user(values: &Values, auth: &Auth, iam: &Iam) -> Result<User, ConfigError> {
                  database: give the user's password",
             ));
         }
-        (None, Some(verifier)) => Credential::Verifier(verifier),
-        (Some(_), Some(_)) => {
-            return Err(contradiction(
-                values,
-                "users.verifier",
-                "and users.password are both set: give one of them",
-            ));
-        }
-        (None, None) => {
+        (None, Some(verifier), _) => Credential::Verifier(verifier),
+        (None, None, Some(arn)) => Credential::Secret(arn),
+        (None, None, None) if shape.default_auth_scheme == AuthScheme::Iam => Credential::Absent,
+        (None, None, None) => {
             let how = match values.place("users.name") {
-                Place::Environment(name) if name == "AURORA_USER" => "set AURORA_PASSWORD",
+                Place::Environment(name) if name == "AURORA_USER" => {
+                    "set AURORA_PASSWORD; or leave AURORA_USER out, if AURORA_SECRET_ARN is to name the user"
+                }
                 Place::Environment(_) | Place::File { .. } | Place::Builtin => {
-                    "give `password` or `verifier`"
+                    "give `password`, `verifier` or `secret_arn`"
                 }
             };
             let problem = format!("{:?} has no credential: {how}", shape.name);
@@ -401,10 +437,50 @@ fn user(values: &Values, auth: &Auth, iam: &Iam) -> Result<User, ConfigError> {
         }),
         name: shape.name,
         credential,
+        scheme: shape.default_auth_scheme,
         method: shape.auth,
         certificate_names: shape.certificate_names,
         pool_max_connections: shape.pool_max_connections,
     })
+}
+
+/// Who looks up the users that are not listed, if anybody does.
+fn query_user(values: &Values, auth: &Auth) -> Result<Option<User>, ConfigError> {
+    let credential = match (&auth.query_password, &auth.query_secret_arn) {
+        (Some(_), Some(_)) => {
+            return Err(contradiction(
+                values,
+                "auth.query_secret_arn",
+                "and auth.query_password are both set: give one of them",
+            ));
+        }
+        (Some(password), None) => Some(Credential::Password(password.clone())),
+        (None, Some(arn)) => Some(Credential::Secret(arn.clone())),
+        (None, None) => None,
+    };
+    match (&auth.query_user, credential) {
+        (None, None) => Ok(None),
+        (Some(name), Some(credential)) => Ok(Some(User {
+            name: name.clone(),
+            credential,
+            scheme: AuthScheme::Own,
+            method: None,
+            certificate_names: Vec::new(),
+            pool_max_connections: None,
+            iam: IamMode::Disabled,
+        })),
+        (Some(_), None) => Err(contradiction(
+            values,
+            "auth.query_user",
+            "has no credential: give `query_password` or `query_secret_arn`",
+        )),
+        (None, Some(_)) => Err(clash(
+            values,
+            "auth.query_password",
+            "auth.query_secret_arn",
+            "is of no user: set auth.query_user too",
+        )),
+    }
 }
 
 /// The form of `pg_authid.rolpassword`: SCRAM-SHA-256$4096:c2FsdA==$c3RvcmVk..=:c2VydmVy..=

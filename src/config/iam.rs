@@ -13,7 +13,7 @@ use super::given::Builtin::{Absent, Is, Required};
 use super::given::Values;
 use super::layers::Layers;
 use super::options::{KIB, ms, secs};
-use super::parse::{Length, Maybe, Number, OneOf, Path, Size, Text, Texts, Word};
+use super::parse::{Length, Maybe, Names, Number, OneOf, Path, Size, Text, Word};
 use super::section::{Section, section};
 use super::web::{Web, WebAddress};
 
@@ -54,7 +54,7 @@ section! {
         /// Tokens remembered; those used longest ago make room.
         max_cached_tokens: usize = Is("20000"), Number(1, 1_000_000), [];
         /// Regions that tokens may be signed for.
-        regions: Vec<String> = Absent("any"), Texts, [];
+        regions: Vec<String> = Absent("any"), Names, [];
     }
 }
 
@@ -92,7 +92,7 @@ section! {
     /// JSON web tokens: of `sts:GetWebIdentityToken`, or of any OpenID Connect issuer.
     pub(super) struct JwtShape in "auth.iam.jwt." {
         /// Whose tokens are taken; filled in, this validator exists.
-        issuers: Vec<String> = Absent("none"), Texts, [];
+        issuers: Vec<String> = Absent("none"), Names, [];
         /// What tokens must be made for.
         audience: Option<String> = Absent("none"), Maybe(Text::NotEmpty), [];
         /// Where the keys of the only issuer are.
@@ -124,11 +124,11 @@ section! {
         /// A role or user, by its full ARN; with `jwt` the token's `sub`.
         principal: String = Required, Text::NotEmpty, [];
         /// Lambda functions by ARN, one of which the token must name; `jwt` only.
-        functions: Vec<String> = Absent("any, or none"), Texts, [];
+        functions: Vec<String> = Absent("any, or none"), Names, [];
         /// Users that it may be.
-        users: Vec<String> = Absent("must be given"), Texts, [];
+        users: Vec<String> = Absent("must be given"), Names, [];
         /// Databases that it may be in.
-        databases: Vec<String> = Absent("all"), Texts, [];
+        databases: Vec<String> = Absent("all"), Names, [];
     }
 }
 

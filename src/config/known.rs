@@ -8,30 +8,17 @@ use super::section::Opt;
 
 /// Keys of the design that a later version will know: naming one today must not be ignored in silence.
 /// A dot at the end means all keys of that section. The second text follows "remove it and".
-const LATER: [(&str, Option<&str>); 7] = [
-    (
-        "users.secret_arn",
-        Some("give the user's `password` or `verifier`"),
-    ),
+const LATER: [(&str, Option<&str>); 3] = [
     (
         "auth.iam.static.secret_arns",
         Some("set `auth.iam.static.keys_file`"),
     ),
-    ("auth.query_user", Some("list every user in [[users]]")),
-    ("auth.query_password", Some("list every user in [[users]]")),
-    ("auth.query", Some("list every user in [[users]]")),
     (
         "listen.endpoint",
         Some("use `listen.writer` and `listen.reader`"),
     ),
     ("read_only_transactions", None),
 ];
-
-/// Variables of the same kind.
-pub const LATER_VARIABLES: [(&str, Option<&str>); 1] = [(
-    "AURORA_SECRET_ARN",
-    Some("set AURORA_USER and AURORA_PASSWORD"),
-)];
 
 pub struct Known {
     pub options: Vec<Opt>,

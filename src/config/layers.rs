@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::error::{ConfigError, Place, nearest};
 use super::given::{Given, Raw, Values};
-use super::known::{Known, LATER_VARIABLES};
+use super::known::Known;
 
 /// Everything that was given, the environment over the file.
 pub struct Layers {
@@ -48,15 +48,6 @@ impl Layers {
         let env: BTreeMap<String, String> = env
             .filter(|(name, value)| name.starts_with("WEIR__") || !value.is_empty())
             .collect();
-        for (name, instead) in LATER_VARIABLES {
-            if env.contains_key(name) {
-                return Err(ConfigError::NotYet {
-                    place: Place::Environment(name.to_owned()),
-                    key: name.to_owned(),
-                    instead,
-                });
-            }
-        }
         let (spelled, env): (BTreeMap<_, _>, BTreeMap<_, _>) = env
             .into_iter()
             .partition(|(name, _)| name.starts_with("WEIR__"));
@@ -111,6 +102,7 @@ impl Layers {
         };
         if let Some(password) = user.get("users.password") {
             entry.remove("users.verifier");
+            entry.remove("users.secret_arn");
             entry.set("users.password", password.clone());
         }
     }

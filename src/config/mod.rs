@@ -3,6 +3,7 @@
 //! Knows nothing of how any setting is used. Layers: built-in defaults < TOML file < environment.
 
 mod address;
+mod arn;
 mod check;
 mod error;
 mod file;
@@ -26,13 +27,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::Network;
+pub use arn::SecretArn;
 pub use error::{ConfigError, Place};
 pub use iam::{
     Iam, IamAurora, IamIssuer, IamJwt, IamMapping, IamMode, IamStatic, IamSts, JwksPlace,
 };
 pub use options::{
-    Auth, AuthMethod, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool, SequencePins,
-    Session, SslMode, TlsMode,
+    Auth, AuthMethod, AuthScheme, Listen, ListenMode, Log, LogFormat, PinFilter, PinNotice, Pool,
+    Secrets, SequencePins, Session, SslMode, TlsMode,
 };
 pub use parse::{Word, length};
 pub use reference::reference_markdown;
@@ -48,9 +50,12 @@ pub struct Config {
     pub pool: Pool,
     pub session: Session,
     pub auth: Auth,
+    pub secrets: Secrets,
     pub iam: Iam,
-    /// At least one; no name twice.
+    /// No name twice; none only where there are secrets, or a role to look users up with.
     pub users: Vec<User>,
+    /// The role that looks up users who are not listed, with its credential.
+    pub query_user: Option<User>,
     pub workers: NonZeroUsize,
     /// `None`: this task is the only one.
     pub fleet: Option<Fleet>,
@@ -142,6 +147,7 @@ pub const FLEET_MAX_SESSIONS: usize = 1 << 22;
 pub struct User {
     pub name: String,
     pub credential: Credential,
+    pub scheme: AuthScheme,
     /// What this user is asked for, whatever others are; `None`: as they are.
     pub method: Option<AuthMethod>,
     /// Common names of the certificates that prove this user, where it is asked for one; empty: its own.
@@ -156,6 +162,10 @@ pub enum Credential {
     Password(Secret<String>),
     /// `SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>`, its form checked.
     Verifier(Secret<String>),
+    /// Where name and password are kept.
+    Secret(SecretArn),
+    /// Its clients have no password to come with; Weir itself logs in by IAM.
+    Absent,
 }
 
 /// Reads the file at `cli_path`, or at `WEIR_CONFIG`, or none, and lays `env` over it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::HostPort;
 use super::address::{Address, HostMaybePort, Hosts, Network, Networks, One};
+use super::arn::{Arn, Arns, SecretArn};
 use super::given::Builtin::{Absent, Is, Required};
 use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
 use super::parse::{
@@ -89,7 +90,7 @@ section! {
         /// TLS to the database; `true` means verify-full, `false` disable.
         ssl: Option<SslMode> = Absent("verify-full if a host is remote, else prefer"), Maybe(OneOf::<SslMode>::new()), ["AURORA_SSL"];
         /// Certificate authorities to trust, PEM.
-        ca_file: Option<PathBuf> = Absent("the public authorities built in"), Maybe(Path), ["AURORA_CA_FILE"];
+        ca_file: Option<PathBuf> = Absent("for RDS its bundle, where it is found; else the public authorities built in"), Maybe(Path), ["AURORA_CA_FILE"];
         /// Time for a connection to be opened and logged in.
         connect_timeout: Duration = Is("5s"), Length(ms(10), secs(300)), [];
         /// Silence after which TCP asks whether the other end is still there; clients' ends too.
@@ -202,6 +203,42 @@ section! {
         failed_login_delay: Duration = Is("1s"), Length(ms(0), secs(60)), [];
         /// Users, addresses and pairs of them remembered for these limits, about 60 bytes each; those seen longest ago are forgotten.
         max_failed_logins_remembered: usize = Is("20000"), Number(1_000, 10_000_000), [];
+        /// Users that are not listed are looked up in the database, by `query` run as this role; none: they are unknown.
+        query_user: Option<String> = Absent("none"), Maybe(Text::NotEmpty), [];
+        /// That role's password; this or `query_secret_arn`.
+        query_password: Option<Secret<String>> = Absent("none"), Maybe(Hidden), [];
+        /// The secret that holds that role's password.
+        query_secret_arn: Option<SecretArn> = Absent("none"), Maybe(Arn), [];
+        /// Finds one user: `$1` stands for the name; one row of two columns, name and SCRAM verifier, or no row. Runs in `database.name`.
+        query: String = Is(DEFAULT_QUERY), Text::NotEmpty, [];
+        /// How long an answer of `query` is taken for true.
+        query_ttl: Duration = Is("1m"), Length(secs(0), DAY), [];
+        /// The same, where there was no such user, or a client's password was wrong.
+        query_negative_ttl: Duration = Is("5s"), Length(secs(0), DAY), [];
+        /// Answers of `query` kept, at most.
+        max_query_cache: usize = Is("10000"), Number(1, 1_000_000), [];
+        /// Users being looked up at a time; their connections count among those of `query_user`, and in the target's cap.
+        max_queries: usize = Is("2"), Number(1, 100), [];
+    }
+}
+
+/// As `pg_authid` is read by who may. Others ask a SECURITY DEFINER function, see the README.
+const DEFAULT_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+    FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
+section! {
+    /// Users and passwords from AWS Secrets Manager.
+    pub struct Secrets in "secrets." {
+        /// Secrets of one user each, both name and password taken from there: `{"username": ..., "password": ...}`.
+        arns: Vec<SecretArn> = Absent("none"), Arns, ["AURORA_SECRET_ARN"];
+        /// How long a value is used before it is fetched again, give or take a fifth by chance. While it can't be fetched the old one serves.
+        ttl: Duration = Is("5m"), Length(secs(1), DAY), [];
+        /// After a failed login its secret is fetched at once, but no sooner than this after the last time.
+        refetch_pause: Duration = Is("5s"), Length(ms(100), secs(300)), [];
+        /// Time for one answer of Secrets Manager.
+        timeout: Duration = Is("5s"), Length(ms(100), secs(60)), [];
+        /// How long clients may still come with the password before the last rotation: programs remember secrets.
+        old_password_ttl: Duration = Is("15m"), Length(secs(0), DAY), [];
     }
 }
 
@@ -210,10 +247,14 @@ section! {
     pub(super) struct UserShape in "users." {
         /// The role.
         name: String = Required, Text::NotEmpty, ["AURORA_USER"];
-        /// Its password; this or `verifier`.
+        /// Its password; this, `verifier` or `secret_arn`.
         password: Option<Secret<String>> = Absent("none"), Maybe(Hidden), ["AURORA_PASSWORD"];
         /// Its SCRAM verifier, exactly as in the database's `pg_authid.rolpassword`.
         verifier: Option<Secret<String>> = Absent("none"), Maybe(Hidden), [];
+        /// The secret in AWS Secrets Manager that holds its password; see `[secrets]`.
+        secret_arn: Option<SecretArn> = Absent("none"), Maybe(Arn), [];
+        /// How Weir logs in to the database as this user: with the `password` from above, or by `iam`, with a token that it mints for itself.
+        default_auth_scheme: AuthScheme = Is("password"), OneOf::<AuthScheme>::new(), [];
         /// What this user is asked for.
         auth: Option<AuthMethod> = Absent("that of `auth.method`"), Maybe(OneOf::<AuthMethod>::new()), [];
         /// Common names of the client certificates that prove this user to be it, with `cert`.
@@ -256,7 +297,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 16] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 17] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -268,6 +309,7 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 16] {
         row::<Pool>("[pool]"),
         row::<Session>("[session]"),
         row::<Auth>("[auth]"),
+        row::<Secrets>("[secrets]"),
         row::<IamShape>("[auth.iam]"),
         row::<IamAurora>("[auth.iam.aurora]"),
         row::<StsShape>("[auth.iam.sts]"),
@@ -341,7 +383,10 @@ impl Word for AuthMethod {
         ("md5", Self::Md5),
         ("cert", Self::Cert),
     ];
-    const LATER: &'static [&'static str] = &["iam"];
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = &[(
+        "iam",
+        "is said elsewhere: fill in a section of [auth.iam], which has a `mode`, as users have `iam`",
+    )];
 }
 
 impl Auth {
@@ -361,6 +406,24 @@ impl AuthMethod {
             Self::Cert => "cert",
         }
     }
+}
+
+/// What Weir proves itself with to the database; RDS Proxy's word, and its values beside ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthScheme {
+    /// What the user has been given: a password, a verifier or a secret.
+    Own,
+    /// A token of AWS IAM, made for the occasion.
+    Iam,
+}
+
+impl Word for AuthScheme {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("password", Self::Own),
+        ("iam", Self::Iam),
+        ("none", Self::Own),
+        ("iam_auth", Self::Iam),
+    ];
 }
 
 /// Whether what nextval leaves behind keeps a session at its connection.

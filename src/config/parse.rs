@@ -247,36 +247,6 @@ impl Parser for Hidden {
     }
 }
 
-/// Any number of texts: a list, or one text with commas between.
-pub struct Texts;
-
-impl Parser for Texts {
-    type Out = Vec<String>;
-
-    fn parse(&self, raw: &Raw) -> Result<Vec<String>, String> {
-        let text = raw.text()?;
-        let items = text
-            .split(',')
-            .map(str::trim)
-            .filter(|item| !item.is_empty());
-        items
-            .map(|item| Text::NotEmpty.parse(&Raw::Text(item.to_owned())))
-            .collect()
-    }
-
-    fn allowed(&self) -> String {
-        "texts, as a list or with commas between".into()
-    }
-
-    fn show(&self, value: &Vec<String>) -> Option<String> {
-        (!value.is_empty()).then(|| quoted(value.join(",")))
-    }
-
-    fn absent(&self) -> Option<Vec<String>> {
-        Some(Vec::new())
-    }
-}
-
 /// A file's path, as the operating system takes it.
 pub struct Path;
 
@@ -299,8 +269,8 @@ impl Parser for Path {
 /// An enum written as one of a few words. The first word for a value is the one shown.
 pub trait Word: Copy + PartialEq + 'static {
     const WORDS: &'static [(&'static str, Self)];
-    /// Words that a later version will know.
-    const LATER: &'static [&'static str] = &[];
+    /// Words that people may look for here, and what to do instead.
+    const ELSEWHERE: &'static [(&'static str, &'static str)] = &[];
 }
 
 pub struct OneOf<T>(PhantomData<T>);
@@ -316,8 +286,8 @@ impl<T: Word> Parser for OneOf<T> {
 
     fn parse(&self, raw: &Raw) -> Result<T, String> {
         let text = raw.text()?.trim().to_ascii_lowercase();
-        if T::LATER.contains(&text.as_str()) {
-            return Err("is not supported yet by this version of Weir".into());
+        if let Some((_, instead)) = T::ELSEWHERE.iter().find(|(word, _)| *word == text) {
+            return Err((*instead).to_owned());
         }
         T::WORDS
             .iter()

@@ -8,7 +8,7 @@ use super::address::HostMaybePort;
 use super::given::Builtin;
 use super::options::{self, DatabaseShape, FleetShape, House, TlsShape, UserShape};
 use super::section::{Opt, Section, Shown};
-use super::{Config, Credential, Fleet, HostPort};
+use super::{Config, Credential, Fleet, HostPort, User};
 
 /// The README's table of all options, in Markdown.
 pub fn reference_markdown() -> String {
@@ -88,21 +88,9 @@ impl Config {
             section(&mut out, "[fleet]", &FleetShape::from(fleet).show());
         }
         section(&mut out, "[log]", &self.log.show());
+        section(&mut out, "[secrets]", &self.secrets.show());
         for user in &self.users {
-            let (password, verifier) = match &user.credential {
-                Credential::Password(secret) => (Some(secret.clone()), None),
-                Credential::Verifier(secret) => (None, Some(secret.clone())),
-            };
-            let shape = UserShape {
-                name: user.name.clone(),
-                password,
-                verifier,
-                auth: user.method,
-                certificate_names: user.certificate_names.clone(),
-                pool_max_connections: user.pool_max_connections,
-                iam: Some(user.iam),
-            };
-            section(&mut out, "[[users]]", &shape.show());
+            section(&mut out, "[[users]]", &user.shape().show());
         }
         out
     }
@@ -143,6 +131,29 @@ impl Config {
             keepalive_retries: database.keepalive_retries,
             tcp_user_timeout: database.tcp_user_timeout,
         }
+    }
+}
+
+impl User {
+    fn shape(&self) -> UserShape {
+        let mut shape = UserShape {
+            name: self.name.clone(),
+            password: None,
+            verifier: None,
+            secret_arn: None,
+            default_auth_scheme: self.scheme,
+            auth: self.method,
+            certificate_names: self.certificate_names.clone(),
+            iam: Some(self.iam),
+            pool_max_connections: self.pool_max_connections,
+        };
+        match &self.credential {
+            Credential::Password(secret) => shape.password = Some(secret.clone()),
+            Credential::Verifier(secret) => shape.verifier = Some(secret.clone()),
+            Credential::Secret(arn) => shape.secret_arn = Some(arn.clone()),
+            Credential::Absent => {}
+        }
+        shape
     }
 }
 

@@ -80,6 +80,7 @@ fn the_environment_is_enough() {
         [User {
             name: "app".into(),
             credential: Credential::Password(Secret::new("hunter2".into())),
+            scheme: AuthScheme::Own,
             method: None,
             certificate_names: Vec::new(),
             pool_max_connections: None,
@@ -233,7 +234,7 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
         ),
         (
             "[auth]\nmethod = \"iam\"",
-            "FILE:2: auth.method = \"iam\" is not supported yet by this version of Weir; allowed: scram-sha-256, md5",
+            "FILE:2: auth.method = \"iam\" is said elsewhere: fill in a section of [auth.iam]",
         ),
         (
             "[fleet]\ndiscover = \"weir.internal:5434\"",
@@ -276,8 +277,8 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
             "FILE:2: `auth.iam.static.secret_arns` is not supported yet",
         ),
         (
-            "[auth]\nquery_user = \"w\"",
-            "FILE:2: `auth.query_user` is not supported yet by this version of Weir; remove it and list every user in [[users]]",
+            "[auth]\nquery_secret_arn = \"w\"",
+            "FILE:2: auth.query_secret_arn = \"w\" is not the ARN of a secret; allowed: arn:aws:",
         ),
         (
             "[[listen.endpoint]]\nname = \"w\"",
@@ -285,7 +286,7 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
         ),
         (
             "[[users]]\nname = \"x\"\nsecret_arn = \"arn\"",
-            "FILE:3: `users.secret_arn` is not supported yet",
+            "FILE:3: users.secret_arn = \"arn\" is not the ARN of a secret",
         ),
     ];
     for (n, (text, expected)) in cases.into_iter().enumerate() {
@@ -371,7 +372,7 @@ fn contradictions_are_refused() {
         ),
         (
             "[[users]]\nname = \"x\"",
-            "FILE:2: users.name \"x\" has no credential: give `password` or `verifier`",
+            "FILE:2: users.name \"x\" has no credential: give `password`, `verifier` or `secret_arn`",
         ),
         (
             "[[users]]\nname = \"x\"\nverifier = \"SCRAM-SHA-256$nonsense\"",
@@ -421,7 +422,7 @@ fn wrong_variables_are_refused_by_name() {
         ),
         (
             &[("AURORA_SECRET_ARN", "arn:x")],
-            "environment variable AURORA_SECRET_ARN: `AURORA_SECRET_ARN` is not supported yet",
+            "environment variable AURORA_SECRET_ARN: secrets.arns = \"arn:x\" holds \"arn:x\", which is not the ARN of a secret; allowed:",
         ),
         (
             &[("WEIR__FLEET__DISCOVER", "x")],

@@ -336,6 +336,14 @@ impl Stream {
         poll_fn(|cx| self.poll_read_into(cx, into)).await
     }
 
+    /// Says in TLS that nothing more will be written; in the clear the end of the socket says so. Cancel-safe.
+    pub async fn close_notify(&mut self) -> io::Result<()> {
+        if let Stream::Tls(tls) = self {
+            tls.get_mut().1.send_close_notify();
+        }
+        poll_fn(|cx| self.poll_flush_tls(cx)).await
+    }
+
     /// Says that nothing more will be written (TLS: close_notify first). Cancel-safe.
     pub async fn shutdown(&mut self) -> io::Result<()> {
         poll_fn(|cx| match self {

@@ -1,6 +1,6 @@
 //! What Weir proves itself with to a database.
 //!
-//! Knows its two forms; does not know where they come from.
+//! Knows its three forms; does not know where they come from.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -15,6 +15,8 @@ pub enum Login {
     Password(Arc<Password>),
     /// Learnt from a client's login and the database's own verifier: serves SCRAM alone.
     Keys(Arc<SaltedKeys>),
+    /// For a while as good as a password: sent to nobody but the server whose certificate names it.
+    Token(Arc<Password>),
 }
 
 /// A password, and the keys made from it for SCRAM.

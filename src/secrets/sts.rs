@@ -1,7 +1,6 @@
 //! The token by which a client shows Weir who it is to AWS: a presigned GetCallerIdentity.
 //!
-//! Knows how one is made of access keys in the environment, without a question to anybody; does not know how one is
-//! checked. Source: "Create a signed AWS API request" of the IAM User Guide.
+//! Knows how one is made, without a question to STS; does not know how one is checked. Source: "Create a signed AWS API request" of the IAM User Guide.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +12,15 @@ use aws_sigv4::sign::v4;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::aws::Aws;
+use super::token::{TokenError, chain, percent_encoded};
 use crate::config::Secret;
 
 /// STS takes one for so long.
 const GOOD_FOR: Duration = Duration::from_secs(900);
+
+/// A container's endpoint is near; a machine that has none need not be waited for.
+const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a token is made for.
 #[derive(Clone, Copy, Debug)]
@@ -29,29 +33,11 @@ pub struct Purpose<'a> {
     pub host: &'a str,
 }
 
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum StsTokenError {
-    #[error(
-        "there are no AWS credentials to make a token with: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN, for a role's)"
-    )]
-    NoCredentials,
-    #[error("a token could not be signed: {0}")]
-    Signing(String),
-}
-
-/// A token made with the access keys that `variable` gives.
-pub fn token(
-    purpose: &Purpose<'_>,
-    variable: impl Fn(&str) -> Option<String>,
-) -> Result<Secret<String>, StsTokenError> {
-    let given = |name: &str| variable(name).filter(|value| !value.is_empty());
-    let (Some(id), Some(secret)) = (given("AWS_ACCESS_KEY_ID"), given("AWS_SECRET_ACCESS_KEY"))
-    else {
-        return Err(StsTokenError::NoCredentials);
-    };
-    let session = given("AWS_SESSION_TOKEN");
-    let credentials = Credentials::new(id, secret, session, None, "environment");
+/// A token made with the credentials of the usual AWS chain.
+pub async fn token(purpose: &Purpose<'_>) -> Result<Secret<String>, TokenError> {
+    let aws = Aws::new(Some(purpose.region), CREDENTIALS_WITHIN);
+    let credentials = aws.credentials().await;
+    let credentials = credentials.map_err(|error| TokenError::NoCredentials(chain(&error)))?;
     mint(purpose, &credentials, SystemTime::now())
 }
 
@@ -59,8 +45,8 @@ fn mint(
     purpose: &Purpose<'_>,
     credentials: &Credentials,
     now: SystemTime,
-) -> Result<Secret<String>, StsTokenError> {
-    let signing = |error: &dyn std::error::Error| StsTokenError::Signing(error.to_string());
+) -> Result<Secret<String>, TokenError> {
+    let signing = |error: &dyn std::error::Error| TokenError::Signing(chain(error));
     let mut settings = SigningSettings::default();
     settings.expires_in = Some(GOOD_FOR);
     settings.signature_location = SignatureLocation::QueryParams;
@@ -77,7 +63,7 @@ fn mint(
         "https://{}/?Action=GetCallerIdentity&Version=2011-06-15",
         purpose.host
     );
-    let user = escape(purpose.user);
+    let user = percent_encoded(purpose.user);
     let headers = [("x-weir-id", purpose.weir_id), ("x-weir-user", &*user)];
     let request = SignableRequest::new("GET", &url, headers.into_iter(), SignableBody::Bytes(b""))
         .map_err(|error| signing(&error))?;
@@ -86,23 +72,10 @@ fn mint(
         .into_parts();
     let signed = instructions.params().iter();
     let url = signed.fold(url, |url, (name, value)| {
-        format!("{url}&{name}={}", escape(value))
+        format!("{url}&{name}={}", percent_encoded(value))
     });
     Ok(Secret::new(format!(
         "weir-sts-v1.{}",
         URL_SAFE_NO_PAD.encode(url)
     )))
-}
-
-/// RFC 3986: everything but unreserved characters, byte by byte.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

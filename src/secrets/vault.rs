@@ -1,60 +1,134 @@
-//! The users of the configuration, shared by all workers and replaced on reload.
+//! Everybody's credentials, shared by all workers: of the configuration, of Secrets Manager, of the database.
 //!
-//! Knows what is kept of each user; does not know how a client is asked.
+//! Knows in which order the sources count, and what is kept on reload; does not know how a client is asked, nor
+//! how a login to the database goes.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::login::{Login, Password};
-use crate::config::{self, User};
-use crate::protocol::scram::{ClientKey, SaltedKeys, ScramError, Verifier};
+use super::attempts::{Attempts, NoLogin, OfSecret, OfToken, With, lock};
+use super::aws::Aws;
+use super::credential::Credential;
+use super::directory::{Ask, Directory, Terms};
+use super::login::Password;
+use super::patience::Patience;
+use super::rotating::{Fetch, Rotating};
+use super::token::Mint;
+use crate::config::{self, AuthScheme, Config, SecretArn, Secrets, User};
+use crate::metrics;
+use crate::protocol::scram::{ScramError, Verifier};
 
 /// PostgreSQL's default (`scram_iterations`), for verifiers made here.
-const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
+pub(super) const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 
 /// As many random bytes as PostgreSQL takes.
-const SALT_BYTES: usize = 16;
+pub(super) const SALT_BYTES: usize = 16;
 
-/// Who may come in. One for all workers.
-#[derive(Debug)]
+/// Who may come in, and how Weir logs in for them. One for all workers.
 pub struct Vault {
-    users: ArcSwap<Users>,
+    book: ArcSwap<Book>,
     doom: Doom,
+    /// Picks a secret for names that have none.
+    picks: RandomState,
+    fetch: Arc<Fetch>,
+    ask: Option<Ask>,
+    mint: Arc<Mint>,
+    meters: metrics::Vault,
+    /// The book has other secrets than before.
+    changed: Notify,
 }
 
-type Users = HashMap<Box<str>, Arc<Credential>>;
+/// How the vault asks the world.
+pub struct Outside {
+    /// Asks Secrets Manager.
+    pub fetch: Arc<Fetch>,
+    /// Asks the database for a user; `None`: it is not asked.
+    pub ask: Option<Ask>,
+    pub aws: Arc<Aws>,
+    pub meters: metrics::Vault,
+}
+
+impl Outside {
+    /// As it is outside of tests.
+    pub fn new(config: &Config, ask: Option<Ask>, meters: metrics::Vault) -> Outside {
+        let arns = config.secrets.arns.iter();
+        let mut arns = arns.chain(
+            config
+                .users
+                .iter()
+                .chain(&config.query_user)
+                .filter_map(arn),
+        );
+        let region = arns.next().map(SecretArn::region);
+        let aws = Arc::new(Aws::new(region, config.secrets.timeout));
+        let asked = Arc::clone(&aws);
+        let fetch = move |arn: SecretArn, stage| {
+            let aws = Arc::clone(&asked);
+            let value = async move { aws.value(&arn, stage).await };
+            Box::pin(value) as _
+        };
+        Outside {
+            fetch: Arc::new(fetch),
+            ask,
+            aws,
+            meters,
+        }
+    }
+}
+
+/// One configuration's users and secrets.
+#[derive(Debug)]
+struct Book {
+    users: HashMap<Box<str>, Member>,
+    /// All of them; those without a configured name say it themselves.
+    secrets: Vec<Arc<Rotating>>,
+    terms: Arc<Secrets>,
+    /// The role that looks users up, which does not come in as such.
+    query_user: Option<(Box<str>, Member)>,
+    directory: Option<Arc<Directory>>,
+}
 
 /// Users that are not in force yet.
 #[derive(Debug)]
-pub struct Prepared(Users);
+pub struct Prepared(Book);
+
+#[derive(Clone, Debug)]
+struct Member {
+    proof: Proof,
+    scheme: Scheme,
+}
+
+/// What its clients must prove.
+#[derive(Clone, Debug)]
+enum Proof {
+    Own(Arc<Credential>),
+    Secret(Arc<Rotating>),
+    /// Nothing that could be asked for here.
+    Nothing,
+}
+
+/// How Weir logs in for it.
+#[derive(Clone, Debug)]
+enum Scheme {
+    Own,
+    Iam(Arc<Mutex<Patience>>),
+}
 
 /// Makes verifiers for users that don't exist; new with each process.
 struct Doom([u8; 32]);
 
-impl std::fmt::Debug for Doom {
+impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Doom([redacted])")
+        self.book.load().fmt(f)
     }
-}
-
-/// What is known of one user.
-#[derive(Debug)]
-pub struct Credential {
-    verifier: Verifier,
-    source: Source,
-}
-
-#[derive(Debug)]
-enum Source {
-    Password(Arc<Password>),
-    /// The database's own verifier: the keys come with the first client that proves itself.
-    Verifier {
-        learnt: OnceLock<Arc<SaltedKeys>>,
-    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -65,28 +139,126 @@ pub enum VaultError {
     NoRandomness,
 }
 
+/// It can't be said whether there is such a user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotYet(pub String);
+
 impl Vault {
     /// Takes about two milliseconds per user with a password: each gets a verifier of its own here,
-    /// so that no login costs a worker that time.
-    pub fn new(users: &[User]) -> Result<Vault, VaultError> {
-        Ok(Vault {
-            users: ArcSwap::from_pointee(read(users, &Users::new())?),
+    /// so that no login costs a worker that time. Fetches nothing: see `keep`.
+    pub fn new(config: &Config, outside: Outside) -> Result<Vault, VaultError> {
+        let Outside {
+            fetch,
+            ask,
+            aws,
+            meters,
+        } = outside;
+        let mut vault = Vault {
+            book: ArcSwap::from_pointee(Book::empty(&config.secrets)),
             doom: Doom(random()?),
-        })
+            picks: RandomState::new(),
+            fetch,
+            ask,
+            mint: Arc::new(Mint::new(aws)),
+            meters,
+            changed: Notify::new(),
+        };
+        let Prepared(book) = vault.prepare(config)?;
+        vault.book = ArcSwap::from_pointee(book);
+        Ok(vault)
     }
 
     /// Makes ready to put these users in the place of the old ones.
     /// A user whose credential is the same keeps all that was made and learnt for it.
-    pub fn prepare(&self, users: &[User]) -> Result<Prepared, VaultError> {
-        Ok(Prepared(read(users, &self.users.load())?))
+    pub fn prepare(&self, config: &Config) -> Result<Prepared, VaultError> {
+        let old = self.book.load();
+        let mut book = Book::empty(&config.secrets);
+        for user in &config.users {
+            let member = book.member(user, &old)?;
+            book.users.insert(user.name.as_str().into(), member);
+        }
+        for arn in &config.secrets.arns {
+            book.rotating(arn, None, &old)?;
+        }
+        if let Some(user) = &config.query_user {
+            let member = book.member(user, &old)?;
+            book.query_user = Some((user.name.as_str().into(), member));
+            book.directory = self.directory(Terms::new(&config.auth), &old);
+        }
+        Ok(Prepared(book))
     }
 
-    pub fn install(&self, Prepared(users): Prepared) {
-        self.users.store(Arc::new(users));
+    fn directory(&self, terms: Terms, old: &Book) -> Option<Arc<Directory>> {
+        let kept = old.directory.as_ref();
+        if let Some(kept) = kept.filter(|kept| kept.terms() == terms) {
+            return Some(Arc::clone(kept));
+        }
+        let ask = self.ask.clone()?;
+        Some(Arc::new(Directory::new(ask, terms, self.meters.clone())))
     }
 
-    pub fn lookup(&self, user: &str) -> Option<Arc<Credential>> {
-        self.users.load().get(user).cloned()
+    pub fn install(&self, Prepared(book): Prepared) {
+        self.book.store(Arc::new(book));
+        self.changed.notify_one();
+    }
+
+    /// What clients of this name must prove: nothing that they could, if they are to come by other means. Waits for secrets that have not been fetched yet, and for the database
+    /// where users are looked up. Cancel-safe.
+    pub async fn find(&self, user: &str) -> Result<Option<Arc<Credential>>, NotYet> {
+        let book = self.book.load_full();
+        match book.users.get(user).map(|member| &member.proof) {
+            Some(Proof::Own(credential)) => return Ok(Some(Arc::clone(credential))),
+            Some(Proof::Secret(rotating)) => {
+                rotating.tried().await;
+                return credential(rotating, user)
+                    .ok_or_else(|| NotYet(rotating.lacks().unwrap_or_default()))
+                    .map(Some);
+            }
+            Some(Proof::Nothing) => {
+                let nobody = self.doomed(user.as_bytes());
+                return Ok(Some(Arc::new(Credential::of_nobody(user.into(), nobody))));
+            }
+            None => {}
+        }
+        for rotating in &book.secrets {
+            rotating.tried().await;
+        }
+        let rotating = book.secret_for(user);
+        if let Some(credential) = rotating.and_then(|rotating| credential(rotating, user)) {
+            return Ok(Some(credential));
+        }
+        if let Some(directory) = &book.directory
+            && let Some(credential) = directory.find(user).await?
+        {
+            return Ok(Some(credential));
+        }
+        match book.secrets.iter().find_map(|rotating| rotating.lacks()) {
+            Some(why) => Err(NotYet(why)),
+            None => Ok(None),
+        }
+    }
+
+    /// A client's proof did not fit: sees to it that what is known is not out of date. What came of it, for users
+    /// with secrets: all its verifiers have the salt of those before. Takes as long for names that have no secret,
+    /// lest time tell which have one. Cancel-safe.
+    pub async fn doubt(&self, user: &str) -> Option<Arc<Credential>> {
+        let book = self.book.load_full();
+        if let Some(directory) = &book.directory {
+            directory.doubt(user);
+        }
+        let own = match book.users.get(user).map(|member| &member.proof) {
+            Some(Proof::Secret(rotating)) => Some(rotating),
+            Some(Proof::Own(_) | Proof::Nothing) => None,
+            None => book.secret_for(user),
+        };
+        let others = book.secrets.len();
+        let any = || {
+            let pick = usize::try_from(self.picks.hash_one(user)).unwrap_or(0);
+            book.secrets.get(pick.checked_rem(others)?)
+        };
+        own.or_else(any)?.refetch(&book.terms).await;
+        credential(own?, user)
     }
 
     /// A verifier that nobody can satisfy: always the same one for the same name, so that asking twice
@@ -95,77 +267,228 @@ impl Vault {
         Verifier::doomed(&self.doom.0, user, ITERATIONS)
     }
 
-    /// How to log in to the database as this user; `None` if there is no such user, or only a verifier
-    /// and no client of that name has logged in yet.
-    pub fn login(&self, user: &str) -> Option<Login> {
-        self.users.load().get(user)?.login()
+    /// How to log in to the database for this user.
+    pub fn attempts(&self, user: &Arc<str>) -> Result<Attempts, NoLogin> {
+        let book = self.book.load_full();
+        let nothing = || NoLogin::Nothing {
+            user: user.to_string(),
+        };
+        let with = match book.member_for(user) {
+            Some(Member {
+                scheme: Scheme::Iam(patience),
+                ..
+            }) => self.by_token(user, patience)?,
+            Some(Member { proof, .. }) => match proof {
+                Proof::Own(credential) => With::Fixed(credential.login().ok_or_else(nothing)?),
+                Proof::Secret(rotating) => return by_secret(user, rotating, &book.terms),
+                Proof::Nothing => return Err(nothing()),
+            },
+            None => match book.secret_for(user) {
+                Some(rotating) => return by_secret(user, rotating, &book.terms),
+                None => {
+                    let directory = book.directory.as_ref().ok_or_else(nothing)?;
+                    let credential = directory.remembered(user).ok_or_else(nothing)?;
+                    With::Learnt {
+                        login: credential.login().ok_or_else(nothing)?,
+                        directory: Arc::clone(directory),
+                    }
+                }
+            },
+        };
+        Ok(Attempts {
+            role: Arc::clone(user),
+            with,
+        })
+    }
+
+    fn by_token(&self, user: &str, patience: &Arc<Mutex<Patience>>) -> Result<With, NoLogin> {
+        if let Some(pause) = lock(patience).wait(Instant::now().into_std()) {
+            return Err(NoLogin::Pause {
+                user: user.to_owned(),
+                what: "Weir's IAM tokens".to_owned(),
+                pause,
+            });
+        }
+        Ok(With::Token(OfToken {
+            mint: Arc::clone(&self.mint),
+            patience: Arc::clone(patience),
+            token: None,
+            renewed: false,
+        }))
+    }
+
+    /// Of the users that Weir can log in for without having met a client, the first.
+    pub fn first_user(&self, configured: &[User]) -> Option<Arc<str>> {
+        let book = self.book.load();
+        let query_user = book.query_user.iter().map(|(name, _)| Arc::from(&**name));
+        let listed = configured.iter().map(|user| Arc::from(user.name.as_str()));
+        let in_secrets = book.secrets.iter().filter_map(|rotating| rotating.name());
+        let mut all = listed.chain(in_secrets).chain(query_user);
+        all.find(|user| {
+            !matches!(
+                self.attempts(user),
+                Err(NoLogin::Nothing { .. } | NoLogin::NotYet { .. })
+            )
+        })
+    }
+
+    /// Why not all that is configured is known yet.
+    pub fn lacks(&self) -> Option<String> {
+        let book = self.book.load();
+        book.secrets.iter().find_map(|rotating| rotating.lacks())
+    }
+
+    /// Fetches secrets when it is time, for as long as it is polled.
+    pub async fn keep(&self) {
+        loop {
+            let book = self.book.load_full();
+            let mut keepers = JoinSet::new();
+            for rotating in &book.secrets {
+                let (rotating, fetch) = (Arc::clone(rotating), Arc::clone(&self.fetch));
+                let (terms, meters) = (Arc::clone(&book.terms), self.meters.clone());
+                keepers.spawn(async move { rotating.keep(&*fetch, &terms, &meters).await });
+            }
+            drop(book);
+            self.changed.notified().await;
+        }
     }
 }
 
-impl Credential {
-    /// What a client's SCRAM proof is checked against.
-    pub fn verifier(&self) -> &Verifier {
-        &self.verifier
-    }
+/// What is known of a secret's user, as clients come: under its own name or that of one of its roles.
+fn credential(rotating: &Rotating, user: &str) -> Option<Arc<Credential>> {
+    let ring = rotating.ring()?;
+    let now = Instant::now().into_std();
+    let mut verifiers = ring.verifiers(now);
+    let others = verifiers.split_off(1.min(verifiers.len()));
+    let name = rotating.name().unwrap_or_else(|| user.into());
+    Some(Arc::new(Credential::of_passwords(
+        name,
+        ring.passwords(now),
+        verifiers.pop()?,
+        others,
+    )))
+}
 
-    /// What a client's md5 answer is checked against; `None` if only a verifier is known.
-    pub fn password(&self) -> Option<&Password> {
-        match &self.source {
-            Source::Password(password) => Some(password),
-            Source::Verifier { .. } => None,
+fn by_secret(
+    user: &str,
+    rotating: &Arc<Rotating>,
+    terms: &Arc<Secrets>,
+) -> Result<Attempts, NoLogin> {
+    let user = || user.to_owned();
+    if let Some(pause) = rotating.pause() {
+        let what = format!("every value of secret {}", rotating.arn);
+        return Err(NoLogin::Pause {
+            user: user(),
+            what,
+            pause,
+        });
+    }
+    let ring = rotating.ring().ok_or_else(|| NoLogin::NotYet {
+        user: user(),
+        why: rotating.lacks().unwrap_or_default(),
+    })?;
+    let first = Arc::clone(ring.first());
+    Ok(Attempts {
+        role: Arc::clone(&first.role),
+        with: With::Secret(OfSecret {
+            rotating: Arc::clone(rotating),
+            terms: Arc::clone(terms),
+            tried: vec![first],
+            refetched: false,
+        }),
+    })
+}
+
+impl Book {
+    fn empty(terms: &Secrets) -> Book {
+        Book {
+            users: HashMap::new(),
+            secrets: Vec::new(),
+            terms: Arc::new(terms.clone()),
+            query_user: None,
+            directory: None,
         }
     }
 
-    /// Takes what a client's proof has shown: with the database's own verifier it logs us in there.
-    pub fn learn_client_key(&self, client_key: &ClientKey) {
-        let Source::Verifier { learnt } = &self.source else {
-            return;
-        };
-        if learnt.get().is_some() {
-            return;
-        }
-        if let Some(keys) = SaltedKeys::learnt(client_key, &self.verifier) {
-            // Another client may have been first, with the same key: there is only one.
-            let _ = learnt.set(Arc::new(keys));
-        }
+    fn member_for(&self, user: &str) -> Option<&Member> {
+        let query_user = self.query_user.as_ref();
+        let looks_up = query_user.filter(|(name, _)| **name == *user);
+        self.users.get(user).or(looks_up.map(|(_, member)| member))
     }
 
-    /// How to log in to the database with it, if we can yet.
-    pub fn login(&self) -> Option<Login> {
-        match &self.source {
-            Source::Password(password) => Some(Login::Password(Arc::clone(password))),
-            Source::Verifier { learnt } => learnt.get().cloned().map(Login::Keys),
-        }
+    /// The secret whose user has this name; users of the configuration come first, and are not asked for here.
+    fn secret_for(&self, user: &str) -> Option<&Arc<Rotating>> {
+        self.secrets.iter().find(|rotating| rotating.is_for(user))
     }
 
-    fn read(user: &User) -> Result<Credential, VaultError> {
-        match &user.credential {
-            config::Credential::Password(password) => {
+    fn member(&mut self, user: &User, old: &Book) -> Result<Member, VaultError> {
+        let before = old.member_for(&user.name);
+        let proof = match (&user.credential, before.map(|member| &member.proof)) {
+            (config::Credential::Secret(arn), _) => {
+                Proof::Secret(self.rotating(arn, Some(&user.name), old)?)
+            }
+            (config::Credential::Absent, _) => Proof::Nothing,
+            (_, Some(Proof::Own(kept))) if is_still(kept, user) => Proof::Own(Arc::clone(kept)),
+            (config::Credential::Password(password), _) => {
                 let salt: [u8; SALT_BYTES] = random()?;
-                let text = password.expose().as_bytes();
-                Ok(Credential {
-                    verifier: Verifier::derive(text, &salt, ITERATIONS),
-                    source: Source::Password(Arc::new(Password::new(password.clone()))),
-                })
+                let verifier = Verifier::derive(password.expose().as_bytes(), &salt, ITERATIONS);
+                let password = Arc::new(Password::new(password.clone()));
+                let name = user.name.as_str().into();
+                Proof::Own(Arc::new(Credential::of_password(name, password, verifier)))
             }
-            config::Credential::Verifier(verifier) => Ok(Credential {
-                verifier: parse(user, verifier)?,
-                source: Source::Verifier {
-                    learnt: OnceLock::new(),
-                },
-            }),
-        }
+            (config::Credential::Verifier(verifier), _) => {
+                let verifier = parse(user, verifier)?;
+                let name = user.name.as_str().into();
+                Proof::Own(Arc::new(Credential::of_verifier(name, verifier)))
+            }
+        };
+        let scheme = match (user.scheme, before.map(|member| &member.scheme)) {
+            (AuthScheme::Own, _) => Scheme::Own,
+            (AuthScheme::Iam, Some(Scheme::Iam(patience))) => Scheme::Iam(Arc::clone(patience)),
+            (AuthScheme::Iam, Some(Scheme::Own) | None) => Scheme::Iam(Arc::default()),
+        };
+        Ok(Member { proof, scheme })
     }
 
-    fn is_still(&self, user: &User) -> bool {
-        match (&self.source, &user.credential) {
-            (Source::Password(old), config::Credential::Password(new)) => old.text() == new,
-            (Source::Verifier { .. }, config::Credential::Verifier(new)) => {
-                parse(user, new).is_ok_and(|new| new == self.verifier)
-            }
-            (Source::Password(_), config::Credential::Verifier(_))
-            | (Source::Verifier { .. }, config::Credential::Password(_)) => false,
+    /// The secret, with what is known of it already.
+    fn rotating(
+        &mut self,
+        arn: &SecretArn,
+        name: Option<&str>,
+        old: &Book,
+    ) -> Result<Arc<Rotating>, VaultError> {
+        let mut known = self.secrets.iter().chain(&old.secrets);
+        let rotating = match known.find(|known| known.is_of(arn, name)) {
+            Some(known) => Arc::clone(known),
+            None => Arc::new(Rotating::new(arn.clone(), name)?),
+        };
+        if !self
+            .secrets
+            .iter()
+            .any(|known| Arc::ptr_eq(known, &rotating))
+        {
+            self.secrets.push(Arc::clone(&rotating));
         }
+        Ok(rotating)
+    }
+}
+
+fn arn(user: &User) -> Option<&SecretArn> {
+    match &user.credential {
+        config::Credential::Secret(arn) => Some(arn),
+        config::Credential::Password(_)
+        | config::Credential::Verifier(_)
+        | config::Credential::Absent => None,
+    }
+}
+
+fn is_still(kept: &Credential, user: &User) -> bool {
+    match (kept.passwords(), &user.credential) {
+        ([old], config::Credential::Password(new)) => old.text() == new,
+        ([], config::Credential::Verifier(new)) => {
+            parse(user, new).is_ok_and(|new| new == *kept.verifier())
+        }
+        _ => false,
     }
 }
 
@@ -176,23 +499,7 @@ fn parse(user: &User, verifier: &config::Secret<String>) -> Result<Verifier, Vau
     })
 }
 
-fn read(users: &[User], old: &Users) -> Result<Users, VaultError> {
-    users
-        .iter()
-        .map(|user| {
-            let kept = old
-                .get(user.name.as_str())
-                .filter(|kept| kept.is_still(user));
-            let credential = match kept {
-                Some(kept) => Arc::clone(kept),
-                None => Arc::new(Credential::read(user)?),
-            };
-            Ok((user.name.as_str().into(), credential))
-        })
-        .collect()
-}
-
-fn random<const BYTES: usize>() -> Result<[u8; BYTES], VaultError> {
+pub(super) fn random<const BYTES: usize>() -> Result<[u8; BYTES], VaultError> {
     let mut bytes = [0; BYTES];
     SystemRandom::new()
         .fill(&mut bytes)
@@ -201,112 +508,23 @@ fn random<const BYTES: usize>() -> Result<[u8; BYTES], VaultError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Secret;
-
-    fn user(name: &str, credential: config::Credential) -> User {
-        User {
-            name: name.to_owned(),
-            credential,
-            method: None,
-            certificate_names: Vec::new(),
-            pool_max_connections: None,
-            iam: config::IamMode::Disabled,
-        }
-    }
-
-    fn password(name: &str, password: &str) -> User {
-        user(
-            name,
-            config::Credential::Password(Secret::new(password.to_owned())),
-        )
-    }
-
-    fn verifier(name: &str, password: &[u8]) -> User {
-        let keys = SaltedKeys::derive(password, b"salt of database", ITERATIONS);
-        user(
-            name,
-            config::Credential::Verifier(Secret::new(keys.verifier().to_text())),
-        )
-    }
-
-    fn shared_by_workers<T: Send + Sync>(_: &T) {}
-
-    #[test]
-    fn a_password_serves_both_sides() {
-        let vault = Vault::new(&[password("app", "hunter2")]).unwrap();
-        shared_by_workers(&vault);
-        let app = vault.lookup("app").unwrap();
-        assert!(app.verifier().fits(b"hunter2"));
-        assert!(app.password().is_some());
-        assert!(matches!(vault.login("app"), Some(Login::Password(_))));
-        assert!(vault.lookup("App").is_none() && vault.login("other").is_none());
-        assert!(!format!("{vault:?}").contains("hunter2"));
-    }
-
-    #[test]
-    fn a_verifier_serves_the_server_side_once_the_key_is_learnt() {
-        let vault = Vault::new(&[verifier("app", b"hunter2")]).unwrap();
-        let app = vault.lookup("app").unwrap();
-        assert!(app.password().is_none() && app.login().is_none());
-        let wrong = Vault::new(&[password("app", "hunter2")]).unwrap();
-        let Some(Login::Password(other)) = wrong.login("app") else {
-            panic!("a password");
-        };
-        assert!(other.keys.find(b"salt of database", ITERATIONS).is_none());
-    }
-
-    #[test]
-    fn reload_keeps_what_is_the_same() {
-        let before = [
-            password("a", "1"),
-            password("b", "1"),
-            verifier("c", b"1"),
-            password("d", "1"),
+impl Vault {
+    /// Of these users alone; nobody outside is asked.
+    pub fn of_users(users: Vec<User>) -> Vault {
+        let least = [
+            ("AURORA_HOST", "127.0.0.1"),
+            ("AURORA_USER", "x"),
+            ("AURORA_PASSWORD", "x"),
         ];
-        let vault = Vault::new(&before).unwrap();
-        let old: Vec<_> = ["a", "b", "c", "d"]
-            .iter()
-            .map(|name| vault.lookup(name).unwrap())
-            .collect();
-        vault.install(
-            vault
-                .prepare(&[
-                    password("a", "1"),
-                    password("b", "2"),
-                    verifier("c", b"1"),
-                    verifier("e", b"1"),
-                ])
-                .unwrap(),
-        );
-        let same = |name: &str, old: &Arc<Credential>| {
-            vault.lookup(name).is_some_and(|new| Arc::ptr_eq(&new, old))
+        let least = least.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config {
+            users,
+            ..config::load(None, least.into_iter()).expect("the least that will do")
         };
-        assert!(same("a", &old[0]) && same("c", &old[2]));
-        assert!(!same("b", &old[1]) && vault.lookup("b").unwrap().verifier().fits(b"2"));
-        assert!(vault.lookup("d").is_none() && vault.lookup("e").is_some());
-
-        let broken = user(
-            "f",
-            config::Credential::Verifier(Secret::new("SCRAM-SHA-256$x".to_owned())),
-        );
-        let refused = vault.prepare(&[broken]).unwrap_err().to_string();
-        assert!(refused.contains("\"f\"") && vault.lookup("a").is_some());
-    }
-
-    #[test]
-    fn an_unknown_user_looks_the_same_every_time() {
-        let vault = Vault::new(&[]).unwrap();
-        assert_eq!(vault.doomed(b"who"), vault.doomed(b"who"));
-        assert_ne!(vault.doomed(b"who"), vault.doomed(b"else"));
-        assert_ne!(
-            vault.doomed(b"who"),
-            Vault::new(&[]).unwrap().doomed(b"who")
-        );
-        let known = Vault::new(&[password("a", "1")]).unwrap();
-        let (known, unknown) = (known.lookup("a").unwrap(), vault.doomed(b"a"));
-        assert_eq!(known.verifier().salt().len(), unknown.salt().len());
-        assert_eq!(known.verifier().iterations(), unknown.iterations());
+        let outside = Outside::new(&config, None, metrics::Vault::new(&Arc::default()));
+        Vault::new(&config, outside).expect("sound users")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use crate::net::endpoint_hash::tls_server_end_point;
 use crate::protocol::CancelKey;
 use crate::protocol::frame::put_untagged;
 use crate::protocol::reply::TxStatus;
+use crate::secrets;
 
 const CANCEL_REQUEST: [u8; 4] = [0x04, 0xd2, 0x16, 0x2e];
 
@@ -64,6 +65,11 @@ impl Limits {
 /// Dials, logs in and gets to know the instance, all within the target's `connect_timeout`.
 /// Cancel-safe: dropping it hangs up.
 pub async fn connect(target: &Target, login: &Login<'_>) -> Result<Connected, ConnectError> {
+    if matches!(login.credential, secrets::Login::Token(_))
+        && !target.security.knows_whom_it_meets()
+    {
+        return Err(ConnectError::new(target, Fault::TokenUnprotected));
+    }
     let deadline = Instant::now() + target.connect_timeout;
     let mut ways = target.security.ways().iter().copied().peekable();
     loop {

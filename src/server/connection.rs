@@ -66,6 +66,8 @@ pub struct Connection {
     /// Replies read and not understood yet, left by a session that ended.
     pub unread: Vec<u8>,
     pub parameters: Arc<Parameters>,
+    /// Who it has logged in as: the user of its pool, or another role while a secret's users alternate.
+    pub role: Arc<str>,
     /// Settings given to it, beyond what it started out with.
     pub applied: Arc<Settings>,
     /// There may be more in its session than `applied` tells: DISCARD ALL is due.
@@ -109,6 +111,7 @@ impl Connection {
         stream: Stream,
         key: CancelKey,
         parameters: Parameters,
+        role: Arc<str>,
         peer: Peer,
         statements: Statements,
     ) -> Connection {
@@ -121,6 +124,7 @@ impl Connection {
             replies: Replies::default(),
             unread: Vec::new(),
             parameters: Arc::new(parameters),
+            role,
             applied: Arc::default(),
             marked: false,
             unnamed_of: None,
@@ -177,13 +181,24 @@ impl Connection {
     /// Asks for rows of one name each, and waits for them. Cancel-safe: dropped halfway, or after an error, the
     /// connection will be closed.
     pub async fn names(&mut self, sql: &str) -> Result<Vec<Vec<u8>>, AskError> {
+        let first = |row: simple::Row| row.into_iter().next().flatten();
+        Ok(self
+            .rows(sql)
+            .await?
+            .into_iter()
+            .filter_map(first)
+            .collect())
+    }
+
+    /// Asks for rows of any kind, and waits for them. Cancel-safe: dropped halfway, or after an error, the connection
+    /// will be closed.
+    pub async fn rows(&mut self, sql: &str) -> Result<Vec<simple::Row>, AskError> {
         self.unnamed_of = None;
         // The ledger knows nothing of this.
         let was_half_sent = std::mem::replace(&mut self.half_sent, true);
         let answer = simple::query(&mut self.stream, sql).await?;
         self.half_sent = was_half_sent;
-        let first = |row: simple::Row| row.into_iter().next().flatten();
-        Ok(answer.rows.into_iter().filter_map(first).collect())
+        Ok(answer.rows)
     }
 
     /// Sends a message that is no statement. Not cancel-safe.

@@ -12,7 +12,7 @@ use super::{ConnectError, Connection, Failure, Fault, Login, Reached, Target, ca
 use crate::metrics;
 use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
 use crate::protocol::CancelKey;
-use crate::secrets;
+use crate::secrets::{Attempts, Next, NoLogin, Vault};
 
 /// Names a pool: who logs in, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,25 +45,22 @@ pub struct Terms {
     pub init_query: Arc<str>,
 }
 
-/// Finds what Weir logs in with.
-pub type Credentials = Box<dyn Fn(&str) -> Option<secrets::Login> + Send + Sync>;
-
 /// Opens connections to one target, and looks after them.
 pub struct Dialer {
     /// Tried in order.
     hosts: Vec<Target>,
     terms: RwLock<Terms>,
-    credentials: Credentials,
+    vault: Arc<Vault>,
     /// What the instance said last that it allows; 0 before it has.
     instance_allows: AtomicU32,
 }
 
 impl Dialer {
-    pub fn new(hosts: Vec<Target>, terms: Terms, credentials: Credentials) -> Dialer {
+    pub fn new(hosts: Vec<Target>, terms: Terms, vault: Arc<Vault>) -> Dialer {
         Dialer {
             hosts,
             terms: RwLock::new(terms),
-            credentials,
+            vault,
             instance_allows: AtomicU32::new(0),
         }
     }
@@ -102,31 +99,16 @@ impl Dialer {
         &self,
         account: &Account,
         terms: &Terms,
-    ) -> Result<(usize, super::Connected), ConnectError> {
-        let credential = (self.credentials)(&account.user).ok_or_else(|| ConnectError {
-            at: self
-                .hosts
-                .first()
-                .map(|host| host.at.to_string())
-                .unwrap_or_default(),
-            fault: Fault::NoCredential {
-                user: account.user.to_string(),
-            },
-        })?;
-        let login = Login {
-            user: &account.user,
-            database: &account.database,
-            credential: &credential,
-            parameters: &[],
-            init_query: &terms.init_query,
-        };
+    ) -> Result<(usize, super::Connected, Arc<str>), ConnectError> {
+        let attempts = self.vault.attempts(&account.user);
+        let mut attempts = attempts.map_err(|why| self.no_login(self.hosts.first(), why))?;
         let mut hosts = self.hosts.iter().enumerate();
         loop {
             let (place, host) = hosts
                 .next()
                 .expect("a target has a host, and its last failure returns");
-            match connect(host, &login).await {
-                Ok(connected) => return Ok((place, connected)),
+            match self.log_in(host, account, terms, &mut attempts).await {
+                Ok(connected) => return Ok((place, connected, Arc::clone(attempts.role()))),
                 // Another host may be up; one that answers has spoken for all.
                 Err(error)
                     if error.failure() == Failure::Unreachable && place + 1 < self.hosts.len() =>
@@ -135,6 +117,47 @@ impl Dialer {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Logs in at one host, with one credential after the other while the server refuses them.
+    async fn log_in(
+        &self,
+        host: &Target,
+        account: &Account,
+        terms: &Terms,
+        attempts: &mut Attempts,
+    ) -> Result<super::Connected, ConnectError> {
+        loop {
+            let credential = attempts.login(&host.at).await;
+            let credential = credential.map_err(|why| self.no_login(Some(host), why))?;
+            let login = Login {
+                user: attempts.role(),
+                database: &account.database,
+                credential: &credential,
+                parameters: &[],
+                init_query: &terms.init_query,
+            };
+            match connect(host, &login).await {
+                Ok(connected) => {
+                    attempts.taken();
+                    return Ok(connected);
+                }
+                Err(error) if error.is_of_credential() => match attempts.refused().await {
+                    Next::TryAgain => {
+                        tracing::debug!(%error, user = %account.user, "trying the next credential");
+                    }
+                    Next::GiveUp => return Err(error),
+                },
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn no_login(&self, host: Option<&Target>, why: NoLogin) -> ConnectError {
+        ConnectError {
+            at: host.map(|host| host.at.to_string()).unwrap_or_default(),
+            fault: Fault::NoLogin(why),
         }
     }
 }
@@ -168,7 +191,7 @@ impl Manage for Dialer {
     ) -> Result<Opened<Box<Connection>>, Arc<ConnectError>> {
         let terms = self.terms();
         let account = &customer.account;
-        let (host, connected) = self.dial(account, &terms).await.map_err(|error| {
+        let (host, connected, role) = self.dial(account, &terms).await.map_err(|error| {
             customer.meters.open_failed(reason(error.failure()));
             tracing::warn!(%error, database = %account.database, user = %account.user, "no connection could be opened");
             Arc::new(error)
@@ -182,6 +205,7 @@ impl Manage for Dialer {
             connected.stream,
             connected.key,
             connected.parameters,
+            role,
             peer,
             Statements::new(terms.max_statements),
         );

@@ -11,6 +11,7 @@ use crate::net::DialError;
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
 use crate::protocol::scram::ScramError;
+use crate::secrets::NoLogin;
 
 /// A failed attempt to connect to one target.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +79,12 @@ pub enum Fault {
     InitQuery(Refusal),
     #[error("init_query leaves a transaction open")]
     InitQueryLeftOpen,
-    #[error("Weir has nothing to log in with as user \"{user}\"")]
-    NoCredential { user: String },
+    #[error(transparent)]
+    NoLogin(#[from] NoLogin),
+    #[error("the server asks for authentication by {method}, which an IAM token is no answer to")]
+    TokenNotAskedFor { method: &'static str },
+    #[error("an IAM token is not sent to a server whose certificate has not been checked in full")]
+    TokenUnprotected,
     #[error("the server gave no key to cancel queries with")]
     NoKey,
     #[error("the server did not say how many connections it allows")]
@@ -124,7 +129,9 @@ impl ConnectError {
             Fault::UnsupportedAuthentication { .. }
             | Fault::CleartextWithoutTls
             | Fault::NoPassword { .. }
-            | Fault::NoCredential { .. }
+            | Fault::TokenNotAskedFor { .. }
+            | Fault::TokenUnprotected
+            | Fault::NoLogin(_)
             | Fault::Scram(_) => Failure::Denied,
             Fault::Protocol { .. }
             | Fault::InitQuery(_)
@@ -141,6 +148,17 @@ impl ConnectError {
                 b"42501" | [b'2', b'8', ..] => Failure::Denied,
                 _ => Failure::Other,
             },
+        }
+    }
+
+    /// Whether another credential could do better: the server refuses this one, or Weir's keys are of a password
+    /// that the server does not have any more.
+    pub fn is_of_credential(&self) -> bool {
+        match &self.fault {
+            // Of PAM, which checks IAM's tokens, Aurora says no more than 28000.
+            Fault::Refused(refusal) => matches!(&refusal.sqlstate(), b"28P01" | b"28000"),
+            Fault::Scram(error) => *error == ScramError::OtherVerifier,
+            _ => false,
         }
     }
 
@@ -210,7 +228,19 @@ impl ToClient for ConnectError {
             Fault::NoPassword { .. } | Fault::UnsupportedAuthentication { .. } => {
                 "Give the proxy the user's password, or let the database ask for scram-sha-256."
             }
-            Fault::NoCredential { .. } => "Give the proxy a password or verifier for this user.",
+            Fault::NoLogin(NoLogin::Nothing { .. }) => {
+                "Give the proxy a password, a verifier or a secret for this user."
+            }
+            Fault::NoLogin(NoLogin::NotYet { .. }) => {
+                "Check that the proxy can reach AWS Secrets Manager and may read the secret."
+            }
+            Fault::NoLogin(NoLogin::Pause { .. }) => {
+                "Check that the secret, or the role's IAM policy, agrees with the database."
+            }
+            Fault::NoLogin(NoLogin::Token(_)) | Fault::TokenUnprotected => {
+                "Check the proxy's AWS credentials, region and sslmode (verify-full)."
+            }
+            Fault::TokenNotAskedFor { .. } => "Grant rds_iam to the database role.",
             Fault::Scram(ScramError::OtherVerifier) => {
                 "The password was changed in the database: update the proxy's copy of its verifier."
             }

@@ -52,6 +52,7 @@ pub(super) async fn log_in(
     let password = |method: &'static str| match login.credential {
         secrets::Login::Password(password) => Ok(password),
         secrets::Login::Keys(_) => Err(Fault::NoPassword { method }),
+        secrets::Login::Token(_) => Err(Fault::TokenNotAskedFor { method }),
     };
     let secured = stream.is_tls();
     let request = authentication(stream, inbox).await?;
@@ -59,7 +60,12 @@ pub(super) async fn log_in(
         Authentication::Ok => return welcome(stream, inbox).await,
         Authentication::CleartextPassword if !secured => return Err(Fault::CleartextWithoutTls),
         Authentication::CleartextPassword => {
-            let text = password(request.name())?.text().expose();
+            let text = match login.credential {
+                secrets::Login::Token(token) => token.text().expose(),
+                secrets::Login::Password(_) | secrets::Login::Keys(_) => {
+                    password(request.name())?.text().expose()
+                }
+            };
             send_password(stream, text.as_bytes()).await?;
         }
         Authentication::Md5Password { salt } => {
@@ -124,6 +130,10 @@ async fn scram(
     credential: &secrets::Login,
     binding: Binding<'_>,
 ) -> Result<(), Fault> {
+    if let secrets::Login::Token(_) = credential {
+        let method = binding.mechanism().name();
+        return Err(Fault::TokenNotAskedFor { method });
+    }
     let mut random = [0; scram::NONCE_BYTES];
     SystemRandom::new()
         .fill(&mut random)
@@ -144,7 +154,7 @@ async fn scram(
     let challenge = hello.challenged(server_first)?;
     let keys = match credential {
         secrets::Login::Keys(keys) => Arc::clone(keys),
-        secrets::Login::Password(password) => password
+        secrets::Login::Password(password) | secrets::Login::Token(password) => password
             .salted(challenge.salt(), challenge.iterations())
             .await
             .ok_or(Fault::Ending)?,

@@ -43,6 +43,11 @@ impl Security {
         })
     }
 
+    /// Whether every connection leads to the host that was meant, and to nobody else.
+    pub(super) fn knows_whom_it_meets(&self) -> bool {
+        self.mode == SslMode::VerifyFull
+    }
+
     /// The ways to try, in order.
     pub(super) fn ways(&self) -> &'static [Way] {
         match self.mode {

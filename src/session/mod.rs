@@ -304,8 +304,8 @@ impl Session {
             return;
         }
         // Who said goodbye and has had all that was due is hung up on, as PostgreSQL does.
-        let is_settled = matches!(ending, Ending::Left) && farewell.is_empty();
-        if is_settled && !self.client.is_tls() {
+        if matches!(ending, Ending::Left) && farewell.is_empty() {
+            let _ = tokio::time::timeout(FAREWELL, self.client.close_notify()).await;
             return;
         }
         let telling = async {

@@ -306,7 +306,7 @@ impl Session {
             let before = Arc::clone(self.settings.now());
             match self
                 .settings
-                .learn(&asked, answer, &lease.applied, &self.entry.user)
+                .learn(&asked, answer, &lease.applied, &lease.role)
             {
                 Learnt::TooLarge => self.core.pin(Reason::Setting),
                 Learnt::Server(applied) if applied == **self.settings.now() => {

@@ -193,7 +193,7 @@ fn by_jwt() {
     let (head, tail) = good.rsplit_once('.').unwrap();
     let forged = format!("{head}.{}", tail.chars().rev().collect::<String>());
     let bad = [("admin", good.clone()), (USER, old), (USER, forged)];
-    try_all(&weir, &[good.clone()], &bad);
+    try_all(&weir, std::slice::from_ref(&good), &bad);
 }
 
 #[test]

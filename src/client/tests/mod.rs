@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{Credential, Secret, Tls, User};
+use crate::config::{AuthScheme, Credential, Secret, Tls, User};
 use crate::protocol::frame::put_untagged;
 use crate::protocol::reply::{TxStatus, error_field, put_ready_for_query};
 use crate::protocol::scram::{SaltedKeys, Verifier};
@@ -24,6 +24,7 @@ fn users() -> Vec<User> {
     let user = |name: &str, credential| User {
         name: name.to_owned(),
         credential,
+        scheme: AuthScheme::Own,
         method: None,
         certificate_names: Vec::new(),
         pool_max_connections: None,
@@ -44,7 +45,7 @@ fn users() -> Vec<User> {
 }
 
 /// Made once: a password's verifier takes its time in a debug build.
-static VAULT: LazyLock<Arc<Vault>> = LazyLock::new(|| Arc::new(Vault::new(&users()).unwrap()));
+static VAULT: LazyLock<Arc<Vault>> = LazyLock::new(|| Arc::new(Vault::of_users(users())));
 
 /// Nobody comes with a token.
 static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {

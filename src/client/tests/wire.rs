@@ -80,12 +80,12 @@ async fn a_login_gives_all_that_a_session_needs() {
 
 #[tokio::test]
 async fn a_verifiers_key_is_learnt_at_login() {
-    let vault = Arc::new(Vault::new(&users()).unwrap());
+    let vault = Arc::new(Vault::of_users(users()));
     let gate = Gate {
         vault: Arc::clone(&vault),
         ..gate()
     };
-    assert!(vault.login("hashed").is_none());
+    assert!(vault.attempts(&"hashed".into()).is_err());
     let (mut client, outcome) = knock(gate).await;
     client
         .write_all(&startup(b"user\0hashed\0\0"))
@@ -94,7 +94,7 @@ async fn a_verifiers_key_is_learnt_at_login() {
     let login = async { scram(&mut client, PASSWORD, b"").await };
     let _ = tokio::time::timeout(Duration::from_millis(200), login).await;
     session(outcome.await.unwrap());
-    assert!(vault.login("hashed").is_some());
+    assert!(vault.attempts(&"hashed".into()).is_ok());
 }
 
 #[tokio::test]
@@ -509,4 +509,15 @@ async fn any_split_of_the_stream_is_the_same_login() {
             "{at}"
         );
     }
+}
+
+/// Memory that each login takes, and gives back: beyond some size the allocator asks the kernel for it each time.
+#[tokio::test]
+async fn a_login_is_small() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let client = TcpStream::connect(address).await.unwrap();
+    let gate = gate();
+    let login_bytes = size_of_val(&admit(client, address, &gate));
+    assert!(login_bytes <= 4 * 1024, "{login_bytes}");
 }

@@ -81,6 +81,7 @@ impl ClientFirst {
 /// The challenge is out, the proof is owed.
 #[derive(Debug)]
 pub struct Challenged {
+    /// Whose salt the client was told.
     verifier: Verifier,
     nonce: Vec<u8>,
     binding: String,
@@ -89,7 +90,18 @@ pub struct Challenged {
 }
 
 impl Challenged {
-    pub fn verify(mut self, client_final: &[u8]) -> Result<Verified, ScramError> {
+    /// The verifier whose salt the client was told.
+    pub fn asked_of(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// A proof may fit any of these, such as the passwords before and after a rotation. One with another salt than
+    /// the client was told fits nothing. With none at all the message is read all the same.
+    pub fn verify<'v>(
+        &self,
+        verifiers: impl IntoIterator<Item = &'v Verifier>,
+        client_final: &[u8],
+    ) -> Result<Verified, ScramError> {
         let mut attributes = Attributes(bounded(client_final)?);
         let binding = attributes.expect(b'c', "expected the channel binding")?;
         let nonce = attributes.expect(b'r', "expected the nonce")?;
@@ -112,19 +124,18 @@ impl Challenged {
         }
         let proof = parse_key(proof)?;
         let without_proof = proven.strip_suffix(b",").unwrap_or(proven);
-        self.auth_message.extend_from_slice(without_proof);
-        // ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage): the mask comes off as it went on.
-        let stored_key = &self.verifier.stored_key;
-        let client_key =
-            ClientKey::new(ClientKey::new(proof).masked(stored_key, &self.auth_message));
-        if !same(&client_key.stored_key(), stored_key) {
-            return Err(ScramError::WrongProof);
-        }
-        let signature = self.verifier.server_signature(&self.auth_message);
-        Ok(Verified {
-            client_key,
-            server_final: format!("v={}", encode(&signature)).into_bytes(),
-        })
+        let auth_message = [&self.auth_message, without_proof].concat();
+        let proof = ClientKey::new(proof);
+        // Each of them is tried, so that how long it takes tells nothing of which one fits.
+        let is_sibling = |other: &&Verifier| {
+            self.verifier.salt() == other.salt() && self.verifier.iterations() == other.iterations()
+        };
+        let siblings = verifiers.into_iter().filter(is_sibling);
+        let verified = siblings.fold(None, |fit, verifier| {
+            let this = verified(verifier, &proof, &auth_message);
+            fit.or(this)
+        });
+        verified.ok_or(ScramError::WrongProof)
     }
 
     fn binding_error(&self, binding: &[u8]) -> ScramError {
@@ -134,6 +145,17 @@ impl Challenged {
             Err(error) => error,
         }
     }
+}
+
+fn verified(verifier: &Verifier, proof: &ClientKey, auth_message: &[u8]) -> Option<Verified> {
+    // ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage): the mask comes off as it went on.
+    let stored_key = &verifier.stored_key;
+    let client_key = ClientKey::new(proof.masked(stored_key, auth_message));
+    let signature = verifier.server_signature(auth_message);
+    same(&client_key.stored_key(), stored_key).then(|| Verified {
+        client_key,
+        server_final: format!("v={}", encode(&signature)).into_bytes(),
+    })
 }
 
 /// The client knows the password.

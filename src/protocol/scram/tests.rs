@@ -30,7 +30,7 @@ fn the_example_of_rfc_7677() {
     let first = ClientFirst::parse(CLIENT_FIRST, Mechanism::Scram, None).unwrap();
     let (challenged, server_first) = first.challenge(rfc_verifier(), SERVER_NONCE);
     assert_eq!(server_first, SERVER_FIRST);
-    let verified = challenged.verify(CLIENT_FINAL).unwrap();
+    let verified = challenged.verify(&[rfc_verifier()], CLIENT_FINAL).unwrap();
     assert_eq!(verified.server_final, SERVER_FINAL);
     let learnt = SaltedKeys::learnt(&verified.client_key, &rfc_verifier());
     assert!(learnt.is_some());
@@ -174,7 +174,8 @@ fn last_messages_that_are_refused() {
     let verify = |message: &str| {
         let first = ClientFirst::parse(CLIENT_FIRST, Mechanism::Scram, None).unwrap();
         let (challenged, _) = first.challenge(rfc_verifier(), SERVER_NONCE);
-        challenged.verify(message.as_bytes()).map(|_| ())
+        let verified = challenged.verify([challenged.asked_of()], message.as_bytes());
+        verified.map(|_| ())
     };
     assert_eq!(verify(text), Ok(()));
     assert_eq!(verify(&text.replace("p=dHz", "p=eHz")), Err(WrongProof));
@@ -301,7 +302,7 @@ fn exchange(
     let first = ClientFirst::parse(&first, binding.mechanism(), end_point)?;
     let (challenged, server_first) = first.challenge(verifier.clone(), &nonce([2; NONCE_BYTES]));
     let (awaiting, proof) = hello.challenged(&server_first)?.prove(keys)?;
-    let verified = challenged.verify(&proof)?;
+    let verified = challenged.verify([challenged.asked_of()], &proof)?;
     awaiting.verify(&verified.server_final)?;
     Ok(verified.client_key)
 }
@@ -344,10 +345,34 @@ proptest! {
         let _ = Verifier::parse(&String::from_utf8_lossy(&message));
         let first = ClientFirst::parse(CLIENT_FIRST, Mechanism::Scram, None).unwrap();
         let (challenged, _) = first.challenge(rfc_keys_cheap(), SERVER_NONCE);
-        prop_assert!(challenged.verify(&message).is_err());
+        prop_assert!(challenged.verify([challenged.asked_of()], &message).is_err());
     }
 }
 
 fn rfc_keys_cheap() -> Verifier {
     Verifier::doomed(b"", b"", FEW)
+}
+
+/// A rotation: clients still come with the old password, and with the new one already.
+#[test]
+fn one_challenge_can_be_met_by_several_passwords_of_one_salt() {
+    let of = |password: &[u8]| Verifier::derive(password, b"one salt", FEW);
+    let come = |password: &[u8]| {
+        let (hello, first) = Hello::new(Binding::Unsupported, nonce([1; NONCE_BYTES]));
+        let first = ClientFirst::parse(&first, Mechanism::Scram, None).unwrap();
+        let (challenged, server_first) = first.challenge(of(b"new"), "server");
+        let other = Verifier::derive(b"other", b"other salt", FEW);
+        let challenge = hello.challenged(&server_first).unwrap();
+        let keys = SaltedKeys::derive(password, challenge.salt(), challenge.iterations());
+        let (awaiting, proof) = challenge.prove(&keys).unwrap();
+        let verified = challenged.verify(&[of(b"new"), of(b"old"), other], &proof)?;
+        awaiting.verify(&verified.server_final).unwrap();
+        Ok(verified.client_key)
+    };
+    for password in [&b"new"[..], b"old"] {
+        let shown = come(password).unwrap();
+        assert!(SaltedKeys::learnt(&shown, &of(password)).is_some());
+    }
+    assert_eq!(come(b"other"), Err(ScramError::WrongProof));
+    assert_eq!(come(b"older"), Err(ScramError::WrongProof));
 }
