@@ -37,6 +37,11 @@ metrics! {
     CANCELS_FORWARDED = Counter "weir_cancels_forwarded_total", "Cancel requests passed on to a server.";
     CANCELS_IGNORED = Counter "weir_cancels_ignored_total", "Cancel requests with an unknown key or nothing to cancel.";
 
+    FLEET_TASKS = Gauge "weir_fleet_tasks", "Tasks that divide the connections, this one included, as it sees them.";
+    FLEET_CANCELS_SENT = Counter "weir_fleet_cancels_sent_total", "Cancel requests passed on to the task that has their session.";
+    FLEET_CANCELS_RECEIVED = Counter "weir_fleet_cancels_received_total", "Cancel requests that other tasks passed on.";
+    FLEET_STRANGERS = Counter "weir_fleet_strangers_total", "Connections to fleet.listen from somebody without its key.";
+
     BORROWS = Counter "weir_pool_borrows_total", "Connections asked for, whether or not one was got.";
     BORROW_SECONDS = Histogram "weir_pool_borrow_seconds", "How long clients waited for a connection they got.";
     QUERY_SECONDS = Histogram "weir_pool_query_seconds", "From a unit sent to its ReadyForQuery.";
@@ -186,6 +191,26 @@ impl Cluster {
         Self {
             failovers: registry.counter(FAILOVERS, &[]),
             refused_writers: registry.counter(REFUSED_WRITERS, &[]),
+        }
+    }
+}
+
+/// What is counted of a fleet.
+pub struct Fleet {
+    pub tasks: Gauge,
+    pub cancels_sent: Counter,
+    pub cancels_received: Counter,
+    pub strangers: Counter,
+}
+
+impl Fleet {
+    pub fn new(registry: &Arc<Registry>) -> Self {
+        let counter = |metric| registry.counter(metric, &[]);
+        Self {
+            tasks: registry.gauge(FLEET_TASKS, &[]),
+            cancels_sent: counter(FLEET_CANCELS_SENT),
+            cancels_received: counter(FLEET_CANCELS_RECEIVED),
+            strangers: counter(FLEET_STRANGERS),
         }
     }
 }

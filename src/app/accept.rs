@@ -12,16 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::shared::{Admittance, Shared};
-use super::worker::Order;
 use crate::client::{self, Admission, Authenticated};
 use crate::error::ToClient;
 use crate::metrics::Transport;
 use crate::net::listen::{self, AcceptError};
+use crate::net::proxy_header::{self, Introduced, NotIntroduced};
 use crate::protocol::reply::{ErrorReply, Severity};
 use crate::protocol::{CancelKey, SqlState};
 use crate::server::Settings;
 use crate::session::Session;
-use crate::session::handle::{CancelOutcome, Sessions};
+use crate::session::handle::{CancelOutcome, Whose};
 use crate::session::login::{self, Hall, Newcomer, TurnedAway};
 
 /// Where a listener leads.
@@ -66,12 +66,20 @@ pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<
 /// One client, from its first byte to its last. The large steps are boxed and gone once they are done,
 /// so that an idle client's task is small.
 pub async fn receive(arrival: Arrival) {
-    let Arrival { tcp, address, door } = arrival;
+    let Arrival {
+        mut tcp,
+        address: peer,
+        door,
+    } = arrival;
     let meters = &door.hall.context.clients;
     meters.accepted.increment(1);
     let started = std::time::Instant::now();
     let gate = door.shared.gate.load_full();
-    let (admission, _seat) = match door.shared.sit_down() {
+    let admittance = door.shared.sit_down();
+    let Some(address) = Box::pin(introduce(&mut tcp, peer, &door)).await else {
+        return;
+    };
+    let (admission, _seat) = match admittance {
         Admittance::Seat(seat) => (Box::pin(client::admit(tcp, address, &gate)).await, seat),
         Admittance::Full(seat) => {
             let full = full_house(door.shared.config.load().listen.max_clients);
@@ -103,6 +111,35 @@ pub async fn receive(arrival: Arrival) {
     meters.handshake.record(started.elapsed());
     let ending = session.run().await;
     tracing::debug!(reason = %ending, "client left");
+}
+
+/// Where the client is: at the other end of the connection, or where the load balancer at that end says. `None`:
+/// it was to say so, and did not.
+async fn introduce(tcp: &mut TcpStream, peer: SocketAddr, door: &Door) -> Option<SocketAddr> {
+    let config = door.shared.config.load_full();
+    let from = &config.listen.proxy_protocol_from;
+    if !from.iter().any(|network| network.contains(peer.ip())) {
+        return Some(peer);
+    }
+    let limit = config.auth.handshake_timeout;
+    let outcome = tokio::time::timeout(limit, proxy_header::read(tcp)).await;
+    let problem = match outcome {
+        Ok(Ok(Introduced::Client(client))) => return Some(client),
+        Ok(Ok(Introduced::Itself)) => return Some(peer),
+        // A health check that connects and says nothing.
+        Ok(Err(NotIntroduced::Left)) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("it did not come within {limit:?}"),
+    };
+    tracing::warn!(
+        %peer,
+        problem,
+        "client refused: listen.proxy_protocol_from has this peer begin with a PROXY protocol v2 header"
+    );
+    let meters = &door.hall.context.clients;
+    meters.refused(SqlState::PROTOCOL_VIOLATION);
+    meters.login_failed("proxy_protocol");
+    None
 }
 
 async fn enter(
@@ -223,31 +260,41 @@ fn full_house(max_clients: usize) -> ErrorReply {
     }
 }
 
-/// Hands a cancel request to the worker that has the session; returns when it has been dealt with.
+/// Hands a cancel request to whoever gave out its key; returns when it has been dealt with.
 async fn pass_on_cancel(door: &Door, key: CancelKey) {
     let meters = &door.hall.context.clients;
     meters.cancels_received.increment(1);
-    let workers = &door.shared.workers;
-    let (done, dealt_with) = oneshot::channel();
-    let own = &door.hall.sessions;
-    match Sessions::worker_of(&key, workers.len()) {
-        Some(worker) if worker == own.worker() => match own.cancel(&key, done) {
-            CancelOutcome::PassedOn => meters.cancels_forwarded.increment(1),
-            CancelOutcome::Unknown => meters.cancels_ignored.increment(1),
-        },
-        Some(worker) => {
-            let orders = workers.get(worker.0);
-            let sent =
-                orders.is_some_and(|orders| orders.try_send(Order::Cancel(key, done)).is_ok());
-            if !sent {
-                meters.cancels_ignored.increment(1);
+    let (shared, own) = (&door.shared, &door.hall.sessions);
+    let whose = shared.numbering().whose(&key);
+    let elsewhere = async {
+        let tag = match (whose, &shared.fleet) {
+            (Whose::Task(tag), Some(fleet)) => Some((tag, fleet)),
+            // Another task may have the same tag.
+            (Whose::Worker(_), Some(fleet)) => Some((fleet.tag(), fleet)),
+            (Whose::Nobodys, _) | (_, None) => None,
+        };
+        match tag {
+            Some((tag, fleet)) => fleet.forward(tag, &key).await,
+            None => false,
+        }
+    };
+    let here = async {
+        match whose {
+            Whose::Worker(worker) if worker == own.worker() => {
+                let (done, dealt_with) = oneshot::channel();
+                match own.cancel(&key, done) {
+                    CancelOutcome::PassedOn => meters.cancels_forwarded.increment(1),
+                    CancelOutcome::Unknown => meters.cancels_ignored.increment(1),
+                }
+                // Its end is the signal, whether or not there was anything to cancel.
+                let _ = dealt_with.await;
             }
+            Whose::Worker(_) => shared.cancel(key.clone()).await,
+            Whose::Task(_) | Whose::Nobodys => {}
         }
-        None => {
-            meters.cancels_ignored.increment(1);
-            return;
-        }
+    };
+    let ((), forwarded) = tokio::join!(here, elsewhere);
+    if !forwarded && !matches!(whose, Whose::Worker(_)) {
+        meters.cancels_ignored.increment(1);
     }
-    // Its end is the signal, whether or not there was anything to cancel.
-    let _ = dealt_with.await;
 }

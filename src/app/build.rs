@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::authorities::authorities;
+use super::fleet::{Fleet, FleetError};
 use super::inquiry;
 use super::shared::{Proofs, Shared};
 use super::worker::{MAX_ORDERS, Order, Plan, Stage};
@@ -49,6 +50,8 @@ pub enum StartError {
         address: SocketAddr,
         source: io::Error,
     },
+    #[error("{0}")]
+    Fleet(#[from] FleetError),
     #[error("a worker thread could not be started: {0}")]
     Thread(io::Error),
     #[error("log: {0}")]
@@ -61,6 +64,8 @@ pub struct House {
     pub plans: Vec<Plan>,
     pub stage: watch::Sender<Stage>,
     pub http: StdListener,
+    /// Where other tasks of the fleet come, if there is one.
+    pub fleet: Option<(Arc<Fleet>, StdListener)>,
 }
 
 pub fn build(config: Config) -> Result<House, StartError> {
@@ -79,6 +84,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
     }
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
+    let fleet = fleet(&config, &registry)?;
 
     let endpoint = Arc::new(endpoint(&config, &security, &vault, &registry, &pinboard));
     let workers = config.workers.get();
@@ -91,7 +97,8 @@ pub fn build(config: Config) -> Result<House, StartError> {
         iam,
     };
     let shared = Shared::new(config, proofs, registry, pinboard, endpoint, orders);
-    let shared = Arc::new(shared);
+    let fellow = fleet.as_ref().map(|(fleet, _)| Arc::clone(fleet));
+    let shared = Arc::new(shared.in_fleet(fellow));
     let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
@@ -114,6 +121,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
         plans,
         stage,
         http,
+        fleet,
     })
 }
 
@@ -156,6 +164,18 @@ fn bind_one(name: &'static str, address: SocketAddr) -> Result<StdListener, Star
         address,
         source,
     })
+}
+
+fn fleet(
+    config: &Config,
+    registry: &Arc<metrics::Registry>,
+) -> Result<Option<(Arc<Fleet>, StdListener)>, StartError> {
+    let Some(terms) = &config.fleet else {
+        return Ok(None);
+    };
+    let fleet = Fleet::new(terms.clone(), metrics::Fleet::new(registry))?;
+    let listener = bind_one("fleet.listen", terms.listen)?;
+    Ok(Some((Arc::new(fleet), listener)))
 }
 
 /// One of the cluster's instances, with its pools.

@@ -9,6 +9,7 @@ mod build;
 mod cluster;
 pub mod demo;
 mod files;
+mod fleet;
 mod inquiry;
 pub mod log;
 mod probe;

@@ -169,6 +169,7 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
             old.secrets.timeout != new.secrets.timeout,
         ),
         ("workers", old.workers != new.workers),
+        ("fleet", old.fleet != new.fleet),
         ("log.filter", old.log.filter != new.log.filter),
         ("log.format", old.log.format != new.log.format),
     ];

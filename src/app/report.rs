@@ -45,6 +45,12 @@ impl House for Reporter {
         if let Some(why) = self.shared.vault.lacks() {
             return Err(why);
         }
+        if let Some(why) = self.shared.fleet.as_ref().and_then(|fleet| fleet.unready()) {
+            return Err(why);
+        }
+        if let (0, _) = writer.target.usage() {
+            return Err("this task's share of the connections is none: there are more tasks than connections".into());
+        }
         match writer.target.down() {
             Some(cause) => Err(cause.to_string()),
             None if writer.target.has_answered() || endpoint.instances.len() > 1 => Ok(()),

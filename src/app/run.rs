@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use super::build::{House, StartError, build};
 use super::reload::{Reload, Reloader};
@@ -27,12 +28,18 @@ pub fn run(config: Config, read: Reload) -> Result<(), StartError> {
         plans,
         stage,
         http,
+        fleet,
     } = build(config)?;
     let runtime = super::worker::runtime().map_err(StartError::Thread)?;
     let outcome = runtime.block_on(async {
         let workers = Workers::start(plans)?;
         announce(&shared);
         tokio::task::spawn_local(super::cluster::watch(Arc::clone(&shared)));
+        // Until the last connection is closed: for as long as it lives the others count this task.
+        let mut fellows = JoinSet::new();
+        if let Some((fleet, listener)) = fleet {
+            fellows.spawn_local(fleet.live(listener, Arc::clone(&shared)));
+        }
         let reloader = Arc::new(Reloader::new(Arc::clone(&shared), read));
         attend(shared, stage, http, reloader, workers).await
     });

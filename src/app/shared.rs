@@ -7,17 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::fleet::Fleet;
 use super::worker::Order;
 use crate::client::iam::Iam;
 use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
+use crate::protocol::CancelKey;
 use crate::secrets::Vault;
 use crate::session::context::Limits;
 use crate::session::endpoint::Endpoint;
+use crate::session::handle::{Numbering, Whose};
 use crate::session::pinboard::Pinboard;
 use crate::session::pins::{Pins, Reason};
 
@@ -43,6 +46,8 @@ pub struct Shared {
     pub workers: Vec<mpsc::Sender<Order>>,
     clients: AtomicUsize,
     draining: AtomicBool,
+    /// `None`: this task is the only one.
+    pub fleet: Option<Arc<Fleet>>,
 }
 
 /// A client's place under the limit of clients; given up when dropped.
@@ -95,7 +100,12 @@ impl Shared {
             workers,
             clients: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            fleet: None,
         }
+    }
+
+    pub fn in_fleet(self, fleet: Option<Arc<Fleet>>) -> Shared {
+        Shared { fleet, ..self }
     }
 
     pub fn sit_down(self: &Arc<Self>) -> Admittance {
@@ -106,6 +116,28 @@ impl Shared {
         } else {
             Admittance::Full(seat)
         }
+    }
+
+    /// How this task's sessions are numbered.
+    pub fn numbering(&self) -> Numbering {
+        let task = self.fleet.as_ref().map(|fleet| fleet.tag());
+        Numbering::new(self.workers.len(), task)
+    }
+
+    /// Has a cancel request dealt with by the worker whose key it brings, if one of this task's; returns when that is
+    /// done.
+    pub async fn cancel(&self, key: CancelKey) {
+        let Whose::Worker(worker) = self.numbering().whose(&key) else {
+            return;
+        };
+        let (done, dealt_with) = oneshot::channel();
+        if let Some(orders) = self.workers.get(worker.0)
+            && orders.try_send(Order::Cancel(key, done)).is_err()
+        {
+            self.client_meters().cancels_ignored.increment(1);
+        }
+        // Its end is the signal, whether or not there was anything to cancel.
+        let _ = dealt_with.await;
     }
 
     /// Clients connected.

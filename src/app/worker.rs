@@ -18,7 +18,7 @@ use crate::config::ReaderFallback;
 use crate::pool::WorkerId;
 use crate::protocol::CancelKey;
 use crate::session::Kind;
-use crate::session::context::{Context, Limits};
+use crate::session::context::{Context, Excess, Limits};
 use crate::session::endpoint::Desks;
 use crate::session::handle::{CancelDone, CancelOutcome, Sessions};
 use crate::session::listen::Hubs;
@@ -31,6 +31,8 @@ pub enum Order {
     /// A cancel request came in at another worker.
     Cancel(CancelKey, CancelDone),
     Limits(Limits),
+    /// What is to become of connections above the cap.
+    Excess(Excess),
 }
 
 /// How far the end has come; only ever forwards.
@@ -76,8 +78,7 @@ impl Plan {
 
     /// Serves clients until told to stop, and the last of them has left.
     pub async fn serve(mut self) -> std::io::Result<()> {
-        let workers = self.shared.workers.len();
-        let sessions = Sessions::new(self.id, workers);
+        let sessions = Sessions::new(self.id, self.shared.numbering());
         let context = Context::new(
             self.shared.session_limits(),
             Arc::new(self.shared.client_meters()),
@@ -85,6 +86,7 @@ impl Plan {
         let mut janitors = JoinSet::new();
         let mut doors = JoinSet::new();
         let mut guests = Guests::default();
+        let mut all_hubs = Vec::new();
         let (incoming, mut arrivals) = mpsc::channel(1);
         let (desks, cleaners) = Desks::new(Arc::clone(&self.shared.endpoint), self.id);
         for cleaner in cleaners {
@@ -106,6 +108,7 @@ impl Plan {
             };
             let (hubs, keeper) = Hubs::new(Rc::clone(&desks), kind);
             janitors.spawn_local(keeper.run());
+            all_hubs.push(Rc::clone(&hubs));
             let hall = Rc::new(Hall::new(
                 Rc::clone(&context),
                 Rc::clone(&sessions),
@@ -127,7 +130,7 @@ impl Plan {
                     guests.tasks.spawn_local(accept::receive(arrival));
                 }
                 Some(_) = guests.tasks.join_next() => {}
-                Some(order) = self.orders.recv() => obey(order, &sessions, &context),
+                Some(order) = self.orders.recv() => obey(order, &sessions, &context, &all_hubs),
                 // Who has a server may have to do without it.
                 Ok(()) = cluster.changed() => sessions.wake_all(),
                 Ok(()) = self.stage.changed() => {
@@ -142,7 +145,7 @@ impl Plan {
                 }
             }
         }
-        self.see_off(&mut guests, &sessions, &context, cluster)
+        self.see_off(&mut guests, &sessions, &context, &all_hubs, cluster)
             .await;
         Ok(())
     }
@@ -153,12 +156,13 @@ impl Plan {
         guests: &mut Guests,
         sessions: &Sessions,
         context: &Context,
+        hubs: &[Rc<Hubs>],
         mut cluster: watch::Receiver<u64>,
     ) {
         while !guests.tasks.is_empty() {
             tokio::select! {
                 _ = guests.tasks.join_next() => {}
-                Some(order) = self.orders.recv() => obey(order, sessions, context),
+                Some(order) = self.orders.recv() => obey(order, sessions, context, hubs),
                 Ok(()) = cluster.changed() => sessions.wake_all(),
                 changed = self.stage.wait_for(|stage| *stage == Stage::Closing) => {
                     if changed.is_ok() {
@@ -180,7 +184,7 @@ struct Guests {
     tasks: JoinSet<()>,
 }
 
-fn obey(order: Order, sessions: &Sessions, context: &Context) {
+fn obey(order: Order, sessions: &Sessions, context: &Context, hubs: &[Rc<Hubs>]) {
     match order {
         Order::Cancel(key, done) => {
             let counter = match sessions.cancel(&key, done) {
@@ -190,6 +194,13 @@ fn obey(order: Order, sessions: &Sessions, context: &Context) {
             counter.increment(1);
         }
         Order::Limits(limits) => context.set_limits(limits),
+        Order::Excess(excess) => {
+            context.set_excess(excess);
+            if excess == Excess::Due {
+                sessions.wake_all();
+                hubs.iter().for_each(|hubs| hubs.shed());
+            }
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Addresses as options: where to listen, and which hosts to dial.
+//! Addresses as options: where to listen, which hosts to dial, which networks to trust.
 //!
 //! Resolves no names.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::HostPort;
 use super::given::Raw;
@@ -76,6 +77,104 @@ impl Parser for Hosts {
     }
 
     fn absent(&self) -> Option<Self::Out> {
+        Some(Vec::new())
+    }
+}
+
+/// One host with its port.
+pub struct One;
+
+impl Parser for One {
+    type Out = HostPort;
+
+    fn parse(&self, raw: &Raw) -> Result<HostPort, String> {
+        let HostMaybePort { host, port } = one_host(raw.text()?.trim())?;
+        let port = port.ok_or("has no port")?;
+        Ok(HostPort { host, port })
+    }
+
+    fn allowed(&self) -> String {
+        "host:port".into()
+    }
+
+    fn show(&self, value: &HostPort) -> Option<String> {
+        Some(quoted(value.to_string()))
+    }
+}
+
+/// Addresses that begin with the same bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    base: IpAddr,
+    bits: u8,
+}
+
+impl Network {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        // A listener on [::] sees IPv4 clients in IPv6's clothes.
+        match (self.base, address.to_canonical()) {
+            (IpAddr::V4(base), IpAddr::V4(address)) => {
+                let differing = u32::from(base) ^ u32::from(address);
+                differing.leading_zeros() >= u32::from(self.bits)
+            }
+            (IpAddr::V6(base), IpAddr::V6(address)) => {
+                let differing = u128::from(base) ^ u128::from(address);
+                differing.leading_zeros() >= u32::from(self.bits)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+
+    fn parse(text: &str) -> Result<Network, String> {
+        let (base, bits) = match text.split_once('/') {
+            Some((base, bits)) => (base, Some(bits)),
+            None => (text, None),
+        };
+        let bad = || format!("names {text:?}, which is not an address or a network");
+        let base: IpAddr = base.parse().map_err(|_| bad())?;
+        let most = if base.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            Some(bits) => bits.parse().map_err(|_| bad())?,
+            None => most,
+        };
+        if bits > most {
+            return Err(bad());
+        }
+        Ok(Network { base, bits })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.base, self.bits)
+    }
+}
+
+/// Any number of networks: a list, or a text with commas between.
+pub struct Networks;
+
+impl Parser for Networks {
+    type Out = Vec<Network>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<Network>, String> {
+        let text = raw.text()?;
+        let items = text.split(',').map(str::trim);
+        items
+            .filter(|item| !item.is_empty())
+            .map(Network::parse)
+            .collect()
+    }
+
+    fn allowed(&self) -> String {
+        "networks as \"10.0.0.0/8\" or addresses, with commas between or as a list".into()
+    }
+
+    fn show(&self, value: &Vec<Network>) -> Option<String> {
+        let items: Vec<String> = value.iter().map(Network::to_string).collect();
+        (!items.is_empty()).then(|| quoted(items.join(",")))
+    }
+
+    fn absent(&self) -> Option<Vec<Network>> {
         Some(Vec::new())
     }
 }
@@ -190,6 +289,41 @@ mod tests {
         }
         let list = Raw::List(vec!["a".into(), "b:6".into()]);
         assert_eq!(Hosts.parse(&list).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn networks() {
+        let network = |text: &str| Network::parse(text).unwrap();
+        for (of, address, inside) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "127.0.0.2", false),
+            ("fd00::/8", "fdff::1", true),
+            ("fd00::/8", "fe80::1", false),
+            ("::/0", "::1", true),
+        ] {
+            assert_eq!(
+                network(of).contains(address.parse().unwrap()),
+                inside,
+                "{of} {address}"
+            );
+        }
+        for wrong in [
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/-1",
+            "10.0.0/8",
+            "db.example",
+            "1.2.3.4/",
+        ] {
+            assert!(Network::parse(wrong).is_err(), "{wrong}");
+        }
+        let several = Networks.parse(&text("10.0.0.0/8, ::1")).unwrap();
+        assert_eq!(Networks.show(&several), Some(quoted("10.0.0.0/8,::1/128")));
     }
 
     #[test]

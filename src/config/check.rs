@@ -11,21 +11,33 @@ use super::given::Values;
 use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
-    Auth, AuthMethod, AuthScheme, Cluster, DatabaseShape, House, Listen, Log, Pool, Secrets,
-    Session, SslMode, TlsShape, UserShape,
+    Auth, AuthMethod, AuthScheme, Cluster, DatabaseShape, FleetShape, House, Listen, Log, Pool,
+    Secrets, Session, SslMode, TlsShape, UserShape,
 };
 use super::section::Section;
 use super::{
-    CertificateFiles, ClientAuthorities, Config, Credential, Database, HostPort, Tls, User,
+    CertificateFiles, ClientAuthorities, Config, Credential, Database, FLEET_MAX_SESSIONS, Fleet,
+    HostPort, Tls, User,
 };
 
 pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let values = &layers.house;
     let house = House::read(values)?;
     let database = database(values)?;
-    let listen = listen(values, &database)?;
+    let fleet = fleet(values)?;
+    let listen = listen(values, &database, fleet.as_ref())?;
     let pool = pool(values, &database)?;
     let auth = Auth::read(values)?;
+    let workers = house
+        .workers
+        .and_then(NonZeroUsize::new)
+        .unwrap_or_else(cores);
+    if fleet.is_some() && listen.max_clients.saturating_mul(workers.get()) > FLEET_MAX_SESSIONS {
+        let problem = format!(
+            "times {workers} workers is more than {FLEET_MAX_SESSIONS}, the most that a task of a fleet can number"
+        );
+        return Err(clash(values, "listen.max_clients", "workers", problem));
+    }
     let iam = Iam::read(layers)?;
     if iam.aurora.is_some() && database.ssl != SslMode::VerifyFull {
         let problem = "is set, so clients' tokens are sent to the database: that needs database.ssl = \"verify-full\"";
@@ -43,10 +55,8 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
         session: Session::read(values)?,
         query_user: query_user(values, &auth)?,
         secrets,
-        workers: house
-            .workers
-            .and_then(NonZeroUsize::new)
-            .unwrap_or_else(cores),
+        workers,
+        fleet,
         log: Log::read(values)?,
         drain_timeout: house.drain_timeout,
         drain_delay: house.drain_delay,
@@ -85,7 +95,11 @@ fn clash(values: &Values, key: &str, other: &str, problem: impl Into<String>) ->
     }
 }
 
-fn listen(values: &Values, database: &Database) -> Result<Listen, ConfigError> {
+fn listen(
+    values: &Values,
+    database: &Database,
+    fleet: Option<&Fleet>,
+) -> Result<Listen, ConfigError> {
     let listen = Listen::read(values)?;
     let mut taken: Vec<(&str, SocketAddr)> = vec![("listen.writer", listen.writer)];
     // Without readers that listener stays closed, and its default may be anything.
@@ -93,6 +107,9 @@ fn listen(values: &Values, database: &Database) -> Result<Listen, ConfigError> {
         taken.push(("listen.reader", listen.reader));
     }
     taken.push(("listen.http", listen.http));
+    if let Some(fleet) = fleet {
+        taken.push(("fleet.listen", fleet.listen));
+    }
     for (i, (key, address)) in taken.iter().enumerate() {
         // Port 0 is a different one each time.
         let twin = taken
@@ -105,6 +122,44 @@ fn listen(values: &Values, database: &Database) -> Result<Listen, ConfigError> {
         }
     }
     Ok(listen)
+}
+
+/// Shortest key of a fleet, in characters: whoever guesses it can cancel queries and starve tasks.
+const FLEET_KEY_CHARACTERS: usize = 16;
+
+fn fleet(values: &Values) -> Result<Option<Fleet>, ConfigError> {
+    let shape = FleetShape::read(values)?;
+    let Some(discover) = shape.discover else {
+        return Ok(None);
+    };
+    let Some(key) = shape.key else {
+        return Err(contradiction(
+            values,
+            "fleet.discover",
+            "is set, but fleet.key is not: give all tasks the same secret (WEIR_FLEET_KEY)",
+        ));
+    };
+    if key.expose().chars().count() < FLEET_KEY_CHARACTERS {
+        let problem = format!("is shorter than {FLEET_KEY_CHARACTERS} characters");
+        return Err(contradiction(values, "fleet.key", problem));
+    }
+    if shape.settle < shape.refresh * 3 {
+        return Err(clash(
+            values,
+            "fleet.settle",
+            "fleet.refresh",
+            "is less than three times fleet.refresh",
+        ));
+    }
+    Ok(Some(Fleet {
+        discover,
+        listen: shape.listen,
+        key,
+        resolver: shape.resolver,
+        refresh: shape.refresh,
+        settle: shape.settle,
+        max_requests: shape.max_requests,
+    }))
 }
 
 fn tls(values: &Values) -> Result<Tls, ConfigError> {

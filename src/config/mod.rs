@@ -21,10 +21,12 @@ mod tests;
 mod web;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use address::Network;
 pub use arn::SecretArn;
 pub use error::{ConfigError, Place};
 pub use iam::{
@@ -56,6 +58,8 @@ pub struct Config {
     /// The role that looks up users who are not listed, with its credential.
     pub query_user: Option<User>,
     pub workers: NonZeroUsize,
+    /// `None`: this task is the only one.
+    pub fleet: Option<Fleet>,
     pub log: Log,
     pub drain_timeout: Duration,
     pub drain_delay: Duration,
@@ -137,6 +141,24 @@ impl fmt::Display for HostPort {
         }
     }
 }
+
+/// How the tasks of a fleet find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fleet {
+    /// What DNS is asked for, and the port of those that it lists.
+    pub discover: HostPort,
+    pub listen: SocketAddr,
+    pub key: Secret<String>,
+    /// `None`: as the system does it.
+    pub resolver: Option<SocketAddr>,
+    pub refresh: Duration,
+    /// At least three times `refresh`.
+    pub settle: Duration,
+    pub max_requests: usize,
+}
+
+/// Clients times workers that a fleet's cancel keys have numbers for.
+pub const FLEET_MAX_SESSIONS: usize = 1 << 22;
 
 /// A role that may come in, and with which Weir logs in for it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::address::{Address, HostMaybePort, Hosts};
+use super::HostPort;
+use super::address::{Address, HostMaybePort, Hosts, Network, Networks, One};
 use super::arn::{Arn, Arns, SecretArn};
 use super::given::Builtin::{Absent, Is, Required};
 use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
@@ -52,6 +53,8 @@ section! {
         max_clients: usize = Is("10000"), Number(1, 1_000_000), [];
         /// Connections that the kernel holds until Weir accepts them.
         backlog: u32 = Is("4096"), Number(1, 65_535), [];
+        /// Load balancers whose connections begin with a PROXY protocol v2 header that says who the client is: required of them, and of nobody else.
+        proxy_protocol_from: Vec<Network> = Absent("none"), Networks, ["WEIR_PROXY_PROTOCOL_FROM"];
     }
 }
 
@@ -280,6 +283,26 @@ section! {
 }
 
 section! {
+    /// More than one task before the same database: they divide its connections among them.
+    pub(super) struct FleetShape in "fleet." {
+        /// The name under which DNS lists the addresses of all tasks, this one's too, and the port of their `fleet.listen`.
+        discover: Option<HostPort> = Absent("off: this task is the only one"), Maybe(One), ["WEIR_FLEET_DISCOVER"];
+        /// Where other tasks say hello and bring cancel requests; opens only with `fleet.discover`.
+        listen: SocketAddr = Is("0.0.0.0:5434"), Address, ["WEIR_FLEET_LISTEN"];
+        /// What all tasks know and nobody else: 16 characters at least.
+        key: Option<Secret<String>> = Absent("none; must be given with `fleet.discover`"), Maybe(Hidden), ["WEIR_FLEET_KEY"];
+        /// The DNS server to ask.
+        resolver: Option<SocketAddr> = Absent("those of /etc/resolv.conf"), Maybe(Address), [];
+        /// How often the name is looked up, and the others are told that this task is here.
+        refresh: Duration = Is("5s"), Length(ms(50), secs(60)), [];
+        /// How long a new task opens nothing while the others shed, and how long these wait before they take over what another has left. At least three times `fleet.refresh`; three times `fleet.refresh` and the records' TTL together, if that is longer.
+        settle: Duration = Is("30s"), Length(ms(200), secs(1_800)), [];
+        /// Cancel requests being passed on to other tasks at a time, and connections of other tasks being answered; what is beyond is dropped.
+        max_requests: usize = Is("64"), Number(1, 10_000), [];
+    }
+}
+
+section! {
     /// What Weir writes about itself, to standard error.
     pub struct Log in "log." {
         /// What is logged: a level, or a tracing filter such as `info,weir::pool=debug`.
@@ -290,7 +313,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 17] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 18] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -311,6 +334,7 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 17] {
         row::<StaticShape>("[auth.iam.static]"),
         row::<IamMapping>("[[auth.iam.map]]"),
         row::<UserShape>("[[users]]"),
+        row::<FleetShape>("[fleet]"),
         row::<Log>("[log]"),
     ]
 }

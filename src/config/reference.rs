@@ -6,9 +6,9 @@ use std::fmt::Write as _;
 
 use super::address::HostMaybePort;
 use super::given::Builtin;
-use super::options::{self, DatabaseShape, House, TlsShape, UserShape};
+use super::options::{self, DatabaseShape, FleetShape, House, TlsShape, UserShape};
 use super::section::{Opt, Section, Shown};
-use super::{Config, Credential, HostPort, User};
+use super::{Config, Credential, Fleet, HostPort, User};
 
 /// The README's table of all options, in Markdown.
 pub fn reference_markdown() -> String {
@@ -51,6 +51,20 @@ fn row(option: &Opt) -> String {
     )
 }
 
+impl From<&Fleet> for FleetShape {
+    fn from(fleet: &Fleet) -> FleetShape {
+        FleetShape {
+            discover: Some(fleet.discover.clone()),
+            listen: fleet.listen,
+            key: Some(fleet.key.clone()),
+            resolver: fleet.resolver,
+            refresh: fleet.refresh,
+            settle: fleet.settle,
+            max_requests: fleet.max_requests,
+        }
+    }
+}
+
 impl Config {
     /// This configuration as a file would say it, secrets left out, every default spelled out.
     pub fn redacted_toml(&self) -> String {
@@ -70,6 +84,9 @@ impl Config {
         section(&mut out, "[auth]", &self.auth.show());
         for (header, shown) in self.iam.shapes() {
             section(&mut out, header, &shown);
+        }
+        if let Some(fleet) = &self.fleet {
+            section(&mut out, "[fleet]", &FleetShape::from(fleet).show());
         }
         section(&mut out, "[log]", &self.log.show());
         section(&mut out, "[secrets]", &self.secrets.show());

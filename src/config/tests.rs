@@ -237,8 +237,24 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
             "FILE:2: auth.method = \"iam\" is said elsewhere: fill in a section of [auth.iam]",
         ),
         (
-            "[fleet]\ndiscover = \"weir.internal\"",
-            "FILE:1: `fleet` is not supported yet by this version of Weir; remove it",
+            "[fleet]\ndiscover = \"weir.internal:5434\"",
+            "FILE:2: fleet.discover is set, but fleet.key is not: give all tasks the same secret (WEIR_FLEET_KEY)",
+        ),
+        (
+            "[fleet]\ndiscover = \"weir.internal:5434\"\nkey = \"short\"",
+            "FILE:3: fleet.key is shorter than 16 characters",
+        ),
+        (
+            "[fleet]\ndiscover = \"weir.internal:5434\"\nkey = \"0123456789abcdef\"\nsettle = \"10s\"",
+            "FILE:4: fleet.settle is less than three times fleet.refresh",
+        ),
+        (
+            "[fleet]\ndiscover = \"weir.internal:5434\"\nkey = \"0123456789abcdef\"\nlisten = \"0.0.0.0:8080\"",
+            "FILE:4: fleet.listen is the same address as listen.http: 0.0.0.0:8080",
+        ),
+        (
+            "[listen]\nproxy_protocol_from = [\"10.0.0.0/40\"]",
+            "FILE:2: listen.proxy_protocol_from names \"10.0.0.0/40\", which is not an address or a network",
         ),
         (
             "[auth.iam.sts]\ncolour = 1",
@@ -410,7 +426,7 @@ fn wrong_variables_are_refused_by_name() {
         ),
         (
             &[("WEIR__FLEET__DISCOVER", "x")],
-            "environment variable WEIR__FLEET__DISCOVER: `fleet.discover` is not supported yet",
+            "environment variable WEIR__FLEET__DISCOVER: fleet.discover = \"x\" has no port; allowed: host:port",
         ),
         (
             &[("WEIR__DATABASE__HOST", "other")],

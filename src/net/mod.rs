@@ -8,6 +8,7 @@ mod der;
 pub mod endpoint_hash;
 pub mod fetch;
 pub mod listen;
+pub mod proxy_header;
 pub mod stream;
 mod subject;
 pub mod trust;

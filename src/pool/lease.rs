@@ -47,6 +47,11 @@ impl<M: Manage> Lease<M> {
         }
     }
 
+    /// Whether there are more connections than there may be, and this one might go.
+    pub fn is_excess(&self) -> bool {
+        self.desk.target.excess() > 0
+    }
+
     /// What was lent, and by which pool.
     pub(super) fn into_parts(mut self) -> (PoolId, Held<M::Connection>) {
         let held = self.held.take().expect("held until given back");

@@ -10,6 +10,7 @@
 mod janitor;
 mod lease;
 pub mod policy;
+pub mod portion;
 pub mod slots;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use janitor::Janitor;
 pub use lease::{BorrowError, Lease, Waiting};
 pub use policy::Policy;
+use portion::{Growth, Portion};
 pub use slots::{Counts, FailureKind, Generation, Leaving, PoolId, Tickets, WorkerId};
 use slots::{Held, Order, Released, Slots};
 
@@ -179,8 +181,19 @@ impl<M: Manage> Target<M> {
         slots.outstanding() as f64 / slots.cap().max(1) as f64
     }
 
-    pub fn set_cap(&self, cap: usize) {
-        self.slots().set_cap(cap);
+    /// What the target allows all processes that share it.
+    pub fn set_cap(&self, whole: usize) {
+        self.slots().set_cap(whole);
+    }
+
+    /// This process's portion of that.
+    pub fn set_portion(&self, portion: Portion, growth: Growth) {
+        self.slots().set_portion(portion, growth);
+    }
+
+    /// Connections above the cap that are not leaving yet.
+    pub fn excess(&self) -> usize {
+        self.slots().excess()
     }
 
     /// Whether a connection has ever been opened.

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::policy::Policy;
+use super::portion::{Growth, Portion};
 
 mod plan;
 #[cfg(test)]
@@ -188,6 +189,13 @@ pub struct Slots<C, W, E> {
     policy: Policy,
     workers: usize,
     cap: usize,
+    /// What the target allows all of us, the other processes included; the cap is a portion of it.
+    whole: usize,
+    /// Whether the target itself has said so.
+    learnt: bool,
+    portion: Portion,
+    /// More than these there may not be while nothing may grow.
+    frozen_at: Option<usize>,
     used: usize,
     opening: usize,
     closing: usize,
@@ -208,6 +216,10 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             policy,
             workers,
             cap,
+            whole: cap,
+            learnt: false,
+            portion: Portion::WHOLE,
+            frozen_at: None,
             used: 0,
             opening: 0,
             closing: 0,
@@ -245,8 +257,30 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         self.pools[pool.0].limit
     }
 
-    pub fn set_cap(&mut self, cap: usize) {
-        self.cap = cap;
+    /// What the target allows, our own portion or not.
+    pub fn set_cap(&mut self, whole: usize) {
+        self.whole = whole;
+        self.learnt = true;
+        self.divide();
+    }
+
+    /// Which part of what the target allows is ours.
+    pub fn set_portion(&mut self, portion: Portion, growth: Growth) {
+        self.portion = portion;
+        self.frozen_at = match growth {
+            Growth::Free => None,
+            Growth::Frozen => self.frozen_at.or(Some(self.used - self.closing)),
+        };
+        self.divide();
+    }
+
+    fn divide(&mut self) {
+        let share = match self.portion {
+            // Whoever has a part may have one connection to ask with how much that is.
+            Portion::Part { .. } if !self.learnt => self.whole.min(1),
+            portion @ (Portion::Nothing | Portion::Part { .. }) => portion.of(self.whole),
+        };
+        self.cap = self.frozen_at.map_or(share, |frozen| share.min(frozen));
     }
 
     pub fn cap(&self) -> usize {
@@ -394,7 +428,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
     }
 
     /// Connections above the cap, those not counted that are leaving already.
-    fn excess(&self) -> usize {
+    pub fn excess(&self) -> usize {
         (self.used - self.closing).saturating_sub(self.cap)
     }
 

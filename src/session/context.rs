@@ -37,6 +37,16 @@ pub struct Limits {
     pub unpinning: Pins,
 }
 
+/// What becomes of connections above the cap while clients have them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Excess {
+    /// They are closed when they come back.
+    #[default]
+    Borne,
+    /// Their time is over.
+    Due,
+}
+
 pub struct Context {
     pub store: BufferStore,
     limits: RefCell<Rc<Limits>>,
@@ -46,6 +56,7 @@ pub struct Context {
     unflushed_bytes: Cell<usize>,
     draining: Cell<bool>,
     closing: Cell<bool>,
+    excess: Cell<Excess>,
 }
 
 impl Context {
@@ -58,6 +69,7 @@ impl Context {
             unflushed_bytes: Cell::new(0),
             draining: Cell::new(false),
             closing: Cell::new(false),
+            excess: Cell::default(),
         })
     }
 
@@ -77,6 +89,16 @@ impl Context {
     /// From here on they end where they are.
     pub fn close(&self) {
         self.closing.set(true);
+    }
+
+    /// What becomes of connections above the cap while clients have them.
+    pub fn set_excess(&self, excess: Excess) {
+        self.excess.set(excess);
+    }
+
+    #[inline]
+    pub fn excess(&self) -> Excess {
+        self.excess.get()
     }
 
     #[inline]

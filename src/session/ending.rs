@@ -49,6 +49,9 @@ pub enum Ending {
     PinLimit(Box<PinLimit>),
     #[error("Weir is shutting down")]
     Draining,
+    /// It had a connection that is another task's by now.
+    #[error("this task's share of the connections was lowered")]
+    ShareLowered,
     /// The connection that listened for it is gone.
     #[error("the listening connection was lost: {0}")]
     ListenerLost(String),
@@ -88,7 +91,7 @@ impl ToClient for Ending {
             | Ending::ServerLost(_)
             | Ending::StateLost { .. }
             | Ending::SettingsRefused(_) => Blame::Server,
-            Ending::Draining => Blame::Proxy,
+            Ending::Draining | Ending::ShareLowered => Blame::Proxy,
         }
     }
 
@@ -106,6 +109,7 @@ impl ToClient for Ending {
             Ending::PinLimit(_) => SqlState::CONFIGURATION_LIMIT_EXCEEDED,
             Ending::Lifetime(_)
             | Ending::Draining
+            | Ending::ShareLowered
             | Ending::ListenerLost(_)
             | Ending::TooSlow { .. } => SqlState::ADMIN_SHUTDOWN,
         }
@@ -136,6 +140,9 @@ impl ToClient for Ending {
                     .into()
             }
             Ending::Draining => "terminating connection due to administrator command".into(),
+            Ending::ShareLowered => {
+                "terminating connection because its database connection is needed elsewhere".into()
+            }
             Ending::ListenerLost(_) => {
                 "terminating connection because notifications may have been missed".into()
             }
@@ -158,6 +165,9 @@ impl ToClient for Ending {
             Ending::Lifetime(limit) => format!("The client was connected for {limit:?}."),
             Ending::PinLimit(limit) => limit.to_string(),
             Ending::Draining => "This Weir is shutting down.".into(),
+            Ending::ShareLowered => {
+                "Another Weir has come, and this one's share of the connections is smaller than before.".into()
+            }
             Ending::ListenerLost(cause) => {
                 format!("The connection that listened for this session was lost: {cause}.")
             }
@@ -176,7 +186,7 @@ impl ToClient for Ending {
                 let avoid = limit.pin.reason.hint();
                 return Some(format!("{avoid} Or raise pool.pin_limit."));
             }
-            Ending::ServerLost(_) | Ending::StateLost { .. } => {
+            Ending::ServerLost(_) | Ending::StateLost { .. } | Ending::ShareLowered => {
                 "Reconnect. If a COMMIT was under way, find out whether it took effect before you repeat it."
             }
             Ending::IdleInTransaction(_) => {

@@ -12,8 +12,83 @@ use std::task::{Wake, Waker};
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
 
+use crate::config::FLEET_MAX_SESSIONS;
 use crate::pool::WorkerId;
 use crate::protocol::CancelKey;
+
+/// How sessions are numbered, so that a key leads back to its own. The number is the process id that a client is told.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbering {
+    workers: usize,
+    task: Option<TaskTag>,
+}
+
+/// Tells a task from others of its fleet, in the upper bits of its sessions' numbers. Two tasks may have the same: only
+/// the secret proves whose a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskTag(u16);
+
+impl TaskTag {
+    /// Of the bits of a process id, which is positive, those above `NUMBER_BITS` are left.
+    const BITS: u32 = 31 - NUMBER_BITS;
+
+    /// One of those that there are.
+    pub fn from_random(bits: u16) -> TaskTag {
+        TaskTag(bits % (1 << Self::BITS))
+    }
+
+    pub fn number(self) -> u16 {
+        self.0
+    }
+}
+
+/// Bits of a process id that tell the sessions of a task of a fleet apart.
+const NUMBER_BITS: u32 = FLEET_MAX_SESSIONS.ilog2();
+
+/// Whose a key may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Worker(WorkerId),
+    Task(TaskTag),
+    Nobodys,
+}
+
+impl Numbering {
+    pub fn new(workers: usize, task: Option<TaskTag>) -> Numbering {
+        Numbering { workers, task }
+    }
+
+    /// Positive, and it says which worker of which task has the session.
+    fn pid(self, worker: WorkerId, index: usize) -> Option<i32> {
+        let number = index * self.workers + worker.0 + 1;
+        match self.task {
+            None => i32::try_from(number).ok(),
+            Some(_) if number >= FLEET_MAX_SESSIONS => None,
+            Some(TaskTag(tag)) => i32::try_from(number)
+                .ok()
+                .map(|number| i32::from(tag) << NUMBER_BITS | number),
+        }
+    }
+
+    /// Counted from 0 over all workers.
+    fn number(self, key: &CancelKey) -> Option<usize> {
+        let pid = usize::try_from(key.pid).ok()?;
+        let number = match self.task {
+            None => pid,
+            Some(_) => pid % FLEET_MAX_SESSIONS,
+        };
+        number.checked_sub(1)
+    }
+
+    pub fn whose(self, key: &CancelKey) -> Whose {
+        let tag = u16::try_from(key.pid >> NUMBER_BITS).ok().map(TaskTag);
+        match (self.number(key), tag) {
+            (Some(_), Some(tag)) if self.task.is_some_and(|own| own != tag) => Whose::Task(tag),
+            (Some(number), _) => Whose::Worker(WorkerId(number % self.workers)),
+            (None, _) => Whose::Nobodys,
+        }
+    }
+}
 
 /// Secret bytes of a key in protocol 3.0, and from 3.2 on.
 const SHORT_SECRET_BYTES: usize = 4;
@@ -93,7 +168,7 @@ impl Wake for Bell {
 /// The sessions of one worker.
 pub struct Sessions {
     worker: WorkerId,
-    workers: usize,
+    numbering: Numbering,
     random: SystemRandom,
     places: RefCell<Places>,
 }
@@ -122,10 +197,10 @@ impl Drop for Place {
 }
 
 impl Sessions {
-    pub fn new(worker: WorkerId, workers: usize) -> Rc<Sessions> {
+    pub fn new(worker: WorkerId, numbering: Numbering) -> Rc<Sessions> {
         Rc::new(Sessions {
             worker,
-            workers,
+            numbering,
             random: SystemRandom::new(),
             places: RefCell::default(),
         })
@@ -143,7 +218,7 @@ impl Sessions {
         self.random.fill(secret).ok()?;
         let mut places = self.places.borrow_mut();
         let index = places.free.pop().unwrap_or(places.taken.len());
-        let key = CancelKey::new(self.pid(index)?, secret)?;
+        let key = CancelKey::new(self.numbering.pid(self.worker, index)?, secret)?;
         let handle = Rc::new(Handle {
             key,
             cancel: Cell::new(None),
@@ -165,24 +240,12 @@ impl Sessions {
         self.worker
     }
 
-    /// The process id that a client is told: positive, and it says which worker has the session.
-    fn pid(&self, index: usize) -> Option<i32> {
-        i32::try_from(index * self.workers + self.worker.0 + 1).ok()
-    }
-
-    /// The worker that a key belongs to.
-    pub fn worker_of(key: &CancelKey, workers: usize) -> Option<WorkerId> {
-        let number = usize::try_from(key.pid).ok()?.checked_sub(1)?;
-        Some(WorkerId(number % workers))
-    }
-
     /// Passes a cancel request on to the session that the key proves; silence if there is none.
     pub fn cancel(&self, key: &CancelKey, done: CancelDone) -> CancelOutcome {
         let places = self.places.borrow();
-        let index = usize::try_from(key.pid)
-            .ok()
-            .and_then(|pid| pid.checked_sub(1));
-        let handle = index.and_then(|number| places.taken.get(number / self.workers)?.as_ref());
+        let number = self.numbering.number(key);
+        let index = number.map(|number| number / self.numbering.workers);
+        let handle = index.and_then(|index| places.taken.get(index)?.as_ref());
         match handle.filter(|handle| handle.key.proves(key)) {
             Some(handle) => {
                 handle.cancel.set(Some(done));
@@ -217,21 +280,47 @@ mod tests {
     use super::*;
 
     #[test]
+    fn keys_lead_back_to_their_task() {
+        for tag in [0, 1, 200, 511] {
+            let tag = TaskTag::from_random(tag);
+            let numbering = Numbering::new(2, Some(tag));
+            let sessions = Sessions::new(WorkerId(1), numbering);
+            let place = sessions.enter(0).unwrap();
+            let key = &place.handle.key;
+            assert!(key.pid > 0);
+            assert_eq!(numbering.whose(key), Whose::Worker(WorkerId(1)));
+            let other = Numbering::new(1, Some(TaskTag::from_random(tag.number() ^ 1)));
+            assert_eq!(other.whose(key), Whose::Task(tag));
+            let (done, _) = oneshot::channel();
+            assert_eq!(sessions.cancel(key, done), CancelOutcome::PassedOn);
+        }
+        let full = Numbering::new(1, Some(TaskTag(511)));
+        assert_eq!(
+            full.pid(WorkerId(0), FLEET_MAX_SESSIONS - 2),
+            Some(i32::MAX)
+        );
+        assert_eq!(full.pid(WorkerId(0), FLEET_MAX_SESSIONS - 1), None);
+        for pid in [0, -1, i32::MIN] {
+            let key = CancelKey::new(pid, b"abcd").unwrap();
+            assert_eq!(full.whose(&key), Whose::Nobodys, "{pid}");
+        }
+    }
+
+    #[test]
     fn keys_are_positive_and_lead_back() {
-        let sessions = Sessions::new(WorkerId(1), 3);
+        let numbering = Numbering::new(3, None);
+        let sessions = Sessions::new(WorkerId(1), numbering);
         let first = sessions.enter(0).unwrap();
         let second = sessions.enter(2).unwrap();
         assert_eq!((first.handle.key.pid, second.handle.key.pid), (2, 5));
         assert_eq!(first.handle.key.secret().len(), 4);
         assert_eq!(second.handle.key.secret().len(), 32);
         assert_eq!(
-            Sessions::worker_of(&second.handle.key, 3),
-            Some(WorkerId(1))
+            numbering.whose(&second.handle.key),
+            Whose::Worker(WorkerId(1))
         );
-        assert_eq!(
-            Sessions::worker_of(&CancelKey::new(-5, b"abcd").unwrap(), 3),
-            None
-        );
+        let nobodys = CancelKey::new(-5, b"abcd").unwrap();
+        assert_eq!(numbering.whose(&nobodys), Whose::Nobodys);
 
         let (done, _) = oneshot::channel();
         assert_eq!(

@@ -300,7 +300,7 @@ impl Session {
         let mut whole = true;
         if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
             whole = lease.replies.at_boundary();
-            self.hand_in(lease);
+            self.hand_in(lease, ending);
         }
         self.pins_end();
         self.unflushed.set(&self.context, 0);
@@ -337,7 +337,7 @@ impl Session {
     }
 
     /// Returns a connection that the session still held, with all that is known of its state.
-    fn hand_in(&mut self, mut lease: Lease) {
+    fn hand_in(&mut self, mut lease: Lease, ending: &Ending) {
         // Whatever it has is a stranger's to all who come.
         lease.unnamed_of = Some(STRANGER);
         lease.last_of = STRANGER.0;
@@ -349,7 +349,9 @@ impl Session {
             || self.core.is_untidy(&lease.ledger)
             || self.channels_hold_server();
         lease.unread.extend_from_slice(self.replies.raw());
-        if self.server_fatal || self.core.pins().outlives_discard() {
+        // One above the cap is gone at once for those who count, so that no more sessions end than have to.
+        let excess = matches!(ending, Ending::ShareLowered);
+        if excess || self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();
         } else {
             drop(lease);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::{Duration, Instant};
 
-use super::context::Unflushed;
+use super::context::{Excess, Unflushed};
 use super::core::{Answered, Before, Core, Owner, Sequences};
 use super::ending::{Ending, NoServer};
 use super::endpoint::Entry;
@@ -122,6 +122,12 @@ impl Session {
     pub(super) fn settle(&mut self) -> Moved {
         if self.context.is_closing() {
             return Err(Ending::Draining);
+        }
+        if self.context.excess() == Excess::Due
+            && let Link::Leased(lease) = &self.link
+            && lease.is_excess()
+        {
+            return Err(Ending::ShareLowered);
         }
         if self.is_at_work() {
             return Ok(false);

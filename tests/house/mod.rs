@@ -8,6 +8,7 @@
 pub mod client;
 pub mod cluster;
 pub mod http;
+pub mod names;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, Login, Refusal};
+pub use names::Names;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use wire::Frame;

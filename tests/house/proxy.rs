@@ -3,7 +3,7 @@
 //! Knows how to start, ask and stop one; does not know what it should answer.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,7 @@ pub struct Setup {
     database: String,
     variables: Vec<(String, String)>,
     file: Option<String>,
+    host: IpAddr,
 }
 
 pub struct Proxy {
@@ -44,6 +45,12 @@ impl Setup {
 
     pub fn without(mut self, name: &str) -> Setup {
         self.variables.retain(|(set, _)| set != name);
+        self
+    }
+
+    /// On another of this machine's loopback addresses.
+    pub fn at(mut self, host: IpAddr) -> Setup {
+        self.host = host;
         self
     }
 
@@ -70,7 +77,7 @@ impl Setup {
 
     /// Starts it and waits only until it listens.
     pub fn start_unready(self) -> Proxy {
-        let address = local(free_port());
+        let address = SocketAddr::new(self.host, free_port());
         let (reader, http) = (local(free_port()), local(free_port()));
         let file = self.file.as_ref().map(|text| {
             let path = std::env::temp_dir().join(format!("weir-{}.toml", address.port()));
@@ -137,6 +144,7 @@ impl Proxy {
             database: String::new(),
             variables: vec![("WEIR_LOG".into(), "info".into())],
             file: None,
+            host: local(0).ip(),
         }
     }
 

@@ -15,6 +15,7 @@ mod differential;
 mod foundations;
 mod guessing;
 mod hostile;
+mod introduced;
 mod isolation;
 mod listen;
 mod operations;

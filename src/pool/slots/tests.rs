@@ -422,3 +422,29 @@ fn an_opening_given_up_leaves_no_trace() {
     assert_eq!(slots.counts(pools[0]), Counts::default());
     assert!(!slots.needs_watching());
 }
+
+#[test]
+fn the_cap_is_a_portion_of_what_the_target_allows() {
+    let third = |rank| Portion::Part { rank, of: 3 };
+    let (mut slots, pools, _) = toy(1, 1);
+    for (portion, cap) in [(Portion::Nothing, 0), (third(0), 1), (third(2), 1)] {
+        slots.set_portion(portion, Growth::Free);
+        assert_eq!(slots.cap(), cap, "enough to ask with, of {portion:?}");
+    }
+    slots.set_cap(10);
+    for (portion, cap) in [(third(0), 4), (third(2), 3), (Portion::Nothing, 0)] {
+        slots.set_portion(portion, Growth::Free);
+        assert_eq!(slots.cap(), cap, "{portion:?}");
+    }
+    // No more than there were when growing stopped, though some have gone since.
+    slots.set_portion(third(0), Growth::Free);
+    open(&mut slots, pools[0]);
+    open(&mut slots, pools[0]);
+    slots.set_portion(third(0), Growth::Frozen);
+    slots.discard(pools[0]);
+    slots.closed(pools[0]);
+    slots.set_portion(third(0), Growth::Frozen);
+    assert_eq!(slots.cap(), 2);
+    slots.set_portion(third(0), Growth::Free);
+    assert_eq!(slots.cap(), 4);
+}

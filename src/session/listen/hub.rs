@@ -71,7 +71,9 @@ struct Hub {
     sync: Vec<u8>,
     state: Cell<State>,
     board: RefCell<Board>,
-    /// The board has changed.
+    /// Its connection may be one above the cap, and is to go then.
+    excess_due: Cell<bool>,
+    /// The board has changed, or the rest.
     changed: Notify,
 }
 
@@ -151,6 +153,7 @@ impl Hubs {
             sync: sync.into_bytes(),
             state: Cell::new(State::Opening),
             board: RefCell::default(),
+            excess_due: Cell::new(false),
             changed: Notify::new(),
         });
         self.jobs.send(Job::Begin(Rc::clone(&hub), seat)).ok()?;
@@ -180,6 +183,14 @@ impl Hubs {
         let target = desk.target();
         let (cap, _) = target.usage();
         cap.min(target.limit(entry.pool)) / 2 > 0
+    }
+
+    /// Has connections closed that are above the cap, at their next turn.
+    pub fn shed(&self) {
+        for hub in self.open.borrow().values() {
+            hub.excess_due.set(true);
+            hub.changed.notify_one();
+        }
     }
 
     /// A mark that no other is like.
@@ -285,6 +296,9 @@ async fn listen(
     lease.tell(&sync).await?;
     let mut due = Instant::now() + limit;
     loop {
+        if hub.excess_due.take() && lease.is_excess() {
+            return Err(CommandError::Closed);
+        }
         if !lease.ledger.owes() {
             let changes = {
                 let mut board = hub.board.borrow_mut();

@@ -1,0 +1,94 @@
+//! Has every pool keep to what the census allows.
+//!
+//! Knows when connections above the share must be gone; which of them go, `pool` and `session` decide.
+
+use std::time::{Duration, Instant};
+
+use super::census::{Place, Standing};
+use super::{Fleet, now};
+use crate::app::shared::Shared;
+use crate::app::worker::Order;
+use crate::pool::portion::{Growth, Portion};
+use crate::session::context::Excess;
+
+/// How often it is looked whether anything is due; shorter where the fleet itself is quicker.
+const ROUND: Duration = Duration::from_millis(200);
+
+/// Never ends.
+pub async fn keep(fleet: &Fleet, shared: &Shared) {
+    let round = ROUND.min(fleet.config.refresh / 4);
+    let mut known: Option<(Portion, Growth)> = None;
+    let mut over_since = vec![None; shared.endpoint.instances.len()];
+    let mut shedding = vec![Excess::Borne; shared.workers.len()];
+    loop {
+        let standing = fleet.standing();
+        let allowed = (portion(&standing, shared), standing.growth);
+        if known != Some(allowed) {
+            known = Some(allowed);
+            tell(&standing);
+        }
+        for instance in &shared.endpoint.instances {
+            instance.target.set_portion(allowed.0, allowed.1);
+        }
+        fleet.meters.tasks.set(standing.members as f64);
+        let shed_within = fleet.census().terms().shed_within();
+        let due = is_due(shared, &mut over_since, shed_within);
+        for (worker, told) in shared.workers.iter().zip(&mut shedding) {
+            // Told anew each time while it is due: it is what wakes those who are to let go.
+            let news = due == Excess::Due || *told != due;
+            if news && worker.try_send(Order::Excess(due)).is_ok() {
+                *told = due;
+            }
+        }
+        tokio::time::sleep(round).await;
+    }
+}
+
+/// One whose part of the configured cap is nothing does not ask the target how much that would be.
+fn portion(standing: &Standing, shared: &Shared) -> Portion {
+    let configured = shared.config.load().pool.max_connections;
+    let nothing = configured.is_some_and(|max| standing.portion.of(max as usize) == 0);
+    if nothing {
+        Portion::Nothing
+    } else {
+        standing.portion
+    }
+}
+
+fn is_due(shared: &Shared, over_since: &mut [Option<Instant>], shed_within: Duration) -> Excess {
+    let mut excess = Excess::Borne;
+    for (instance, since) in shared.endpoint.instances.iter().zip(over_since) {
+        if instance.target.excess() == 0 {
+            *since = None;
+        } else if since.get_or_insert_with(now).elapsed() >= shed_within {
+            excess = Excess::Due;
+        }
+    }
+    excess
+}
+
+fn tell(standing: &Standing) {
+    let Standing {
+        members, growth, ..
+    } = *standing;
+    match (standing.portion, standing.place) {
+        (Portion::Part { rank, of }, _) => {
+            tracing::info!(
+                place = rank + 1,
+                of,
+                members,
+                ?growth,
+                "share of the fleet's connections"
+            );
+        }
+        (Portion::Nothing, Place::Settling(left)) => {
+            tracing::info!(members, ?left, "new in the fleet: no connections yet");
+        }
+        (Portion::Nothing, Place::Unknown) => {
+            tracing::info!("no connections until this task is found among the fleet's addresses");
+        }
+        (Portion::Nothing, Place::Lost | Place::Settled) => {
+            tracing::warn!(members, "no share of the fleet's connections any more");
+        }
+    }
+}
