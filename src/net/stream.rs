@@ -295,6 +295,18 @@ impl Stream {
         self.socket().detach()
     }
 
+    /// Whether a detached socket has neither bytes nor an end to tell of; a reactor that it joins would learn of them
+    /// only at its next turn.
+    pub fn is_quiet(&mut self) -> bool {
+        match &self.socket().reactor {
+            Reactor::Detached(tcp) => {
+                let peeked = tcp.peek(&mut [0]);
+                peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+            Reactor::Attached(_) | Reactor::Lost => false,
+        }
+    }
+
     /// Puts a detached socket on the current worker's reactor.
     pub fn attach(&mut self) -> io::Result<()> {
         self.socket().attach()

@@ -246,6 +246,11 @@ impl Manage for Dialer {
 
     fn rehome(&self, connection: &mut Box<Connection>) -> io::Result<()> {
         connection.stream.detach()?;
+        // As a rule it says that it is going: an idle server has nothing else to say.
+        if !connection.stream.is_quiet() {
+            self.suspect();
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         connection.stream.attach()
     }
 }

@@ -57,7 +57,7 @@ fn readers_share_the_work_and_refuse_to_write() {
 #[test]
 fn a_lost_reader_costs_no_idle_client() {
     let cluster = Cluster::start(2);
-    let proxy = cluster.proxy(10).start();
+    let proxy = cluster.proxy(30).start();
     all_available(&proxy);
     let mut clients: Vec<Client> = (0..20).map(|_| proxy.reader_login().connect()).collect();
     for client in &mut clients {
