@@ -81,7 +81,7 @@ impl<M: Manage> Janitor<M> {
                 .tasks
                 .spawn_local(async move { desk.renew_in_place(pool, held, handover).await }),
             Job::Watch => return,
-            Job::Plan => return desk.carry_out_plan(),
+            Job::Plan => self.tasks.spawn_local(async move { desk.carry_out_plan() }),
         };
     }
 

@@ -365,7 +365,7 @@ impl Session {
         if self.server_fatal {
             return Err(Ending::ServerFatal);
         }
-        if matches!(end, Ok(_) if self.core.has_terminated()) {
+        if end.is_ok() && self.core.has_terminated() {
             self.server_fatal = true;
             return Err(Ending::Left);
         }

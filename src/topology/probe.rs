@@ -118,7 +118,7 @@ impl Kind {
             Some(b"f") => Role::Writer,
             _ => return Err(Unintelligible),
         };
-        let members = rows.iter().filter_map(|row| member(row));
+        let members = rows.iter().filter_map(member);
         let own_lag = rows.iter().find(|row| {
             let member = row.get(6).and_then(text);
             member.is_some() && member == id.as_deref()

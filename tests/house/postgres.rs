@@ -143,9 +143,25 @@ impl Postgres {
         }
     }
 
-    /// As if the power had failed.
+    /// As if the power had failed; over when the last of its processes is gone, and its connections with it.
     pub fn kill(&self) {
-        self.signal_all("KILL");
+        let processes = self.processes();
+        for pid in &processes {
+            super::programs::signal(*pid, "KILL");
+        }
+        let lives = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let state = stat
+                .rsplit(") ")
+                .next()
+                .and_then(|rest| rest.chars().next());
+            state.is_some_and(|state| state != 'Z')
+        };
+        eventually(
+            "were all gone",
+            || processes.iter().filter(|pid| lives(pid)).count(),
+            |left| *left == 0,
+        );
         self.stop_by("KILL");
     }
 

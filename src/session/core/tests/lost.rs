@@ -61,7 +61,8 @@ fn what_is_owed_is_answered() {
     // What was sent, what the server said of it (after which the log is dropped), what becomes of it, and what the client
     // is told.
     let begun = query("BEGIN");
-    let cases: Vec<(&str, Vec<Vec<u8>>, &str, Loss, &str)> = vec![
+    type Case = (&'static str, Vec<Vec<u8>>, &'static str, Loss, &'static str);
+    let cases: Vec<Case> = vec![
         ("alone", vec![query("INSERT")], "", Loss::Unknown, "<EZi"),
         (
             "alone, rows came",
