@@ -5,19 +5,14 @@
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
-};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, sign};
 use aws_sigv4::sign::v4;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::aws::Aws;
-use super::token::{TokenError, chain, percent_encoded};
+use super::token::{TokenError, chain, in_query, percent_encoded, signing};
 use crate::config::Secret;
-
-/// STS takes one for so long.
-const GOOD_FOR: Duration = Duration::from_secs(900);
 
 /// A container's endpoint is near; a machine that has none need not be waited for.
 const CREDENTIALS_WITHIN: Duration = Duration::from_secs(5);
@@ -46,17 +41,13 @@ fn mint(
     credentials: &Credentials,
     now: SystemTime,
 ) -> Result<Secret<String>, TokenError> {
-    let signing = |error: &dyn std::error::Error| TokenError::Signing(chain(error));
-    let mut settings = SigningSettings::default();
-    settings.expires_in = Some(GOOD_FOR);
-    settings.signature_location = SignatureLocation::QueryParams;
     let identity = credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(purpose.region)
         .name("sts")
         .time(now)
-        .settings(settings)
+        .settings(in_query())
         .build()
         .map_err(|error| signing(&error))?;
     let url = format!(

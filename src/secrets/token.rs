@@ -19,7 +19,7 @@ use super::aws::{Aws, MARGIN};
 use super::login::Password;
 use crate::config::{HostPort, Secret};
 
-/// Aurora takes a token for so long.
+/// Aurora takes a token for so long, and STS a presigned request.
 const GOOD_FOR: Duration = Duration::from_secs(900);
 
 /// One is used again for so long, never past the end of the credentials that signed it: it ends with them.
@@ -126,6 +126,18 @@ fn region_of(host: &str) -> Option<&str> {
         .filter(|region| region.contains('-'))
 }
 
+/// The signature goes into the query, and says how long it is good.
+pub(super) fn in_query() -> SigningSettings {
+    let mut settings = SigningSettings::default();
+    settings.expires_in = Some(GOOD_FOR);
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings
+}
+
+pub(super) fn signing(error: &dyn Error) -> TokenError {
+    TokenError::Signing(chain(error))
+}
+
 /// The request to connect, signed for this endpoint as it is dialled, without its scheme.
 fn mint(
     credentials: &Credentials,
@@ -134,17 +146,13 @@ fn mint(
     user: &str,
     now: SystemTime,
 ) -> Result<Secret<String>, TokenError> {
-    let signing = |error: &dyn Error| TokenError::Signing(chain(error));
-    let mut settings = SigningSettings::default();
-    settings.expires_in = Some(GOOD_FOR);
-    settings.signature_location = SignatureLocation::QueryParams;
     let identity = credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(region)
         .name("rds-db")
         .time(now)
-        .settings(settings)
+        .settings(in_query())
         .build()
         .map_err(|error| signing(&error))?;
     // As it is, a name with & in it would bring parameters of its own.
