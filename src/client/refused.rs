@@ -228,37 +228,31 @@ impl ToClient for Refused {
             | Refused::PasswordPacket
             | Refused::NoSuchMechanism => fatal(SqlState::PROTOCOL_VIOLATION, self),
             Refused::TokenTooLong => fatal(SqlState::PROTOCOL_VIOLATION, "invalid message length"),
-            Refused::TokenInClear { user } => ErrorReply {
-                hint: Some(
-                    "Set sslmode=require (or a stronger one) in the connection's settings.".into(),
-                ),
-                ..fatal(
+            Refused::TokenInClear { user } => hinted(
+                USE_TLS,
+                fatal(
                     SqlState::INVALID_AUTHORIZATION,
                     format_args!("user \"{user}\" must connect with TLS"),
-                )
-            },
-            Refused::TokenUnanswered { .. } => ErrorReply {
-                hint: Some(
-                    "Try again in a moment; the log of the proxy says what is wrong.".into(),
                 ),
-                ..fatal(
+            ),
+            Refused::TokenUnanswered { .. } => hinted(
+                "Try again in a moment; the log of the proxy says what is wrong.",
+                fatal(
                     SqlState::CANNOT_CONNECT_NOW,
                     "the token could not be checked: whoever knows does not answer",
-                )
-            },
+                ),
+            ),
             Refused::OutOfOrder { tag } => fatal(
                 SqlState::PROTOCOL_VIOLATION,
                 format_args!("expected password response, got message type {tag}"),
             ),
-            Refused::TlsRequired => ErrorReply {
-                hint: Some(
-                    "Set sslmode=require (or a stronger one) in the connection's settings.".into(),
-                ),
-                ..fatal(
+            Refused::TlsRequired => hinted(
+                USE_TLS,
+                fatal(
                     SqlState::INVALID_AUTHORIZATION,
                     "this proxy requires TLS connections",
-                )
-            },
+                ),
+            ),
             Refused::WrongPassword(
                 WrongPassword::Proof { user }
                 | WrongPassword::UnknownUser { user }
@@ -275,42 +269,49 @@ impl ToClient for Refused {
                 SqlState::INVALID_AUTHORIZATION,
                 format_args!("certificate authentication failed for user \"{user}\""),
             ),
-            Refused::TooManyFailures { user, seconds } => ErrorReply {
-                hint: Some(
-                    "Check the credential; the log of the proxy says why each login failed.".into(),
-                ),
-                ..fatal(
+            Refused::TooManyFailures { user, seconds } => hinted(
+                "Check the credential; the log of the proxy says why each login failed.",
+                fatal(
                     SqlState::INVALID_AUTHORIZATION,
                     format_args!(
                         "too many failed logins for user \"{user}\" from your address: try again in {seconds} s"
                     ),
-                )
-            },
+                ),
+            ),
             Refused::NoDatabase { name } => fatal(
                 SqlState::INVALID_DATABASE,
                 format_args!("database \"{name}\" does not exist"),
             ),
             // Why, is for the log: strangers are told nothing of the house.
-            Refused::NotYet(_) => ErrorReply {
-                hint: Some("Try again in a moment; the proxy's log says what it waits for.".into()),
-                ..fatal(
+            Refused::NotYet(_) => hinted(
+                "Try again in a moment; the proxy's log says what it waits for.",
+                fatal(
                     SqlState::CANNOT_CONNECT_NOW,
                     "the proxy can't check passwords yet",
-                )
-            },
+                ),
+            ),
             Refused::Timeout => fatal(
                 SqlState::QUERY_CANCELED,
                 "canceling authentication due to timeout",
             ),
-            Refused::TooManyLogins => ErrorReply {
-                hint: Some("Try again in a moment.".into()),
-                ..fatal(SqlState::TOO_MANY_CONNECTIONS, self)
-            },
+            Refused::TooManyLogins => hinted(
+                "Try again in a moment.",
+                fatal(SqlState::TOO_MANY_CONNECTIONS, self),
+            ),
             Refused::NoRandomness => fatal(
                 SqlState::INTERNAL_ERROR,
                 "could not generate random numbers",
             ),
         }
+    }
+}
+
+const USE_TLS: &str = "Set sslmode=require (or a stronger one) in the connection's settings.";
+
+fn hinted(hint: &str, reply: ErrorReply) -> ErrorReply {
+    ErrorReply {
+        hint: Some(hint.into()),
+        ..reply
     }
 }
 
