@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-use super::shared::{Admittance, Shared};
+use super::shared::{Admittance, Seat, Shared};
 use crate::client::{self, Admission, Authenticated};
 use crate::error::ToClient;
 use crate::metrics::Transport;
@@ -64,8 +64,16 @@ pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<
 }
 
 /// One client, from its first byte to its last. The large steps are boxed and gone once they are done,
-/// so that an idle client's task is small.
+/// so that an idle client's task is small, and what is polled for each of its queries too.
 pub async fn receive(arrival: Arrival) {
+    if let Some((session, _seat)) = Box::pin(welcome(arrival)).await {
+        let ending = session.run().await;
+        tracing::debug!(reason = %ending, "client left");
+    }
+}
+
+/// All that comes before a session, if it comes to one.
+async fn welcome(arrival: Arrival) -> Option<(Seated, Seat)> {
     let Arrival {
         mut tcp,
         address: peer,
@@ -76,10 +84,8 @@ pub async fn receive(arrival: Arrival) {
     let started = std::time::Instant::now();
     let gate = door.shared.gate.load_full();
     let admittance = door.shared.sit_down();
-    let Some(address) = Box::pin(introduce(&mut tcp, peer, &door)).await else {
-        return;
-    };
-    let (admission, _seat) = match admittance {
+    let address = Box::pin(introduce(&mut tcp, peer, &door)).await?;
+    let (admission, seat) = match admittance {
         Admittance::Seat(seat) => (Box::pin(client::admit(tcp, address, &gate)).await, seat),
         Admittance::Full(seat) => {
             let full = full_house(door.shared.config.load().listen.max_clients);
@@ -95,22 +101,19 @@ pub async fn receive(arrival: Arrival) {
         Ok(Admission::Cancel { key, stream }) => {
             pass_on_cancel(&door, key).await;
             drop(stream);
-            return;
+            return None;
         }
-        Ok(Admission::Left) => return,
+        Ok(Admission::Left) => return None,
         Err(refused) => {
             meters.refused(refused.sqlstate());
             meters.login_failed(refused.reason());
-            return;
+            return None;
         }
     };
-    let Some(session) = Box::pin(enter(authenticated, address, &door)).await else {
-        return;
-    };
+    let session = Box::pin(enter(authenticated, address, &door)).await?;
     meters.logins.increment(1);
     meters.handshake.record(started.elapsed());
-    let ending = session.run().await;
-    tracing::debug!(reason = %ending, "client left");
+    Some((session, seat))
 }
 
 /// Where the client is: at the other end of the connection, or where the load balancer at that end says. `None`:

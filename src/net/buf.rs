@@ -195,9 +195,13 @@ impl Buf {
     /// Gives up memory that holds nothing; what a long wait will keep is moved to memory of its size.
     #[inline]
     pub fn rest(&mut self, store: &BufferStore) {
-        if self.data.is_empty() {
-            return;
+        if !self.data.is_empty() {
+            self.give_up(store);
         }
+    }
+
+    #[inline(never)]
+    fn give_up(&mut self, store: &BufferStore) {
         if self.is_empty() {
             self.give_back(store);
         } else if self.data.len() >= BUFFER_BYTES && self.len() * 2 < self.data.len() {

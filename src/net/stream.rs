@@ -270,6 +270,7 @@ impl Stream {
 
     /// Whether bytes, an end or an error may have come in; costs no system call.
     /// May say yes when nothing came, never no when something did.
+    #[inline]
     pub fn may_be_readable(&mut self) -> bool {
         let Ok(tcp) = self.socket().tcp() else {
             return true;

@@ -355,15 +355,11 @@ impl<M: Manage> Desk<M> {
     }
 
     /// Wraps a connection that this worker is to have; discards it when it proves unfit.
+    #[inline]
     fn lend(self: &Rc<Self>, pool: PoolId, mut held: Held<M::Connection>) -> Option<Lease<M>> {
-        if held.worker != self.worker {
-            held.worker = self.worker;
-            if self.target.manage.rehome(&mut held.connection).is_err() {
-                self.discard(pool, held, Leaving::Broken);
-                return None;
-            }
-            // It will lie idle here, where there may have been nothing to look after.
-            self.send(Job::Watch);
+        if held.worker != self.worker && self.rehome(&mut held).is_err() {
+            self.discard(pool, held, Leaving::Broken);
+            return None;
         }
         if !self.target.is_current(held.generation) {
             self.discard(pool, held, Leaving::Superseded);
@@ -376,6 +372,17 @@ impl<M: Manage> Desk<M> {
         Some(Lease::new(Rc::clone(self), pool, held))
     }
 
+    /// Fetches a connection from another worker.
+    #[inline(never)]
+    fn rehome(&self, held: &mut Held<M::Connection>) -> io::Result<()> {
+        held.worker = self.worker;
+        self.target.manage.rehome(&mut held.connection)?;
+        // It will lie idle here, where there may have been nothing to look after.
+        self.send(Job::Watch);
+        Ok(())
+    }
+
+    #[inline(never)]
     fn discard(&self, pool: PoolId, held: Held<M::Connection>, why: Leaving) {
         self.target.slots().discard(pool);
         self.send(Job::Close(pool, held, why));
@@ -403,6 +410,7 @@ impl<M: Manage> Desk<M> {
         }
     }
 
+    #[inline(never)]
     fn carry_out_plan(&self) {
         let orders = self.target.slots().plan(now());
         for order in orders {
@@ -413,6 +421,7 @@ impl<M: Manage> Desk<M> {
         }
     }
 
+    #[inline(never)]
     fn send(&self, job: Job<M>) {
         // The janitor goes only with its worker; a job lost then is a socket closed, which is what is due.
         let _ = self.jobs.send(job);

@@ -559,11 +559,17 @@ impl<C, W, E> Pool<C, W, E> {
     }
 
     /// Connections above its own limit, those not counted that are leaving already.
+    #[inline]
     fn excess(&self) -> usize {
         match self.limit {
             usize::MAX => 0,
-            limit => (self.counts().total() - self.closing).saturating_sub(limit),
+            limit => self.above(limit),
         }
+    }
+
+    #[inline(never)]
+    fn above(&self, limit: usize) -> usize {
+        (self.counts().total() - self.closing).saturating_sub(limit)
     }
 
     /// Idle ones, and those that will be when nobody waits for them.

@@ -135,6 +135,7 @@ impl Connection {
     }
 
     /// Takes note of a ParameterStatus.
+    #[cold]
     pub fn note_parameter(parameters: &mut Arc<Parameters>, name: &[u8], value: &[u8]) {
         if parameters.value(name) != Some(value) {
             Arc::make_mut(parameters).set(name, value);
@@ -264,7 +265,13 @@ impl Connection {
 
     /// Looks at what came in while nobody was listening; false when the connection is of no more use.
     /// Costs no system call when nothing came.
+    #[inline]
     pub fn is_alive(&mut self) -> bool {
+        !self.stream.may_be_readable() || self.lives_on()
+    }
+
+    #[cold]
+    fn lives_on(&mut self) -> bool {
         use std::task::{Context, Poll, Waker};
         let mut cx = Context::from_waker(Waker::noop());
         while self.stream.may_be_readable() {

@@ -253,13 +253,17 @@ impl Ledger {
 
     /// Whether it may come to that with what is outstanding: an answer to a message of ours that is sent now might get to
     /// the client.
+    #[inline]
     pub fn may_become_doubtful(&self) -> bool {
         let ending = CopyIn::Ending {
             passed_over_sync: true,
         };
-        if self.copy_in == ending || !self.copy_end_sent {
-            return self.copy_in == ending;
-        }
+        self.copy_in == ending || (self.copy_end_sent && self.may_be_copying())
+    }
+
+    /// Whether the end of a COPY stands behind something that may begin one.
+    #[cold]
+    fn may_be_copying(&self) -> bool {
         let mut entries = self.entries.iter().map(|entry| entry.owed);
         entries.any(|owed| matches!(owed, Owed::Query | Owed::Execute))
             && entries.any(|owed| owed == Owed::CopyEnd)
@@ -297,6 +301,12 @@ impl Ledger {
             .iter()
             .filter(|entry| entry.owed.ends_in_ready())
             .count()
+    }
+
+    /// Whether something became of such messages that nobody has asked for.
+    #[inline]
+    pub fn has_outcomes(&self) -> bool {
+        !self.outcomes.is_empty()
     }
 
     /// What became of the next message sent as changing prepared statements, once that is known.
@@ -531,7 +541,15 @@ impl Ledger {
         question || (own(first) && own(self.entries.back()))
     }
 
+    #[inline]
     fn drop_copy_ends(&mut self) {
+        if self.copy_end_sent {
+            self.drop_each_copy_end();
+        }
+    }
+
+    #[cold]
+    fn drop_each_copy_end(&mut self) {
         while self
             .entries
             .front()

@@ -172,7 +172,17 @@ impl Session {
     /// When the task was woken, or soon after: asking the clock costs, so it is asked once.
     #[inline]
     pub(super) fn now(&mut self) -> Instant {
-        *self.woken_at.get_or_insert_with(Instant::now)
+        match self.woken_at {
+            Some(known) => known,
+            None => self.ask_clock(),
+        }
+    }
+
+    #[inline(never)]
+    fn ask_clock(&mut self) -> Instant {
+        let now = Instant::now();
+        self.woken_at = Some(now);
+        now
     }
 
     /// Keeps the timer at or before the limit that runs now; says what is due when it goes off.

@@ -291,10 +291,16 @@ impl Core {
             self.interposed();
         }
         self.untouched = true;
-        let begin = self.deferred.take_begin();
-        self.begun = begin.is_some();
+        self.begun = self.deferred.begin().is_some();
         self.begin_open = self.begun;
-        if let Some(begin) = begin {
+        if self.begun {
+            self.send_begin(ledger, prologue);
+        }
+    }
+
+    #[inline(never)]
+    fn send_begin(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
+        if let Some(begin) = self.deferred.take_begin() {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
             self.interposed();
@@ -351,7 +357,7 @@ impl Core {
         if self.frame_left > 0 {
             return Ok(self.stream_on(pending));
         }
-        if self.is_settling() {
+        if self.asked.is_some() && self.is_settling() {
             return Ok(Step::Wait);
         }
         self.note_outcomes(ledger, statements);
@@ -410,6 +416,13 @@ impl Core {
     #[inline]
     pub fn note_outcomes(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
         self.suspect(statements);
+        if ledger.has_outcomes() {
+            self.note_each_outcome(ledger, statements);
+        }
+    }
+
+    #[inline(never)]
+    fn note_each_outcome(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
         while let Some((changes, outcome)) = ledger.outcome() {
             if changes == Changes::NAMED {
                 let left = self.named.settle(outcome, statements);
@@ -440,7 +453,7 @@ impl Core {
         }
         if ledger.tx() == TxStatus::Idle {
             self.named.transaction_ended(!ledger.is_settled());
-            if ledger.is_settled() {
+            if ledger.is_settled() && !self.executing.is_empty() {
                 // And with it all portals.
                 self.executing.clear();
             }

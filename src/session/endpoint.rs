@@ -348,6 +348,7 @@ impl Desks {
     }
 
     /// Where a client of this kind is to be served.
+    #[inline]
     pub fn route(&self, role: Role, fallback: Fallback) -> Route {
         let board = &self.endpoint.board;
         board.route(role, fallback, |place| self.at(place).target().load())

@@ -118,10 +118,9 @@ impl Handle {
     /// Remembers how the session is woken; says whether that is news.
     #[inline]
     pub fn listen(&self, waker: &Waker) -> bool {
-        let mut known = self.waker.borrow_mut();
-        let news = !known.will_wake(waker);
+        let news = !self.waker.borrow().will_wake(waker);
         if news {
-            known.clone_from(waker);
+            self.waker.replace(waker.clone());
         }
         news
     }

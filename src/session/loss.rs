@@ -77,11 +77,16 @@ const GO_ON: &str =
 
 impl Session {
     /// The cluster has changed: whoever has a server that is not to be used has lost it.
+    #[inline]
     pub(super) fn look_at_cluster(&mut self) -> Moved {
-        let version = self.endpoint.board.version();
-        if version == self.board_version {
-            return Ok(false);
+        match self.endpoint.board.version() {
+            known if known == self.board_version => Ok(false),
+            version => self.note_change(version),
         }
+    }
+
+    #[cold]
+    fn note_change(&mut self, version: u64) -> Moved {
         self.board_version = version;
         match &self.link {
             Link::Leased(lease) if lease.is_severed() => self.server_lost(Cause::Superseded),
@@ -90,6 +95,7 @@ impl Session {
     }
 
     /// The server is gone. The session goes on without it where that can be.
+    #[cold]
     pub(super) fn server_lost(&mut self, cause: Cause) -> Moved {
         let moving = self.channels_hold_server();
         let Link::Leased(lease) = &mut self.link else {

@@ -201,9 +201,14 @@ impl Session {
     /// Tells the client of its pins, ahead of the ReadyForQuery that is next: PostgreSQL could say something there.
     #[inline]
     pub(super) fn tell_pins(&mut self) {
-        if let Some(more) = &mut self.pinning.more
-            && !more.notices.is_empty()
-        {
+        if self.pinning.more.is_some() {
+            self.tell_more();
+        }
+    }
+
+    #[cold]
+    fn tell_more(&mut self) {
+        if let Some(more) = &mut self.pinning.more {
             self.replies.insert(&std::mem::take(&mut more.notices));
         }
     }
@@ -211,6 +216,14 @@ impl Session {
     /// Between two transactions: the session must end if it may not be pinned.
     #[inline]
     pub(super) fn check_pin_limit(&mut self) -> Result<(), Ending> {
+        match self.pinning.is_beyond_limit() {
+            true => self.end_beyond_limit(),
+            false => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn end_beyond_limit(&mut self) -> Result<(), Ending> {
         let beyond = self.pinning.more.as_mut().map(|more| &mut more.beyond);
         let Some(limit) = beyond.and_then(Option::take) else {
             return Ok(());

@@ -195,6 +195,7 @@ impl Session {
     }
 
     /// The client takes nothing more. If it said goodbye, that was to be expected.
+    #[cold]
     fn deafened(&mut self) -> Moved {
         if !self.said_goodbye() {
             return Err(Ending::Vanished);
@@ -262,11 +263,7 @@ impl Session {
         }
         let is_behind = !Arc::ptr_eq(&lease.applied, self.settings.now());
         if is_behind && lease.ledger.is_idle() && !self.replays.are_lacking() {
-            return if self.bring_settings_up() {
-                Ok(true)
-            } else {
-                self.advance_leased()
-            };
+            return self.catch_up();
         }
         let Connection {
             ledger, statements, ..
@@ -304,6 +301,15 @@ impl Session {
         }
     }
 
+    /// The settings first, then what the client sends.
+    #[inline(never)]
+    fn catch_up(&mut self) -> Moved {
+        match self.bring_settings_up() {
+            true => Ok(true),
+            false => self.advance_leased(),
+        }
+    }
+
     #[inline(never)]
     fn poll_server_write(&mut self, cx: &mut Poller<'_>) -> bool {
         let Link::Leased(lease) = &mut self.link else {
@@ -322,13 +328,17 @@ impl Session {
             return false;
         };
         let of_prologue = count.min(self.prologue.len());
-        self.prologue.drain(..of_prologue);
+        if of_prologue > 0 {
+            self.prologue.drain(..of_prologue);
+        }
         self.requests.sent(count - of_prologue);
         // What was asked just now takes a while to answer, as a rule.
         self.asleep.server = lease.stream.poll_readable(cx).is_pending();
         // The sockets of servers in TLS are flushed when all is written.
         if self.prologue.is_empty() && !self.requests.has_cleared() {
-            self.prologue.shrink_to(KEPT_PROLOGUE_BYTES);
+            if self.prologue.capacity() > KEPT_PROLOGUE_BYTES {
+                self.prologue.shrink_to(KEPT_PROLOGUE_BYTES);
+            }
             lease.flush_due = lease.stream.is_tls();
         }
         true
@@ -405,7 +415,7 @@ impl Session {
                 } => {
                     Connection::note_parameter(parameters, name, value);
                     if fate == Fate::Forward {
-                        self.told = Arc::clone(parameters);
+                        self.told.clone_from(parameters);
                     }
                     self.pass(bytes, fate);
                 }
@@ -473,15 +483,18 @@ impl Session {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
             Fate::Withhold | Fate::AsParsed => self.replies.discard(bytes),
-            Fate::Keep => {
-                let kept = self.replies.raw().get(..bytes).unwrap_or_default();
-                // A longer answer is no answer.
-                if self.answer.len() <= MAX_ANSWER_BYTES {
-                    self.answer.extend_from_slice(kept);
-                }
-                self.replies.discard(bytes);
-            }
+            Fate::Keep => self.keep(bytes),
         }
+    }
+
+    #[cold]
+    fn keep(&mut self, bytes: usize) {
+        let kept = self.replies.raw().get(..bytes).unwrap_or_default();
+        // A longer answer is no answer.
+        if self.answer.len() <= MAX_ANSWER_BYTES {
+            self.answer.extend_from_slice(kept);
+        }
+        self.replies.discard(bytes);
     }
 
     fn conclude(&mut self, concluded: crate::server::ledger::Concluded) -> Result<(), Ending> {
@@ -490,7 +503,7 @@ impl Session {
             return Ok(());
         };
         let conclusion = self.core.concluded(concluded, &lease.ledger);
-        if concluded.asker == Asker::Weir && self.replays.any() {
+        if self.replays.any() && concluded.asker == Asker::Weir {
             return self.settings_answered(concluded.failed);
         }
         if conclusion != Conclusion::Ordinary {
@@ -553,13 +566,20 @@ impl Session {
     }
 
     /// Tells the client of reported values that this server has otherwise than the last one.
+    #[inline]
     pub(super) fn tell_news(&mut self) {
+        if let Link::Leased(lease) = &self.link
+            && !Arc::ptr_eq(&lease.parameters, &self.told)
+        {
+            self.tell_differences();
+        }
+    }
+
+    #[inline(never)]
+    fn tell_differences(&mut self) {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
-        if Arc::ptr_eq(&lease.parameters, &self.told) {
-            return;
-        }
         let mut news = Vec::new();
         for (name, value) in lease.parameters.news(&self.told) {
             put_parameter_status(&mut news, name, value);
@@ -576,16 +596,8 @@ impl Session {
     #[inline(never)]
     fn poll_client_write(&mut self, cx: &mut Poller<'_>) -> Moved {
         let cleared = self.replies.cleared();
-        if cleared.is_empty() {
-            if self.flush_due {
-                self.flush_due = self.client.poll_flush_tls(cx).is_pending();
-            }
-            return Ok(false);
-        }
-        if self.presence == Presence::Deaf {
-            let unheard = cleared.len();
-            self.replies.sent(unheard);
-            return Ok(true);
+        if cleared.is_empty() || self.presence == Presence::Deaf {
+            return Ok(self.write_nothing(cx));
         }
         match self.client.poll_write_slices(cx, &[IoSlice::new(cleared)]) {
             Poll::Pending => Ok(false),
@@ -601,6 +613,18 @@ impl Session {
             }
             Poll::Ready(_) => self.deafened(),
         }
+    }
+
+    /// There is nothing to write but what TLS holds, or nobody to write to.
+    #[cold]
+    fn write_nothing(&mut self, cx: &mut Poller<'_>) -> bool {
+        let unheard = self.replies.cleared().len();
+        if unheard > 0 {
+            self.replies.sent(unheard);
+        } else if self.flush_due {
+            self.flush_due = self.client.poll_flush_tls(cx).is_pending();
+        }
+        unheard > 0
     }
 }
 

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::Lease;
-use super::endpoint::{Desk, Desks};
+use super::endpoint::Desks;
 use crate::pool::{BorrowError, PoolId, Waiting};
 use crate::server::{ConnectError, Dialer};
 use crate::topology::board::Fallback;
@@ -54,18 +54,24 @@ pub struct Queue {
 /// Asks for a server: an idle one at once, or a place in line.
 pub fn ask(kind: Kind, desks: &Rc<Desks>, pool: PoolId) -> Asked {
     let version = desks.endpoint.board.version();
-    let (desk, at) = match desks.route(kind.role, kind.fallback) {
-        Route::To(place) => (desks.at(place), Some(place)),
-        Route::Nowhere => (desks.at(Place(0)), None),
-        Route::NoReaders => return Asked::Refused(Unserved::NoReaders),
-    };
-    let waiting = match at {
-        Some(_) => match serve(desk, pool) {
-            Ok(Ok(lease)) => return Asked::Served(lease),
-            Ok(Err(waiting)) => waiting,
+    let route = desks.route(kind.role, kind.fallback);
+    if let Route::To(place) = route
+        && let Some(lease) = desks.at(place).try_borrow(pool)
+    {
+        return Asked::Served(lease);
+    }
+    queue_up(kind, desks, pool, version, route)
+}
+
+#[inline(never)]
+fn queue_up(kind: Kind, desks: &Rc<Desks>, pool: PoolId, version: u64, route: Route) -> Asked {
+    let (waiting, at) = match route {
+        Route::To(place) => match desks.at(place).borrow(pool) {
+            Ok(waiting) => (waiting, Some(place)),
             Err(error) => return Asked::Refused(Unserved::Borrow(error)),
         },
-        None => desk.stand_by(pool),
+        Route::Nowhere => (desks.at(Place(0)).stand_by(pool), None),
+        Route::NoReaders => return Asked::Refused(Unserved::NoReaders),
     };
     let moved = watch(desks);
     Asked::Queued(Box::new(Queue {
@@ -76,15 +82,6 @@ pub fn ask(kind: Kind, desks: &Rc<Desks>, pool: PoolId) -> Asked {
         version,
         moved,
     }))
-}
-
-type Served = Result<Lease, Waiting<Dialer>>;
-
-fn serve(desk: &Rc<Desk>, pool: PoolId) -> Result<Served, BorrowError<Arc<ConnectError>>> {
-    match desk.try_borrow(pool) {
-        Some(lease) => Ok(Ok(lease)),
-        None => desk.borrow(pool).map(Err),
-    }
 }
 
 fn watch(desks: &Desks) -> Pin<Box<dyn Future<Output = ()>>> {

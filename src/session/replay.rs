@@ -170,16 +170,12 @@ impl Session {
     /// A server is there: it is given the client's settings, and what else must come before the client's messages, at
     /// once or when it has them.
     pub(super) fn give_settings(&mut self, mut lease: Lease) {
-        let now = self.settings.now();
-        let mut wanted = Arc::clone(now);
-        if let Some(unable) = &mut self.replays.unable {
-            unable.lacking = mends(self.requests.raw(), &unable.names);
-            if unable.lacking {
-                let without = unable.names.iter().map(|name| (name.clone(), None));
-                wanted = Arc::new(now.with(without));
-            }
-        }
-        let given = self.give(&mut lease, wanted);
+        let has_them =
+            self.replays.unable.is_none() && Arc::ptr_eq(&lease.applied, self.settings.now());
+        let given = match has_them {
+            true => Given::Nothing,
+            false => self.give(&mut lease),
+        };
         if given != Given::Nothing {
             lease.unnamed_of = None;
         }
@@ -193,8 +189,22 @@ impl Session {
         }
     }
 
-    #[inline]
-    fn give(&mut self, lease: &mut Lease, wanted: Arc<Settings>) -> Given {
+    /// What it is to be given.
+    fn wanted(&mut self) -> Arc<Settings> {
+        let now = self.settings.now();
+        if let Some(unable) = &mut self.replays.unable {
+            unable.lacking = mends(self.requests.raw(), &unable.names);
+            if unable.lacking {
+                let without = unable.names.iter().map(|name| (name.clone(), None));
+                return Arc::new(now.with(without));
+            }
+        }
+        Arc::clone(now)
+    }
+
+    #[inline(never)]
+    fn give(&mut self, lease: &mut Lease) -> Given {
+        let wanted = self.wanted();
         if Arc::ptr_eq(&lease.applied, &wanted) {
             return Given::Nothing;
         }
@@ -266,6 +276,7 @@ impl Session {
     }
 
     /// The server has answered one of the Queries.
+    #[inline(never)]
     pub(super) fn settings_answered(&mut self, failed: bool) -> Result<(), Ending> {
         let Some(replay) = &mut self.replays.under_way else {
             return Ok(());
@@ -382,6 +393,7 @@ impl Session {
 
     /// The server has ended the connection in the place of an answer: nothing that stands behind was carried out.
     /// False: something may have been.
+    #[cold]
     pub(super) fn settings_were_fatal(&mut self, error: &[u8]) -> bool {
         match self.replays.under_way.as_deref() {
             None => return false,

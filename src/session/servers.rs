@@ -79,7 +79,7 @@ impl Session {
         self.prologue.clear();
         self.asleep.server = false;
         if !lease.unread.is_empty() {
-            self.replies.append(&std::mem::take(&mut lease.unread));
+            self.take_over_unread(&mut lease);
         }
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
@@ -88,6 +88,11 @@ impl Session {
             self.core.know_hidden(hidden);
         }
         self.give_settings(lease);
+    }
+
+    #[cold]
+    fn take_over_unread(&mut self, lease: &mut Lease) {
+        self.replies.append(&std::mem::take(&mut lease.unread));
     }
 
     /// The unit gets no server: an error, and the session lives on.
@@ -135,9 +140,10 @@ impl Session {
         self.settle_up()
     }
 
+    /// What is seldom due has functions of its own.
     #[inline(never)]
     fn settle_up(&mut self) -> Moved {
-        let tidied = self.tidy();
+        let tidied = self.is_tidying_due() && self.tidy();
         if self.may_ask() && self.ask() {
             return Ok(true);
         }
@@ -164,13 +170,19 @@ impl Session {
             if self.context.is_draining() {
                 return Err(Ending::Draining);
             }
-            if let Some(limit) = self.limits.client_lifetime
-                && self.born.elapsed() >= limit
-            {
-                return Err(Ending::Lifetime(limit));
+            if let Some(limit) = self.limits.client_lifetime {
+                self.check_lifetime(limit)?;
             }
         }
         Ok(released || tidied)
+    }
+
+    #[inline(never)]
+    fn check_lifetime(&self, limit: Duration) -> Result<(), Ending> {
+        match self.born.elapsed() >= limit {
+            true => Err(Ending::Lifetime(limit)),
+            false => Ok(()),
+        }
     }
 
     /// Whether the server has yet to answer, and nothing else is to be seen to meanwhile.
@@ -184,14 +196,19 @@ impl Session {
             && self.presence == Presence::Here
     }
 
+    #[inline]
+    fn is_tidying_due(&self) -> bool {
+        matches!(&self.link, Link::Leased(lease) if self.core.is_untidy(&lease.ledger))
+            && !self.requests.has_cleared()
+    }
+
     /// Has the server be as it should before others get it.
+    #[cold]
     fn tidy(&mut self) -> bool {
         let Link::Leased(lease) = &mut self.link else {
             return false;
         };
-        self.core.is_untidy(&lease.ledger)
-            && !self.requests.has_cleared()
-            && self.core.tidy(&mut lease.ledger, &mut self.prologue)
+        self.core.tidy(&mut lease.ledger, &mut self.prologue)
     }
 
     /// Whether everything that a client sent before it fell silent has been carried out, as far as it can be.
@@ -224,20 +241,19 @@ impl Session {
             && !lease.flush_due
     }
 
+    #[inline]
     fn may_ask(&self) -> bool {
-        let pins = self.core.pins().any();
-        let limited = match &self.link {
-            Link::Leased(lease) => {
-                // The session's own never have it.
-                !Arc::ptr_eq(&lease.applied, self.settings.now())
-                    && lease.applied.value(IDLE_LIMIT).is_some()
-            }
-            Link::Free | Link::Waiting(_) => false,
+        let Link::Leased(lease) = &self.link else {
+            return false;
         };
-        (self.core.wonders() || pins || limited) && self.is_server_quiet()
+        // The session's own settings never have the limit.
+        let differs = !Arc::ptr_eq(&lease.applied, self.settings.now());
+        (self.core.wonders() || self.core.pins().any() || differs && is_limited(lease))
+            && self.is_server_quiet()
     }
 
     /// Whether the server is between two transactions, and all that it said is understood.
+    #[cold]
     fn is_server_quiet(&self) -> bool {
         let Link::Leased(lease) = &self.link else {
             return false;
@@ -253,6 +269,7 @@ impl Session {
     }
 
     /// Has the server asked what only it can tell, with a Query of our own.
+    #[cold]
     fn ask(&mut self) -> bool {
         if self.core.pins().any() && self.rechecked.elapsed() >= RECHECK_EVERY {
             self.rechecked = Instant::now();
@@ -335,13 +352,10 @@ impl Session {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn release(&mut self) -> bool {
-        let unflushed = self.replies.cleared().len();
-        if unflushed > 0 {
-            if !Unflushed::has_room(&self.context, unflushed) {
-                return false;
-            }
-            self.unflushed.set(&self.context, unflushed);
+        if self.replies.has_cleared() && !self.leave_behind() {
+            return false;
         }
         self.replays.released();
         self.traffic.transactions.add(1);
@@ -360,11 +374,33 @@ impl Session {
             if lease.is_clean() {
                 lease.release_at(self.now());
             } else {
-                drop(lease);
+                have_cleaned(lease);
             }
         }
         true
     }
+
+    /// The last replies stay with the session, if there is room for that.
+    #[inline(never)]
+    fn leave_behind(&mut self) -> bool {
+        let unflushed = self.replies.cleared().len();
+        let has_room = Unflushed::has_room(&self.context, unflushed);
+        if has_room {
+            self.unflushed.set(&self.context, unflushed);
+        }
+        has_room
+    }
+}
+
+#[cold]
+fn have_cleaned(lease: Lease) {
+    drop(lease);
+}
+
+/// Whether the server has the limit of idle time that goes with settings of others.
+#[cold]
+fn is_limited(lease: &Lease) -> bool {
+    lease.applied.value(IDLE_LIMIT).is_some()
 }
 
 /// A client may have itself told sooner that there is no server for it.

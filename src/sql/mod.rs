@@ -24,6 +24,7 @@ pub use deallocate::{Deallocate, deallocate};
 pub use digest::digest;
 pub use effect::Effects;
 pub use ending::{Ends, ends};
+pub use harmless::is_harmless;
 pub use hidden::Hidden;
 pub use report::{Act, Acts, Report};
 pub use scanner::{Scanner, effects, report};

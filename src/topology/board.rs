@@ -3,7 +3,7 @@
 //! Knows where a client of either kind is to be sent; asks nobody itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
@@ -15,6 +15,8 @@ pub const MAX_INSTANCES: usize = 64;
 
 pub struct Board {
     view: ArcSwap<View>,
+    /// The writer's number in it or `NOBODY`, to be read for next to nothing.
+    writer_now: AtomicUsize,
     /// Counts the views that lead clients elsewhere.
     version: watch::Sender<u64>,
     /// The same number, to be read for next to nothing.
@@ -22,6 +24,12 @@ pub struct Board {
     /// One bit for each instance that something is wrong with, as far as those can tell who use it.
     hints: AtomicU64,
     pub(super) hinted: Notify,
+}
+
+const NOBODY: usize = usize::MAX;
+
+fn writer_of(view: &View) -> usize {
+    view.writer.map_or(NOBODY, |Place(place)| place)
 }
 
 /// Where a client is to be sent.
@@ -44,6 +52,7 @@ pub enum Fallback {
 impl Board {
     pub fn new(view: View) -> Board {
         Board {
+            writer_now: AtomicUsize::new(writer_of(&view)),
             view: ArcSwap::from_pointee(view),
             version: watch::Sender::new(1),
             version_now: AtomicU64::new(1),
@@ -69,6 +78,7 @@ impl Board {
     /// Posts a view; says whether it leads clients elsewhere than the last one.
     pub fn post(&self, view: View) -> bool {
         let elsewhere = view.leads_elsewhere(&self.view.load());
+        self.writer_now.store(writer_of(&view), Ordering::Release);
         self.view.store(Arc::new(view));
         if elsewhere {
             self.call();
@@ -97,17 +107,30 @@ impl Board {
     }
 
     /// Where a client of this kind is to be sent. `load`: how busy an instance is, for its size.
+    #[inline]
     pub fn route(&self, role: Role, fallback: Fallback, load: impl Fn(Place) -> f64) -> Route {
-        let view = self.view.load();
-        let writer = || view.writer.map_or(Route::Nowhere, Route::To);
-        if role == Role::Writer {
-            return writer();
+        match role {
+            Role::Writer => self.to_writer(),
+            Role::Reader => self.to_reader(fallback, load),
         }
+    }
+
+    #[inline]
+    fn to_writer(&self) -> Route {
+        match self.writer_now.load(Ordering::Acquire) {
+            NOBODY => Route::Nowhere,
+            place => Route::To(Place(place)),
+        }
+    }
+
+    #[inline(never)]
+    fn to_reader(&self, fallback: Fallback, load: impl Fn(Place) -> f64) -> Route {
+        let view = self.view.load();
         let readers = view.readers().map(|(place, _)| (place, load(place)));
         let best = readers.min_by(|(_, one), (_, other)| one.total_cmp(other));
         match (best, fallback) {
             (Some((place, _)), _) => Route::To(place),
-            (None, Fallback::Writer) => writer(),
+            (None, Fallback::Writer) => view.writer.map_or(Route::Nowhere, Route::To),
             (None, Fallback::None) if view.has_readers() => Route::Nowhere,
             (None, Fallback::None) => Route::NoReaders,
         }

@@ -101,6 +101,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
     /// Whether a pool with waiters of its own should give up a connection for another that has
     /// less than its share and has waited longer. The share keeps two busy pools from
     /// closing each other's connections in turn.
+    #[inline(never)]
     pub(super) fn must_yield(&self, id: PoolId) -> bool {
         let out_of_reach = self
             .trouble

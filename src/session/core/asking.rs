@@ -68,6 +68,7 @@ impl Core {
 
     /// Whether what the server answers may have to be acted on before the client's next command: something was
     /// reset, which means another value to this client than to the server.
+    #[cold]
     pub(super) fn is_settling(&self) -> bool {
         matches!(&self.asked, Some(Inquiry::State(asked)) if asked.is_about_resets())
     }

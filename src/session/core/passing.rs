@@ -28,15 +28,33 @@ impl Core {
                 return Err(violation);
             }
         };
-        let plain = match meaning {
-            Meaning::Plain => true,
-            Meaning::BindUnnamed => self.statement.leaves_nothing(),
+        let is_plain = match meaning {
+            Meaning::Plain => self.has_nothing_pending(out.ledger),
+            Meaning::BindUnnamed => {
+                self.statement.leaves_nothing() && self.has_nothing_pending(out.ledger)
+            }
+            Meaning::Query => self.is_of_no_consequence(head, rest, out.ledger),
             _ => false,
         };
-        if plain && self.has_nothing_pending(out.ledger) {
-            self.finale.note(meaning, head.tag, rest);
+        if is_plain {
+            if meaning == Meaning::BindUnnamed {
+                self.finale.note(meaning, head.tag, rest);
+            }
             return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
         }
+        self.pass_with_care(at, head, meaning, out)
+    }
+
+    /// The same for a message that may change more than what the server owes.
+    #[inline(never)]
+    fn pass_with_care(
+        &mut self,
+        at: usize,
+        head: Head,
+        meaning: Meaning,
+        out: &mut Outgoing<'_>,
+    ) -> Result<Pass, Violation> {
+        let rest = out.pending.get(at..).unwrap_or_default();
         // Inside COPY PostgreSQL has an answer to it; and where we have lost count, it alone knows what it
         // still has to say.
         let has_last_word = out.ledger.is_copying_in() || out.ledger.is_doubtful();
@@ -48,10 +66,6 @@ impl Core {
             return Ok(Pass::Step(Step::Terminate));
         }
         let report = self.scan(head, meaning, rest);
-        if meaning == Meaning::Query && self.is_of_no_consequence(head, rest, &report, out.ledger) {
-            self.finale.note(meaning, head.tag, rest);
-            return Ok(Pass::Sent(self.pass_plain(head, rest, out.ledger)));
-        }
         let message = Message {
             head,
             meaning,
@@ -92,22 +106,18 @@ impl Core {
             && !self.second_try.is_prepared()
     }
 
-    /// Whether a Query is just passed on: it is all there and leaves nothing behind, and nothing waits for it.
+    /// Whether a Query is just passed on: it is all there, leaves nothing behind and ends no transaction, as is plain to
+    /// see, and nothing waits for it.
     #[inline]
-    fn is_of_no_consequence(
-        &self,
-        head: Head,
-        rest: &[u8],
-        report: &Report,
-        ledger: &Ledger,
-    ) -> bool {
-        rest.len() >= head.frame_bytes()
-            && !ledger.may_become_doubtful()
-            && report.effects.is_none()
+    fn is_of_no_consequence(&self, head: Head, rest: &[u8], ledger: &Ledger) -> bool {
+        let body = rest.get(HEADER_BYTES..head.frame_bytes());
+        !ledger.may_become_doubtful()
             && !self.statement.exists()
             && self.strays.is_empty()
             && self.eviction.is_none()
             && !self.second_try.is_prepared()
+            && self.hidden.is_empty()
+            && body.is_some_and(|body| sql::is_harmless(TextScan::whole(head.tag, body)))
     }
 
     #[inline]
@@ -130,14 +140,19 @@ impl Core {
     #[inline]
     fn must_come_home(&self, rest: &[u8], forwarded: usize, ledger: &Ledger) -> bool {
         match self.outside {
-            Outside::No => return false,
-            Outside::Seen if forwarded == 0 => return false,
-            Outside::Yes | Outside::Seen => {}
+            Outside::No => false,
+            Outside::Seen if forwarded == 0 => false,
+            Outside::Yes | Outside::Seen => self.concerns_channels(rest, ledger),
         }
+    }
+
+    #[inline(never)]
+    fn concerns_channels(&self, rest: &[u8], ledger: &Ledger) -> bool {
         !ledger.is_unsynced() && !ledger.is_copying_in() && self.talk.is_in(rest, ledger.tx())
     }
 
     /// The end is near, and with no Sync outstanding the server may keep its last answers to itself.
+    #[cold]
     pub(super) fn hurry(&mut self, ledger: &Ledger, prologue: &mut Vec<u8>) {
         if ledger.owes() && ledger.readies_owed() == 0 && !self.hurried {
             self.hurried = true;
@@ -328,6 +343,7 @@ impl Core {
     }
 
     /// More of a message whose beginning was forwarded.
+    #[inline(never)]
     pub(super) fn stream_on(&mut self, pending: &[u8]) -> Step {
         let count = self.frame_left.min(pending.len());
         if count == 0 {

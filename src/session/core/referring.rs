@@ -126,6 +126,7 @@ impl Core {
     }
 
     /// Sends what makes the server as it should be, if now is the time for it.
+    #[cold]
     pub fn tidy(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) -> bool {
         if ledger.take_sync_due() {
             put(prologue, frontend::SYNC, |_| {});

@@ -22,6 +22,7 @@ impl Core {
     }
 
     /// Passes over messages of a refused unit, up to its Sync, which is answered.
+    #[cold]
     pub(super) fn refuse_on(
         &mut self,
         pending: &[u8],

@@ -205,7 +205,16 @@ impl Session {
     }
 
     /// A command has ended, of whomever.
+    #[inline]
     pub(super) fn channels_at_ready(&mut self, concluded: &Concluded, tx: TxStatus) -> Moved {
+        match self.listening.is_some() {
+            true => self.advance_at_ready(concluded, tx),
+            false => Ok(false),
+        }
+    }
+
+    #[inline(never)]
+    fn advance_at_ready(&mut self, concluded: &Concluded, tx: TxStatus) -> Moved {
         let Some(listening) = &mut self.listening else {
             return Ok(false);
         };

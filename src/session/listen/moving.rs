@@ -177,6 +177,7 @@ impl Moving {
     }
 
     /// Whether the server can't be released on account of the channels. (What a server found at home has, pins.)
+    #[inline(never)]
     pub fn holds_server(&self) -> bool {
         match self.place {
             Place::Home | Place::Away(_) => false,
@@ -187,11 +188,13 @@ impl Moving {
     }
 
     /// Whether the client's messages must wait until the server is between two places.
+    #[inline(never)]
     pub fn holds_requests(&self) -> bool {
         matches!(self.place, Place::Marking { .. } | Place::Leaving(_))
     }
 
     /// Whether what the server says next may go on only when the hub has come to the mark.
+    #[inline(never)]
     pub fn stalls(&self) -> bool {
         match &self.place {
             Place::Returning(back) => {

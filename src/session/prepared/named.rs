@@ -116,9 +116,14 @@ impl Named {
     #[inline]
     pub fn transaction_ended(&mut self, further: bool) {
         if self.redefining {
-            self.table.redefined();
-            self.redefining = further;
+            self.redefined(further);
         }
+    }
+
+    #[cold]
+    fn redefined(&mut self, further: bool) {
+        self.table.redefined();
+        self.redefining = further;
     }
 
     /// The settings that texts are parsed under from here on, in any form that tells them apart.
