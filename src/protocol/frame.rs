@@ -83,7 +83,16 @@ pub fn put_cstr(out: &mut Vec<u8>, text: &[u8]) {
 }
 
 /// Splits a zero-terminated string off the front; `None` when no terminator is there.
+#[inline]
 pub fn split_cstr(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    // Names of statements and portals are empty, as a rule.
+    match bytes {
+        [0, rest @ ..] => Some((&[], rest)),
+        _ => split_text(bytes),
+    }
+}
+
+fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = CStr::from_bytes_until_nul(bytes).ok()?.to_bytes();
     Some((text, bytes.get(text.len() + 1..)?))
 }

@@ -126,6 +126,7 @@ impl Statements {
         }
     }
 
+    #[cold]
     fn give_up(&mut self) {
         for known in &mut self.known {
             if known.open > 0 {
@@ -256,6 +257,7 @@ impl Statements {
     }
 
     /// What was sent last may have taken all statements away.
+    #[cold]
     pub fn suspect(&mut self) {
         for known in &mut self.known {
             (known.has, known.will_have) = (Presence::Stale, Presence::Stale);

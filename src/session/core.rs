@@ -42,7 +42,7 @@ use crate::protocol::names::{NameAt, told};
 use crate::protocol::reply::{TxStatus, put_ready_for_query};
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
-use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Owed};
+use crate::server::ledger::{self, Asker, Changes, Concluded, Ledger, Note, Owed};
 use crate::sql::{self, Effects, Hidden, Report};
 
 /// What to do with a client's bytes.

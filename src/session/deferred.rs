@@ -99,11 +99,15 @@ impl Deferred {
     ) -> Outcome {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
         // Nearly all are of this kind.
-        if let Deferred::Outside = self
-            && head.tag == frontend::QUERY
-            && !may_be_boundary(body)
-        {
-            return Outcome::NeedsServer;
+        if let Deferred::Outside = self {
+            let needs_server = match head.tag {
+                frontend::QUERY => !may_be_boundary(body),
+                frontend::PARSE | frontend::BIND => true,
+                _ => false,
+            };
+            if needs_server {
+                return Outcome::NeedsServer;
+            }
         }
         let ends = match self.tx() {
             TxStatus::Failed => ends(),

@@ -120,9 +120,14 @@ impl Handle {
     pub fn listen(&self, waker: &Waker) -> bool {
         let news = !self.waker.borrow().will_wake(waker);
         if news {
-            self.waker.replace(waker.clone());
+            self.listen_anew(waker);
         }
         news
+    }
+
+    #[cold]
+    fn listen_anew(&self, waker: &Waker) {
+        self.waker.replace(waker.clone());
     }
 
     pub fn wake(&self) {

@@ -47,8 +47,7 @@ pub(super) type Moved = Result<bool, Ending>;
 impl Session {
     pub(super) fn poll_drive(&mut self, cx: &mut Poller<'_>) -> Poll<Ending> {
         if self.place.handle.listen(cx.waker()) {
-            self.bell = Bell::new(cx.waker());
-            self.client_waker = Waker::from(Arc::clone(&self.bell));
+            self.hang_bell(cx);
         }
         if self.bell.has_rung() {
             self.asleep.client = false;
@@ -76,6 +75,12 @@ impl Session {
         self.requests.rest(&self.context.store);
         self.replies.rest(&self.context.store);
         self.watch_time(cx, rounds)
+    }
+
+    #[cold]
+    fn hang_bell(&mut self, cx: &Poller<'_>) {
+        self.bell = Bell::new(cx.waker());
+        self.client_waker = Waker::from(Arc::clone(&self.bell));
     }
 
     /// Whether another round would find nothing to do: nothing is in hand, and whoever may bring something has
@@ -482,12 +487,17 @@ impl Session {
     fn pass(&mut self, bytes: usize, fate: Fate) {
         match fate {
             Fate::Forward => self.replies.clear(bytes),
-            Fate::Withhold | Fate::AsParsed => self.replies.discard(bytes),
+            Fate::Withhold | Fate::AsParsed => self.withhold(bytes),
             Fate::Keep => self.keep(bytes),
         }
     }
 
-    #[cold]
+    #[inline(never)]
+    fn withhold(&mut self, bytes: usize) {
+        self.replies.discard(bytes);
+    }
+
+    #[inline(never)]
     fn keep(&mut self, bytes: usize) {
         let kept = self.replies.raw().get(..bytes).unwrap_or_default();
         // A longer answer is no answer.

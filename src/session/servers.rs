@@ -212,6 +212,7 @@ impl Session {
     }
 
     /// Whether everything that a client sent before it fell silent has been carried out, as far as it can be.
+    #[cold]
     pub(super) fn is_worked_off(&self) -> bool {
         match &self.link {
             Link::Free => self.replies.is_empty(),

@@ -60,6 +60,12 @@ impl Talk {
         }
     }
 
+    /// A Parse of "" was sent, with nothing of the kind in its text.
+    #[inline]
+    pub fn parsing_plain(&mut self) {
+        self.unnamed = false;
+    }
+
     fn note_named(&mut self, frame: &[u8], speaks: bool) {
         let body = frame.get(HEADER_BYTES..).unwrap_or_default();
         let Some((name, _)) = split_cstr(body) else {

@@ -39,7 +39,8 @@ impl Finale {
             Meaning::Query => self.on_its_way = self.on_its_way.max(crate::sql::ends(text())),
             Meaning::ParseUnnamed => self.unnamed = crate::sql::ends(text()),
             Meaning::ParseNamed => self.note_named(body, crate::sql::ends(text())),
-            Meaning::BindUnnamed | Meaning::BindNamed => {
+            Meaning::BindUnnamed => self.on_its_way = self.on_its_way.max(self.unnamed),
+            Meaning::BindNamed => {
                 self.on_its_way = self.on_its_way.max(self.bound(body));
             }
             Meaning::CloseUnnamed

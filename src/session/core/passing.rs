@@ -34,6 +34,10 @@ impl Core {
                 self.statement.leaves_nothing() && self.has_nothing_pending(out.ledger)
             }
             Meaning::Query => self.is_of_no_consequence(head, rest, out.ledger),
+            Meaning::ParseUnnamed if self.is_parsed_again(head, rest, out.ledger) => {
+                self.finale.note(meaning, head.tag, rest);
+                return Ok(Pass::Sent(self.parse_again(head, out.ledger)));
+            }
             _ => false,
         };
         if is_plain {
@@ -118,6 +122,36 @@ impl Core {
             && !self.second_try.is_prepared()
             && self.hidden.is_empty()
             && body.is_some_and(|body| sql::is_harmless(TextScan::whole(head.tag, body)))
+    }
+
+    /// Whether a Parse of "" is the one that the client's statement is made of, which leaves nothing behind, and nothing
+    /// waits for it.
+    #[inline]
+    fn is_parsed_again(&self, head: Head, rest: &[u8], ledger: &Ledger) -> bool {
+        let frame = rest.get(..head.frame_bytes());
+        !ledger.may_become_doubtful()
+            && !ledger.is_copying_in()
+            && !ledger.is_doubtful()
+            && self.named.is_settled()
+            && self.strays.is_empty()
+            && self.eviction.is_none()
+            && !self.second_try.is_prepared()
+            && self.hidden.is_empty()
+            && !self.pins.now().any()
+            && frame.is_some_and(|frame| self.statement.is_harmless_again(frame))
+    }
+
+    #[inline]
+    fn parse_again(&mut self, head: Head, ledger: &mut Ledger) -> usize {
+        self.statement.parsing_again();
+        self.talk.parsing_plain();
+        let note = Note {
+            changes: Changes::UNNAMED,
+            ..Note::default()
+        };
+        ledger.send_noted(Owed::Parse, Asker::Client, note);
+        self.untouched = false;
+        head.frame_bytes()
     }
 
     #[inline]

@@ -139,6 +139,16 @@ impl Statement {
         keeping
     }
 
+    /// The Parse that it was made of is sent once more, and its text leaves nothing behind.
+    #[inline]
+    pub fn parsing_again(&mut self) {
+        if let Unnamed::Kept(kept) = &self.unnamed {
+            self.pending_bytes += kept.frame.len();
+            let again = Change::Parsed(Some(Rc::clone(kept)));
+            self.pending.push_back(again);
+        }
+    }
+
     fn keep(&self, frame: &[u8], report: Report) -> Option<Rc<Kept>> {
         // Drivers parse the same text time and again.
         if let Unnamed::Kept(kept) = &self.unnamed
