@@ -64,6 +64,12 @@ impl Drop for PinSeat {
 }
 
 impl Pinning {
+    /// Whether there are any, or something is to be said.
+    #[inline]
+    pub(super) fn has_more(&self) -> bool {
+        self.more.is_some()
+    }
+
     /// The session is to end as soon as its transaction has.
     #[inline]
     pub(super) fn is_beyond_limit(&self) -> bool {
@@ -201,7 +207,7 @@ impl Session {
     /// Tells the client of its pins, ahead of the ReadyForQuery that is next: PostgreSQL could say something there.
     #[inline]
     pub(super) fn tell_pins(&mut self) {
-        if self.pinning.more.is_some() {
+        if self.pinning.has_more() {
             self.tell_more();
         }
     }

@@ -248,24 +248,19 @@ impl Session {
     }
 
     pub(super) fn advance_leased(&mut self) -> Moved {
+        let unsent = self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
+        let may_be_held_up = self.cancelling.is_some()
+            || self.evicting.is_some()
+            || self.listening.is_some()
+            || self.pinning.has_more()
+            || self.replays.any()
+            || self.server_fatal;
+        if unsent || may_be_held_up && self.is_held_up() {
+            return Ok(false);
+        }
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
-        let unsent = self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
-        // A cancel under way must not hit what comes next.
-        let moving = self.listening.as_ref();
-        let held_up = (self.cancelling.is_some() && !lease.ledger.owes())
-            || self
-                .evicting
-                .as_ref()
-                .is_some_and(|evicting| evicting.holds_up())
-            || moving.is_some_and(|listening| listening.holds_requests());
-        // One that has to go gets to the end of its transaction and no further.
-        let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
-        let passes = self.replays.let_pass(self.requests.raw().len());
-        if unsent || held_up || over || self.server_fatal || !passes {
-            return Ok(false);
-        }
         let is_behind = !Arc::ptr_eq(&lease.applied, self.settings.now());
         if is_behind && lease.ledger.is_idle() && !self.replays.are_lacking() {
             return self.catch_up();
@@ -304,6 +299,26 @@ impl Session {
             }
             Ok(Step::Wait | Step::Borrow | Step::Consume(_)) => Ok(false),
         }
+    }
+
+    /// Whether what the client sends next has to wait.
+    #[cold]
+    fn is_held_up(&self) -> bool {
+        let Link::Leased(lease) = &self.link else {
+            return true;
+        };
+        // A cancel under way must not hit what comes next.
+        let cancelling = self.cancelling.is_some() && !lease.ledger.owes();
+        let evicting = self.evicting.as_ref();
+        let moving = self.listening.as_ref();
+        // One that has to go gets to the end of its transaction and no further.
+        let over = self.pinning.is_beyond_limit() && lease.ledger.tx() == TxStatus::Idle;
+        cancelling
+            || evicting.is_some_and(|evicting| evicting.holds_up())
+            || moving.is_some_and(|listening| listening.holds_requests())
+            || over
+            || self.server_fatal
+            || !self.replays.let_pass(self.requests.raw().len())
     }
 
     /// The settings first, then what the client sends.

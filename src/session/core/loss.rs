@@ -52,6 +52,12 @@ impl Finale {
         }
     }
 
+    /// A Parse of "" is sent whose text is known to do this.
+    #[inline]
+    pub fn parsing(&mut self, ends: Ends) {
+        self.unnamed = ends;
+    }
+
     fn note_named(&mut self, body: &[u8], ends: Ends) {
         let name = split_cstr(body).map_or(&[][..], |(name, _)| name);
         if !self.named.is_empty() {

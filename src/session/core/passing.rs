@@ -35,7 +35,6 @@ impl Core {
             }
             Meaning::Query => self.is_of_no_consequence(head, rest, out.ledger),
             Meaning::ParseUnnamed if self.is_parsed_again(head, rest, out.ledger) => {
-                self.finale.note(meaning, head.tag, rest);
                 return Ok(Pass::Sent(self.parse_again(head, out.ledger)));
             }
             _ => false,
@@ -143,7 +142,7 @@ impl Core {
 
     #[inline]
     fn parse_again(&mut self, head: Head, ledger: &mut Ledger) -> usize {
-        self.statement.parsing_again();
+        self.finale.parsing(self.statement.parsing_again());
         self.talk.parsing_plain();
         let note = Note {
             changes: Changes::UNNAMED,

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use crate::protocol::frame::{HEADER_BYTES, put, put_cstr, split_cstr};
 use crate::protocol::tag::frontend;
 use crate::server::ledger::Outcome;
-use crate::sql::Report;
+use crate::sql::{self, Ends, Report};
 
 /// A Parse message up to this size is kept for the next server, whatever others keep.
 const SMALL_BYTES: usize = 4096;
@@ -48,6 +48,8 @@ impl Drop for Portion {
 struct Kept {
     frame: Vec<u8>,
     report: Report,
+    /// What its text does to its transaction.
+    ends: Ends,
     _portion: Portion,
 }
 
@@ -139,14 +141,17 @@ impl Statement {
         keeping
     }
 
-    /// The Parse that it was made of is sent once more, and its text leaves nothing behind.
+    /// The Parse that it was made of is sent once more, and its text leaves nothing behind. What it does to its
+    /// transaction.
     #[inline]
-    pub fn parsing_again(&mut self) {
-        if let Unnamed::Kept(kept) = &self.unnamed {
-            self.pending_bytes += kept.frame.len();
-            let again = Change::Parsed(Some(Rc::clone(kept)));
-            self.pending.push_back(again);
-        }
+    pub fn parsing_again(&mut self) -> Ends {
+        let Unnamed::Kept(kept) = &self.unnamed else {
+            return Ends::No;
+        };
+        self.pending_bytes += kept.frame.len();
+        let again = Change::Parsed(Some(Rc::clone(kept)));
+        self.pending.push_back(again);
+        kept.ends
     }
 
     fn keep(&self, frame: &[u8], report: Report) -> Option<Rc<Kept>> {
@@ -160,6 +165,7 @@ impl Statement {
         Some(Rc::new(Kept {
             frame: frame.to_vec(),
             report,
+            ends: sql::ends(text(frame)),
             _portion: self.allowance.portion(frame.len())?,
         }))
     }
