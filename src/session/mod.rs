@@ -62,6 +62,7 @@ use crate::metrics::Traffic;
 use crate::net::Stream;
 use crate::net::buf::Buf;
 use crate::pool;
+use crate::server::sequences::{Turn, Users};
 use crate::server::{Dialer, Parameters, Settings};
 
 pub use self::queue::Kind;
@@ -178,8 +179,8 @@ pub struct Session {
     /// Rings it.
     client_waker: Waker,
     born: Instant,
-    /// Tells this session from all others of the process; not 0.
-    number: u64,
+    /// Tells this session from all others of the process, and how many servers it has borrowed.
+    turn: Turn,
 }
 
 /// What a session is made of, once the client is known.
@@ -278,7 +279,10 @@ impl Session {
             bell,
             limits,
             born: now,
-            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            turn: Turn {
+                session: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+                number: 0,
+            },
         }
     }
 
@@ -340,7 +344,7 @@ impl Session {
     fn hand_in(&mut self, mut lease: Lease, ending: &Ending) {
         // Whatever it has is a stranger's to all who come.
         lease.unnamed_of = Some(STRANGER);
-        lease.last_of = STRANGER.0;
+        lease.sequences_of = Users::Several;
         lease.half_sent |=
             self.core.is_mid_frame() || self.requests.has_cleared() || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()

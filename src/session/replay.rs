@@ -260,7 +260,7 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
-        let before = super::servers::before(lease, self.number, &self.core, &self.entry);
+        let before = super::servers::before(lease, self.turn, &self.core, &self.entry);
         self.core
             .begin(before, &mut lease.ledger, &mut self.prologue);
     }

@@ -56,7 +56,7 @@ pub(super) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn is_whole(&self) -> bool {
+    pub fn is_whole(&self) -> bool {
         self.bytes.len() >= self.head.frame_bytes()
     }
 
@@ -82,6 +82,12 @@ impl<'a> Message<'a> {
             true => Some(self.at + find_mention(self.frame())?),
             false => None,
         }
+    }
+
+    /// The number of the function that a FunctionCall names.
+    pub fn function(&self) -> Option<u32> {
+        let body = self.frame().get(HEADER_BYTES..)?;
+        body.first_chunk().copied().map(u32::from_be_bytes)
     }
 
     /// The text of a Query or Parse that is there in full.
@@ -127,7 +133,7 @@ pub(super) struct Outgoing<'a> {
 impl Outgoing<'_> {
     /// For what is to stand ahead of the byte at `at`.
     #[inline]
-    fn ahead_of(&mut self, at: usize) -> &mut Vec<u8> {
+    pub fn ahead_of(&mut self, at: usize) -> &mut Vec<u8> {
         let before = self.pending.get(self.copied..at).unwrap_or_default();
         self.prologue.extend_from_slice(before);
         self.copied = self.copied.max(at);

@@ -64,12 +64,12 @@ impl Core {
         }
         if self.is_held_up(message, out.ledger, out.statements)
             || self.awaits_eviction(&report, at)
+            || self.awaits_sequences(message, out)
             || (self.unnamed_foreign && !self.place_unnamed(meaning, at, out.ledger, out.prologue))
         {
             return Ok(Pass::NotNow);
         }
         self.eviction = Eviction::None;
-        self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
         let passage = self.name(message, out);
         if head.tag == frontend::BIND {
             self.bound_in = self.named.sequence();
@@ -187,25 +187,6 @@ impl Core {
         true
     }
 
-    /// What nextval has left behind is each session's own.
-    fn note_sequences(
-        &mut self,
-        meaning: Meaning,
-        effects: Effects,
-        ledger: &mut Ledger,
-        prologue: &mut Vec<u8>,
-    ) {
-        let unknown = meaning == Meaning::FunctionCall || effects.has(Effects::UNSURE);
-        if !unknown && !effects.has(Effects::SEQUENCE_READ) {
-            return;
-        }
-        if self.untouched && !self.reads_sequences {
-            forget_sequences(ledger, prologue);
-            self.interposed();
-        }
-        self.reads_sequences = true;
-    }
-
     /// Lets one message pass, as much of it as is there; what it changes is noted.
     fn forward(
         &mut self,
@@ -237,7 +218,7 @@ impl Core {
             self.suspects = true;
             self.questions.note_anything();
             self.questions.pass_over(self.pins.ignored().kinds());
-            if frame.get(HEADER_BYTES..HEADER_BYTES + 4) == Some(&SET_CONFIG_OID) {
+            if message.function() == Some(SET_CONFIG) {
                 self.pins.add(Reason::Setting);
             }
         }
@@ -353,13 +334,4 @@ impl Core {
             forward: count,
         }
     }
-}
-
-/// currval and lastval are about to be asked of a server that another client may have used: better
-/// PostgreSQL's error (55000) than that client's value.
-pub(super) fn forget_sequences(ledger: &mut Ledger, prologue: &mut Vec<u8>) {
-    put(prologue, frontend::QUERY, |body| {
-        put_cstr(body, b"DISCARD SEQUENCES");
-    });
-    ledger.send(Owed::Query, Asker::Weir);
 }
