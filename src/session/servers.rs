@@ -14,7 +14,7 @@ use super::endpoint::Entry;
 use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
-use super::questions::{Defaults, Kinds};
+use super::questions::{Defaults, Kinds, TEMP_BUFFERS};
 use super::queue::{self, Asked, Queue, Unserved};
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
@@ -320,8 +320,7 @@ impl Session {
             if now.may_be_temporary() {
                 self.core.pin(Reason::Temporary);
             }
-            // A server that has used temporary tables takes no other value.
-            if now.value("temp_buffers").is_some() {
+            if now.value(TEMP_BUFFERS).is_some() {
                 self.core.pin(Reason::Setting);
             }
             if !Arc::ptr_eq(&before, now) {
