@@ -299,6 +299,23 @@ fn an_idle_client_is_told_to_go() {
 }
 
 #[test]
+fn a_client_has_its_age_even_if_it_is_silent() {
+    let (_, _, proxy) = house(1, &[("WEIR__SESSION__CLIENT_LIFETIME", "1s")]);
+    let mut client = proxy.client();
+    client.run("BEGIN");
+    client.run("SELECT pg_sleep(1.2)");
+    client.run("COMMIT");
+    let mut begun = proxy.client();
+    begun.run("BEGIN");
+    let mut silent = proxy.client();
+    for client in [&mut client, &mut silent] {
+        let error = client.last_words().error().unwrap();
+        assert_eq!((&*error.code, &*error.severity), ("57P01", "FATAL"));
+    }
+    assert_eq!(begun.value("SELECT 'inside'"), "inside");
+}
+
+#[test]
 fn clients_have_a_limit() {
     let (_, _, proxy) = house(1, &[("WEIR__LISTEN__MAX_CLIENTS", "2")]);
     let clients = [proxy.client(), proxy.client()];
