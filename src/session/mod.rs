@@ -314,6 +314,7 @@ impl Session {
             self.context.clients.error(reply.sqlstate, ending.blame());
             reply.put(&mut farewell);
         }
+        self.log_end(ending);
         if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
             return;
         }
@@ -331,6 +332,15 @@ impl Session {
             }
         };
         let _ = tokio::time::timeout(FAREWELL, telling).await;
+    }
+
+    /// Who leaves by himself, and all who are sent away at the end, are nobody's concern.
+    fn log_end(&self, ending: &Ending) {
+        if !ending.is_told() || matches!(ending, Ending::Draining) {
+            return tracing::debug!(reason = %ending, "a session is over");
+        }
+        tracing::info!(reason = %ending, sqlstate = %ending.sqlstate(), client = self.address.map(tracing::field::display), user = %self.entry.user,
+            database = %self.entry.database, "a session was ended");
     }
 
     /// Whether the server has to stay for what it listens to, pinned or not.

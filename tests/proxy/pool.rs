@@ -296,6 +296,13 @@ fn an_idle_client_is_told_to_go() {
     client.run("SELECT 1");
     let error = client.last_words().error().unwrap();
     assert_eq!((&*error.code, &*error.severity), ("57P05", "FATAL"));
+    let log = proxy.log();
+    let line = log.lines().find(|line| line.contains("session was ended"));
+    let line = line.expect("why it ended is in the log");
+    assert!(
+        line.contains("57P05") && line.contains("client=127.0.0.1:"),
+        "{line}"
+    );
 }
 
 #[test]
