@@ -67,8 +67,7 @@ pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<
 /// so that an idle client's task is small, and what is polled for each of its queries too.
 pub async fn receive(arrival: Arrival) {
     if let Some((session, _seat)) = Box::pin(welcome(arrival)).await {
-        let ending = session.run().await;
-        tracing::debug!(reason = %ending, "client left");
+        session.run().await;
     }
 }
 
@@ -225,9 +224,9 @@ impl Seated {
         }
     }
 
-    async fn run(self) -> crate::session::ending::Ending {
+    async fn run(self) {
         let _present = self.present;
-        self.session.run().await
+        self.session.run().await;
     }
 }
 

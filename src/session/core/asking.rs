@@ -210,6 +210,7 @@ impl Core {
             false => Effects::ROUTINE,
         };
         self.culprit.turns_out(report.effects.with(suspicious));
+        self.want_sequences(report.effects);
         self.note_effects(report);
     }
 
