@@ -6,6 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::replayed::Replayed;
 use super::reset;
 use super::statements::Statements;
 use super::{
@@ -53,6 +54,7 @@ pub struct Dialer {
     suspect: Suspect,
     /// What the instance said last that it allows; 0 before it has.
     instance_allows: AtomicU32,
+    replayed: Replayed,
 }
 
 impl Dialer {
@@ -63,6 +65,7 @@ impl Dialer {
             vault,
             suspect,
             instance_allows: AtomicU32::new(0),
+            replayed: Replayed::default(),
         }
     }
 
@@ -90,6 +93,11 @@ impl Dialer {
     /// Something seems to be wrong with the target, as whoever has a connection to it sees.
     pub fn suspect(&self) {
         (self.suspect)();
+    }
+
+    /// How far the instance has come in what the writer wrote.
+    pub fn replayed(&self) -> &Replayed {
+        &self.replayed
     }
 
     /// SQL that every connection starts out with.

@@ -4,6 +4,7 @@
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
 mod asking;
+mod errand;
 mod eviction;
 mod loss;
 mod naming;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub use self::asking::Answered;
 use self::asking::Inquiry;
+pub use self::errand::{Errand, Habit, Outside as OutsideTransaction, Passing, Written};
 use self::eviction::Eviction;
 use self::loss::Finale;
 pub use self::loss::{Loss, Words};
@@ -147,6 +149,8 @@ pub struct Core {
     shares_channels: bool,
     outside: Outside,
     talk: Talk,
+    /// How much of what is pending may go to the server at a time.
+    reach: usize,
 }
 
 impl Core {
@@ -186,6 +190,7 @@ impl Core {
             shares_channels: false,
             outside: Outside::No,
             talk: Talk::default(),
+            reach: usize::MAX,
         }
     }
 
@@ -366,7 +371,7 @@ impl Core {
             self.units.complete()
         };
         let mut out = Outgoing {
-            pending: pending.get(..within).unwrap_or_default(),
+            pending: pending.get(..within.min(self.reach)).unwrap_or_default(),
             copied: 0,
             prologue,
             ledger,
@@ -463,6 +468,7 @@ impl Core {
             (Asker::Undoing, failed) => self.undone(failed),
             (Asker::Probe, failed) => Conclusion::Answered { failed },
             (Asker::Mover, failed) => Conclusion::Moved { failed },
+            (Asker::Position, failed) => Conclusion::Position { failed },
             (Asker::Weir, false) | (Asker::Client, _) => Conclusion::Ordinary,
         }
     }
@@ -521,6 +527,10 @@ pub enum Conclusion {
     },
     /// It has answered a Query that moves channels.
     Moved {
+        failed: bool,
+    },
+    /// It has said how far it is.
+    Position {
         failed: bool,
     },
     /// A command of our own has failed.

@@ -137,7 +137,7 @@ impl Session {
         Ok(true)
     }
 
-    fn go_on_without(&mut self, answer: &[u8]) {
+    pub(super) fn go_on_without(&mut self, answer: &[u8]) {
         if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.close();
         }

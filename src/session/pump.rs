@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::core::{Conclusion, Step};
+use super::core::{Conclusion, Passing, Step};
 use super::ending::Ending;
 use super::handle::Bell;
 use super::loss::Cause;
@@ -242,6 +242,17 @@ impl Session {
     }
 
     pub(super) fn advance_leased(&mut self) -> Moved {
+        if self.errands.is_some() {
+            match self.may_go_on() {
+                Passing::UpTo(_) => {}
+                Passing::NotYet => return Ok(false),
+                Passing::Refused => {
+                    self.refuse_at_reader();
+                    return Ok(true);
+                }
+            }
+        }
+        let outside = self.where_sent();
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
@@ -286,8 +297,12 @@ impl Session {
             Ok(Step::Forward { consumed, forward }) => {
                 let sent = self.requests.raw().get(..consumed + forward);
                 self.replays.keep(sent.unwrap_or_default());
+                let asks = outside.is_some_and(|it| self.note_sent(consumed + forward, it));
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
+                if asks {
+                    self.ask_behind();
+                }
                 self.note_pins(Lifted::Gone);
                 Ok(true)
             }
@@ -492,6 +507,9 @@ impl Session {
         if conclusion != Conclusion::Ordinary {
             self.draw(conclusion)?;
         }
+        if let Conclusion::Position { .. } = conclusion {
+            return Ok(());
+        }
         if own {
             self.tell_news();
         } else {
@@ -544,6 +562,7 @@ impl Session {
             }
             Conclusion::Answered { failed } => self.learn(failed)?,
             Conclusion::Moved { failed } => self.moved(failed)?,
+            Conclusion::Position { failed } => self.position_told(failed)?,
         }
         Ok(())
     }
@@ -557,8 +576,15 @@ impl Session {
             return;
         }
         let mut news = Vec::new();
+        let serves_both = self.errands.is_some();
         for (name, value) in lease.parameters.news(&self.told) {
-            put_parameter_status(&mut news, name, value);
+            // Which of them is one, is none of the client's business.
+            if !(serves_both && name == b"in_hot_standby") {
+                put_parameter_status(&mut news, name, value);
+            }
+        }
+        if news.is_empty() && serves_both {
+            return;
         }
         if news.is_empty() {
             // The same values: from here on the same memory, so that comparing costs nothing.
