@@ -55,7 +55,7 @@ pub enum Reply<'a> {
     },
     /// The server goes down, or ends the connection for an operator: it says so here, and nothing that it owed comes any
     /// more. The ledger is as it was before; nothing is taken.
-    GoesDown { words: &'a [u8] },
+    GoesDown { words: &'a [u8], bytes: usize },
     Ready {
         bytes: usize,
         concluded: Concluded,
@@ -142,6 +142,12 @@ impl Replies {
         self.fate = Fate::Withhold;
     }
 
+    /// The next message is the last, of so many bytes, and the client is to see it.
+    pub fn last_word(&mut self, bytes: usize) {
+        self.left = bytes;
+        self.fate = Fate::Forward;
+    }
+
     /// So many bytes of the current message were dealt with otherwise.
     pub fn took(&mut self, bytes: usize) {
         self.left = self.left.saturating_sub(bytes);
@@ -191,7 +197,7 @@ impl Replies {
             _ => {
                 let fatal = matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
                 if fatal && goes_down(body) {
-                    return Ok(Reply::GoesDown { words: body });
+                    return Ok(Reply::GoesDown { words: body, bytes });
                 }
                 let fate = ledger.error();
                 // The last word is the client's, whatever it answers.

@@ -445,7 +445,11 @@ impl Session {
                     }
                     self.hear_error();
                 }
-                Reply::GoesDown { words } => {
+                Reply::GoesDown { bytes, .. } if self.core.may_end_server() => {
+                    replies.last_word(bytes);
+                    self.server_fatal = true;
+                }
+                Reply::GoesDown { words, .. } => {
                     let cause = Cause::Said(Refusal::new(words));
                     return self.server_lost(cause);
                 }
