@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::house::cluster::Cluster;
+use crate::house::postgres::{PASSWORD, USER};
 use crate::house::proxy::Setup;
 use crate::house::wire::{bind, describe, execute, parse, query, sync};
 use crate::house::{Client, Login, Proxy, count, eventually};
@@ -207,17 +208,7 @@ fn the_extended_protocol_too() {
 #[test]
 fn a_client_can_not_tell() {
     let pair = Pair::new();
-    pair.cluster.writer().sql(&format!(
-        "SELECT 1 FROM pg_database WHERE datname = '{}'",
-        pair.cluster.database
-    ));
-    let setup = Login {
-        address: pair.cluster.writer().address,
-        ..pair.proxy.login()
-    };
-    setup
-        .connect()
-        .run("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 9)");
+    owner(&pair.cluster).run("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 9)");
     catch_up(&pair);
     let scripts: &[&[&str]] = &[
         &[
@@ -304,11 +295,7 @@ fn a_client_can_not_tell() {
         &["BEGIN READ ONLY", "SELECT 1", "COPY t TO STDOUT", "COMMIT"],
     ];
     for script in scripts {
-        let mut direct = Login {
-            address: pair.cluster.writer().address,
-            ..pair.proxy.login()
-        }
-        .connect();
+        let mut direct = owner(&pair.cluster);
         let mut routed = pair.proxy.client();
         for sql in *script {
             let (expected, seen) = (direct.ask(sql), routed.ask(sql));
@@ -409,4 +396,220 @@ fn a_client_sees_what_it_has_written() {
         },
         |port| *port == pair.reader,
     );
+}
+
+#[test]
+fn a_client_says_which_servers_it_wants() {
+    let cluster = Cluster::start(1);
+    let proxy = with_readers(
+        cluster
+            .proxy(10)
+            .set("WEIR__CLUSTER__READER_SUFFIX", "@readers"),
+    );
+    let (writer, reader) = (
+        cluster.nodes[0].address.port().to_string(),
+        cluster.nodes[1].address.port().to_string(),
+    );
+    let wish = |login: Login, word: &str| {
+        login.with(
+            "options",
+            &format!("-c weir.target_session_attrs={word} -c work_mem=2MB"),
+        )
+    };
+    for (word, expected) in [
+        ("any", &writer),
+        ("read-write", &writer),
+        ("primary", &writer),
+        ("read-only", &reader),
+        ("standby", &reader),
+        ("prefer-standby", &reader),
+    ] {
+        let mut client = wish(proxy.login(), word).connect();
+        assert_eq!(client.value(PORT), *expected, "{word}");
+        assert_eq!(client.value("SHOW work_mem"), "2MB");
+    }
+    let suffixed = format!("{}@readers", cluster.database);
+    let mut client = proxy.login().database(&suffixed).connect();
+    assert_eq!(client.value(PORT), reader);
+    assert_eq!(client.value("SELECT current_database()"), cluster.database);
+    let refusals = [
+        (wish(proxy.login(), "nonsense"), "22023", "prefer-standby"),
+        (
+            wish(proxy.reader_login(), "read-write"),
+            "08001",
+            "the writer's listener",
+        ),
+        (
+            wish(proxy.login().database(&suffixed), "primary"),
+            "08001",
+            "own name",
+        ),
+    ];
+    for (login, code, hint) in refusals {
+        let refusal = login.try_connect().err().unwrap();
+        assert_eq!(
+            (&*refusal.severity, &*refusal.code),
+            ("FATAL", code),
+            "{refusal:?}"
+        );
+        assert!(refusal.hint.contains(hint), "{refusal:?}");
+    }
+    // Off, the name is one like any other.
+    let plain = with_readers(cluster.proxy(10));
+    let refusal = plain
+        .login()
+        .database(&suffixed)
+        .try_connect()
+        .err()
+        .unwrap();
+    assert_eq!(refusal.code, "3D000");
+}
+
+#[test]
+fn who_wants_a_reader_is_told_that_there_is_none() {
+    let postgres = crate::house::Postgres::shared();
+    let proxy = Proxy::before(postgres, &postgres.database(), 5).start();
+    let standby = ("options", "-c weir.target_session_attrs=standby");
+    let refusal = proxy
+        .login()
+        .with(standby.0, standby.1)
+        .try_connect()
+        .err()
+        .unwrap();
+    assert_eq!(refusal.code, "08001");
+    assert!(refusal.message.contains("no reader"), "{refusal:?}");
+    let rather = ("options", "-c weir.target_session_attrs=prefer-standby");
+    assert_eq!(
+        proxy
+            .login()
+            .with(rather.0, rather.1)
+            .connect()
+            .value("SELECT 1"),
+        "1"
+    );
+}
+
+#[test]
+fn readers_have_a_limit_of_their_own() {
+    let mut cluster = Cluster::start(1);
+    let proxy = with_readers(
+        cluster
+            .proxy(10)
+            .set("WEIR__POOL__READER_MAX_CONNECTIONS", "4")
+            .set("WEIR__CLUSTER__PROBE_INTERVAL", "100ms"),
+    );
+    // One connection to each is Weir's own.
+    let caps = |proxy: &Proxy| -> Vec<u64> {
+        let pools = proxy.pools();
+        let targets = pools["targets"].as_array().unwrap();
+        targets
+            .iter()
+            .map(|target| target["cap"].as_u64().unwrap_or(0))
+            .collect()
+    };
+    let _clients = [proxy.client(), proxy.reader_login().connect()];
+    eventually(
+        "were they told apart",
+        || caps(&proxy),
+        |caps| *caps == [9, 3],
+    );
+    cluster.nodes[0].kill();
+    cluster.nodes[1].sql("ALTER SYSTEM SET synchronous_standby_names = ''");
+    cluster.fail_over();
+    eventually(
+        "did the limit follow the role",
+        || caps(&proxy)[1],
+        |cap| *cap == 9,
+    );
+}
+
+/// One client's row: written, and read again as often as is asked for.
+fn write_and_read(proxy: &Proxy, id: usize, until: &AtomicBool, figures: &Figures) {
+    let mut client = proxy.client();
+    let mut value = 0_u64;
+    while !until.load(Ordering::Relaxed) {
+        value += 1;
+        client.run(&format!("UPDATE own SET value = {value} WHERE id = {id}"));
+        figures.writes.fetch_add(1, Ordering::Relaxed);
+        for pause in [0, 1, 3, 10] {
+            std::thread::sleep(Duration::from_millis(pause));
+            client.run("BEGIN READ ONLY");
+            let read = client.value(&format!(
+                "SELECT value || ' ' || inet_server_port() FROM own WHERE id = {id}"
+            ));
+            client.run("COMMIT");
+            let (seen, port) = read.split_once(' ').unwrap();
+            figures.note(seen.parse::<u64>().unwrap() == value, port);
+        }
+    }
+}
+
+/// A client of the writer itself.
+fn owner(cluster: &Cluster) -> Client {
+    Login::to(cluster.writer().address, USER, PASSWORD, &cluster.database).connect()
+}
+
+#[derive(Default)]
+struct Figures {
+    writes: AtomicUsize,
+    stale: AtomicUsize,
+    reads: std::sync::Mutex<std::collections::BTreeMap<String, usize>>,
+}
+
+impl Figures {
+    fn note(&self, current: bool, port: &str) {
+        self.stale
+            .fetch_add(usize::from(!current), Ordering::Relaxed);
+        *self.reads.lock().unwrap().entry(port.into()).or_default() += 1;
+    }
+}
+
+#[test]
+fn nobody_reads_less_than_he_wrote() {
+    let cluster = Cluster::start(2);
+    let mut setup = owner(&cluster);
+    setup.run("CREATE TABLE own (id int PRIMARY KEY, value bigint)");
+    setup.run("INSERT INTO own SELECT i, 0 FROM generate_series(0, 63) AS x(i)");
+    for node in cluster.others() {
+        cluster.catch_up(node);
+    }
+    let slow = cluster.others()[1];
+    cluster.nodes[slow].sql("ALTER SYSTEM SET recovery_min_apply_delay = '1s'");
+    cluster.nodes[slow].sql("SELECT pg_reload_conf()");
+    let proxy = with_readers(routed(&cluster, 20));
+    let (over, figures) = (AtomicBool::new(false), Figures::default());
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for id in 0..64 {
+            let (proxy, over, figures) = (&proxy, &over, &figures);
+            scope.spawn(move || write_and_read(proxy, id, over, figures));
+        }
+        std::thread::sleep(Duration::from_secs(count(3, 30) as u64));
+        over.store(true, Ordering::Relaxed);
+    });
+    let reads = figures.reads.into_inner().unwrap();
+    let of = |node: usize| {
+        let port = cluster.nodes[node].address.port().to_string();
+        reads.get(&port).copied().unwrap_or(0)
+    };
+    let all: usize = reads.values().sum();
+    let (stale, fast) = (figures.stale.into_inner(), cluster.others()[0]);
+    println!(
+        "64 clients, {:.0?}: {} writes, {all} reads of one's own row, {stale} stale; served by the writer {:.1} %, by the reader {:.1} %, \
+         by the reader that is 1 s behind {:.1} %",
+        began.elapsed(),
+        figures.writes.into_inner(),
+        of(0) as f64 * 100.0 / all as f64,
+        of(fast) as f64 * 100.0 / all as f64,
+        of(slow) as f64 * 100.0 / all as f64,
+    );
+    let metrics = proxy.metrics();
+    for line in metrics
+        .lines()
+        .filter(|line| line.starts_with("weir_client_read_only"))
+    {
+        println!("{line}");
+    }
+    assert_eq!(stale, 0);
+    assert!(all > 0 && of(fast) > 0, "{reads:?}");
 }
