@@ -613,3 +613,55 @@ fn nobody_reads_less_than_he_wrote() {
     assert_eq!(stale, 0);
     assert!(all > 0 && of(fast) > 0, "{reads:?}");
 }
+
+/// Where positions can't be asked for, as on Aurora, time has to do.
+#[test]
+fn where_nobody_can_tell_the_writer_serves_for_a_while() {
+    let cluster = Cluster::with(1, &["allow_system_table_mods=on"]);
+    let double = [
+        "CREATE FUNCTION pg_catalog.aurora_db_instance_identifier() RETURNS text LANGUAGE sql AS $$ SELECT 'i' || inet_server_port() $$",
+        "CREATE FUNCTION pg_catalog.aurora_replica_status() RETURNS TABLE (server_id text, session_id text, \
+         replica_lag_in_msec float8, last_update_timestamp timestamptz) LANGUAGE sql AS \
+         $$ SELECT 'i' || inet_server_port(), CASE WHEN NOT pg_is_in_recovery() THEN 'MASTER_SESSION_ID' ELSE 'x' END, 0::float8, now() $$",
+        "CREATE TABLE t (a int)",
+        "GRANT ALL ON t TO PUBLIC",
+    ];
+    let mut owner = cluster
+        .writer()
+        .superuser()
+        .database(&cluster.database)
+        .connect();
+    double.iter().for_each(|sql| owner.run(sql));
+    cluster.catch_up(1);
+    let window = Duration::from_secs(2);
+    let proxy = with_readers(routed(&cluster, 10).set("WEIR__CLUSTER__CAUSAL_WINDOW", "2s"));
+    let mut client = proxy.client();
+    let (writer, reader) = (
+        cluster.nodes[0].address.port(),
+        cluster.nodes[1].address.port(),
+    );
+    let mut served = || {
+        client.run("BEGIN READ ONLY");
+        let port = client.value(PORT);
+        client.run("COMMIT");
+        port
+    };
+    assert_eq!(served(), reader.to_string());
+    let mut other = proxy.client();
+    other.run("INSERT INTO t VALUES (1)");
+    let wrote = Instant::now();
+    let mut served = || {
+        other.run("BEGIN READ ONLY");
+        let port = other.value(PORT);
+        other.run("COMMIT");
+        port
+    };
+    let first = served();
+    if wrote.elapsed() < window {
+        assert_eq!(first, writer.to_string());
+    }
+    eventually("was the window over", served, |port| {
+        *port == reader.to_string()
+    });
+    assert!(wrote.elapsed() >= window);
+}
