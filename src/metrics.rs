@@ -33,7 +33,7 @@ metrics! {
     HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's connecting to the end of its login.";
     ERRORS = Counter "weir_client_errors_total", "Errors of Weir's own sent to clients, by SQLSTATE and by whose fault they are.";
     SERVERS_LOST = Counter "weir_client_servers_lost_total", "Clients whose connection was lost under them, by what became of their work: nothing, transaction (undone), unknown (a commit without an answer), session (closed).";
-    READ_ONLY = Counter "weir_client_read_only_transactions_total", "Read-only transactions of the writer listener's clients with cluster.read_only_transactions = \"readers\", by who served them (reader, writer) and why the writer did: no_reader (none is fit), own_write (no reader has what the client itself wrote), statement (not one for readers), isolation (serializable).";
+    READ_ONLY = Counter "weir_client_read_only_transactions_total", "Read-only transactions of the writer listener's clients with cluster.read_only_transactions = \"readers\", by who served them (reader, writer) and why the writer did: no_reader (none is fit), own_write (no reader has what the client itself wrote), reader_failed (at the first statement, which was not lost with it), statement (not one for readers), isolation (serializable).";
     CANCELS_RECEIVED = Counter "weir_cancels_received_total", "Cancel requests received.";
     CANCELS_FORWARDED = Counter "weir_cancels_forwarded_total", "Cancel requests passed on to a server.";
     CANCELS_IGNORED = Counter "weir_cancels_ignored_total", "Cancel requests with an unknown key or nothing to cancel.";

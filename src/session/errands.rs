@@ -8,15 +8,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::core::{Errand, Habit, OutsideTransaction, Passing, Words, Written};
+use super::core::{Errand, Habit, OutsideTransaction, Passing, Standing, Words, Written};
 use super::ending::Ending;
+use super::pinning::Lifted;
 use super::queue::{self, Asked};
 use super::servers::shorten;
-use super::{Kind, Lease, Link, Session};
+use super::{Kind, Lease, Link, Presence, Session};
 use crate::error::Blame;
 use crate::protocol::SqlState;
 use crate::protocol::frame::{HEADER_BYTES, put};
-use crate::protocol::reply::{ErrorReply, Severity};
+use crate::protocol::reply::{ErrorReply, Severity, error_field};
 use crate::protocol::tag::{backend, frontend};
 use crate::server::Connection;
 use crate::server::ledger::{Asker, Ledger, Owed};
@@ -46,7 +47,26 @@ pub(super) struct Errands {
     writes: u64,
     /// The count when the writer was last asked how far it is; `true`: it has not answered.
     asked: (u64, bool),
+    /// What a reader is doing first, until that is done.
+    first: Option<Box<First>>,
 }
+
+/// The first unit of a transaction at a reader. It has no consequences, so that the writer can do it as well, as long as the
+/// client has not heard of it.
+#[derive(Debug)]
+struct First {
+    standing: Standing,
+    sent: Vec<u8>,
+    /// Bytes that are for the client, and stand ahead of the answer.
+    ahead: usize,
+}
+
+/// A longer unit is tried at the reader alone.
+const MAX_FIRST_BYTES: usize = 64 * 1024;
+
+/// SQLSTATEs of what a standby refuses, or breaks off, and a writer would not: unlogged tables, serializable transactions, what
+/// functions of the user's do unseen, conflicts with what is replayed.
+const OF_STANDBYS: [&[u8]; 4] = [b"0A000", b"25006", b"40001", b"55000"];
 
 /// Where the session's server is, or is to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +97,7 @@ impl Errands {
             wrote: Wrote::Nothing,
             writes: 0,
             asked: (0, false),
+            first: None,
         }
     }
 
@@ -323,6 +344,86 @@ impl Session {
             && self.core.begins_reading(self.requests.raw(), self.habit())
     }
 
+    /// A reader is about to be given the client's messages.
+    pub(super) fn note_standing(&mut self) {
+        if let Some(errands) = &mut self.errands {
+            errands.first = (errands.course == Course::Fresh).then(|| {
+                Box::new(First {
+                    standing: self.core.standing(),
+                    sent: Vec::new(),
+                    ahead: 0,
+                })
+            });
+        }
+    }
+
+    /// So many bytes more are for the client, ahead of what the server answers.
+    pub(super) fn comes_ahead(&mut self, bytes: usize) {
+        if let Some(first) = self.errands.as_mut().and_then(|it| it.first.as_mut()) {
+            first.ahead += bytes;
+        }
+    }
+
+    /// The client has been sent so many bytes.
+    pub(super) fn client_heard(&mut self, bytes: usize) {
+        if let Some(errands) = &mut self.errands {
+            // Once it has heard something of the answer, it must hear all of it.
+            errands
+                .first
+                .take_if(|first| !first.sent.is_empty() && bytes > first.ahead);
+            if let Some(first) = &mut errands.first {
+                first.ahead = first.ahead.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// The server has answered a command of the client's.
+    pub(super) fn first_is_done(&mut self) {
+        if let Some(errands) = &mut self.errands {
+            errands.first = None;
+        }
+    }
+
+    /// Whether what the reader was to do first can be done by the writer instead.
+    pub(super) fn may_do_over(&self) -> bool {
+        let errands = self.errands.as_ref();
+        errands.is_some_and(|it| it.course == Course::Reader && it.first.is_some())
+            && self.presence == Presence::Here
+            && self.cancelling.is_none()
+    }
+
+    /// Whether the reader has failed where the writer might not.
+    pub(super) fn is_readers_fault(&self, error: &[u8]) -> bool {
+        let code = error_field(error, b'C').unwrap_or_default();
+        OF_STANDBYS.contains(&code) && self.may_do_over()
+    }
+
+    /// The writer does what the reader could not.
+    #[cold]
+    pub(super) fn do_over(&mut self) -> Result<bool, Ending> {
+        let first = self.errands.as_mut().and_then(|it| it.first.take());
+        let (Some(first), Link::Leased(lease)) = (first, &mut self.link) else {
+            return Ok(false);
+        };
+        let Connection {
+            ledger, statements, ..
+        } = &mut ***lease;
+        self.core.take_back(first.standing, ledger, statements);
+        self.core.forget_parsed(&first.sent);
+        let heard_of = self.replies.cleared().len().saturating_sub(first.ahead);
+        self.replies.retract(heard_of);
+        let unsent = self.requests.cleared().len();
+        self.requests.sent(unsent);
+        self.requests.put_back(&first.sent);
+        self.own_error.clear();
+        self.answer = Vec::new();
+        self.note_pins(Lifted::Gone);
+        self.close_server();
+        self.turn_home("reader_failed");
+        self.advance_leased()?;
+        Ok(true)
+    }
+
     /// The client's transaction is at a reader, and goes on with something that is the writer's alone.
     #[cold]
     pub(super) fn refuse_at_reader(&mut self) {
@@ -371,11 +472,20 @@ impl Session {
         let Some(errands) = &mut self.errands else {
             return false;
         };
+        let sent = self.requests.raw().get(..bytes).unwrap_or_default();
         if errands.is_out() {
             errands.course = Course::Reader;
+            if let Some(first) = &mut errands.first {
+                if first.sent.is_empty() {
+                    first.ahead = self.replies.cleared().len();
+                }
+                first.sent.extend_from_slice(sent);
+            }
+            errands
+                .first
+                .take_if(|first| first.sent.len() > MAX_FIRST_BYTES);
             return false;
         }
-        let sent = self.requests.raw().get(..bytes).unwrap_or_default();
         let Written { may_write, ends } = self.core.written(sent, outside);
         if may_write {
             errands.wrote_at(now);

@@ -96,6 +96,9 @@ impl Session {
             return Ok(false);
         };
         lease.target().manage.suspect();
+        if self.may_do_over() {
+            return self.do_over();
+        }
         // Nothing of the client's was carried out: it need not know.
         if let Some(moved) = self.settings_unanswered(&cause.detail()) {
             return moved;

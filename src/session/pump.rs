@@ -430,6 +430,12 @@ impl Session {
                     fatal,
                     prefix,
                 } => {
+                    if fate == Fate::Forward
+                        && self.errands.is_some()
+                        && self.is_readers_fault(prefix)
+                    {
+                        return self.do_over();
+                    }
                     if fatal && self.replays.any() {
                         let error = prefix.to_vec();
                         if self.settings_were_fatal(&error) {
@@ -518,6 +524,9 @@ impl Session {
             self.tell_news();
         } else {
             self.evicting.take_if(|evicting| !evicting.holds_up());
+            if self.errands.is_some() {
+                self.first_is_done();
+            }
             let now = self.now();
             let took = now.saturating_duration_since(self.phase_since);
             self.traffic.query_seconds.record(took);
@@ -596,6 +605,7 @@ impl Session {
         } else {
             self.told = Arc::clone(&lease.parameters);
             self.replies.insert(&news);
+            self.comes_ahead(news.len());
         }
     }
 
@@ -617,6 +627,9 @@ impl Session {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.replies.sent(count);
+                if self.errands.is_some() {
+                    self.client_heard(count);
+                }
                 self.traffic.sent.add(count as u64);
                 self.flush_due = self.client.is_tls();
                 if self.unflushed.is_counted() {

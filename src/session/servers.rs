@@ -101,6 +101,9 @@ impl Session {
     /// The client's own messages are next.
     pub(super) fn equip(&mut self, mut lease: Lease) {
         lease.statements.begin();
+        if self.errands.is_some() {
+            self.note_standing();
+        }
         if let Some(hidden) = self.entry.finds.news(&mut self.hidden_version) {
             self.core.know_hidden(hidden);
         }

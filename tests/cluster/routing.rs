@@ -127,21 +127,30 @@ fn read_only_transactions_go_to_readers_and_nothing_else_does() {
         ),
     ];
     for (before, expected) in cases {
-        let mut client = pair.proxy.client();
-        for sql in *before {
-            assert_eq!(client.ask(sql).code(), "", "{before:?}");
+        let served = || {
+            let mut client = pair.proxy.client();
+            for sql in *before {
+                assert_eq!(client.ask(sql).code(), "", "{before:?}");
+            }
+            client.value(PORT)
+        };
+        if *expected == writer {
+            assert_eq!(served(), writer, "{before:?}");
+        } else {
+            // On a machine that is busy with something else, a reader may be slow to say that it is there.
+            let what = format!("did a reader serve {before:?}");
+            eventually(&what, served, |port| *port == reader);
         }
-        assert_eq!(client.value(PORT), **expected, "{before:?}");
-        client.ask("COMMIT");
     }
     let options = pair
         .proxy
         .login()
         .with("options", "-c default_transaction_read_only=yes");
-    assert_eq!(options.connect().value(PORT), reader);
+    let served = || options.connect().value(PORT);
+    eventually("did a reader serve it", served, |port| *port == reader);
     assert!(pair.counted("reader", "") >= 8);
     assert!(pair.counted("writer", "statement") >= 3);
-    assert_eq!(pair.counted("writer", "isolation"), 1);
+    assert!(pair.counted("writer", "isolation") >= 1);
 }
 
 #[test]
@@ -209,6 +218,8 @@ fn the_extended_protocol_too() {
 fn a_client_can_not_tell() {
     let pair = Pair::new();
     owner(&pair.cluster).run("CREATE TABLE t (a int); INSERT INTO t SELECT generate_series(1, 9)");
+    owner(&pair.cluster).run("CREATE UNLOGGED TABLE u (a int); INSERT INTO u VALUES (5)");
+    owner(&pair.cluster).run("CREATE FUNCTION shout() RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM pg_notify('x', ''); RETURN 1; END$$");
     catch_up(&pair);
     let scripts: &[&[&str]] = &[
         &[
@@ -290,6 +301,15 @@ fn a_client_can_not_tell() {
             "INSERT INTO t VALUES (1)",
             "SHOW transaction_read_only",
         ],
+        &["BEGIN READ ONLY", "SELECT a FROM u", "SELECT 1", "COMMIT"],
+        &["BEGIN READ ONLY", "SELECT shout()", "SELECT 1", "COMMIT"],
+        &[
+            "BEGIN READ ONLY",
+            "SELECT a FROM u WHERE a = 1 / 0",
+            "SELECT 1",
+            "COMMIT",
+            "SELECT 1",
+        ],
         &["BEGIN READ ONLY", "NOTIFY x", "COMMIT"],
         &["BEGIN READ ONLY", "LOCK TABLE t IN SHARE MODE", "COMMIT"],
         &["BEGIN READ ONLY", "SELECT 1", "COPY t TO STDOUT", "COMMIT"],
@@ -302,6 +322,45 @@ fn a_client_can_not_tell() {
             assert_eq!(seen.frames, expected.frames, "{sql} in {script:?}");
         }
     }
+}
+
+/// What a reader refuses at first, or is lost with, the writer does, and nobody notices.
+#[test]
+fn a_transaction_that_a_reader_fails_at_first_is_the_writers() {
+    let pair = Pair::new();
+    let mut direct = owner(&pair.cluster);
+    direct.run("CREATE UNLOGGED TABLE u (a int); INSERT INTO u VALUES (5)");
+    catch_up(&pair);
+    let mut client = pair.proxy.client();
+    let unit = |name: &str| {
+        let rest = [
+            bind("", name, &[]),
+            describe(b'P', ""),
+            execute("", 0),
+            sync(),
+        ];
+        [parse(name, "SELECT a FROM u"), rest.concat()].concat()
+    };
+    for name in ["", "s"] {
+        for side in [&mut direct, &mut client] {
+            side.run("BEGIN READ ONLY");
+        }
+        let (expected, seen) = (direct.exchange(&unit(name)), client.exchange(&unit(name)));
+        assert_eq!(seen.frames, expected.frames);
+        for side in [&mut direct, &mut client] {
+            side.run("COMMIT");
+        }
+    }
+    let again = [bind("", "s", &[]), execute("", 0), sync()].concat();
+    assert_eq!(client.exchange(&again).column(), ["5"]);
+    // Killed under its first statement, which is a long one.
+    client.run("BEGIN READ ONLY");
+    client.send(&query("SELECT inet_server_port() FROM pg_sleep(1)"));
+    std::thread::sleep(Duration::from_millis(200));
+    pair.cluster.nodes[1].kill();
+    assert_eq!(client.replies(1).column(), [&*pair.writer]);
+    client.run("COMMIT");
+    assert!(pair.counted("writer", "reader_failed") >= 1);
 }
 
 #[test]

@@ -264,6 +264,17 @@ impl Core {
         }
     }
 
+    /// These messages are to be sent once more, though some were carried out: the names that they gave are free again.
+    pub fn forget_parsed(&mut self, sent: &[u8]) {
+        let mut messages = Messages::new(sent);
+        while let Some(message) = messages.next() {
+            let name = split_cstr(message.body).map_or(&[][..], |(name, _)| name);
+            if message.tag == frontend::PARSE && !name.is_empty() {
+                self.named.forget(name);
+            }
+        }
+    }
+
     /// Whether the server is outside a transaction, and whatever is sent next begins one.
     pub fn is_outside(&self, ledger: &Ledger) -> bool {
         ledger.tx() == TxStatus::Idle
