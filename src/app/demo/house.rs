@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::{DemoError, START_LIMIT};
 use crate::app::storm::{Target, make_table};
@@ -100,7 +100,9 @@ impl House {
         self.run_postgres("data", self.writer, "postgres.log")?;
         self.furnish(&superuser).await?;
         self.make_reader(&superuser)?;
-        self.run_postgres("reader", self.reader, "reader.log")
+        self.run_postgres("reader", self.reader, "reader.log")?;
+        // Weir asks once what it is, before anybody uses it.
+        self.await_postgres(self.reader, &superuser).await.map(drop)
     }
 
     /// An empty cluster; its superuser's password.
@@ -167,28 +169,7 @@ impl House {
 
     /// The user, the database and the table of the load, as soon as PostgreSQL answers.
     async fn furnish(&mut self, superuser: &str) -> Result<(), DemoError> {
-        let mut config = self.config(self.writer);
-        config
-            .user(SUPERUSER)
-            .password(superuser)
-            .dbname("postgres");
-        let deadline = Instant::now() + START_LIMIT;
-        let (client, connection) = loop {
-            self.check()?;
-            match config.connect(NoTls).await {
-                Ok(pair) => break pair,
-                Err(_) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(50)).await
-                }
-                Err(_) => {
-                    return Err(DemoError::NotStarted {
-                        what: "PostgreSQL",
-                        output: self.tail("postgres.log"),
-                    });
-                }
-            }
-        };
-        tokio::spawn(connection);
+        let client = self.await_postgres(self.writer, superuser).await?;
         // Both words are ours, without a quote in them.
         client
             .batch_execute(&format!(
@@ -201,6 +182,38 @@ impl House {
             .await?;
         make_table(&Target::plain(self.config(self.writer))).await?;
         Ok(())
+    }
+
+    /// Until PostgreSQL answers there.
+    async fn await_postgres(
+        &mut self,
+        address: SocketAddr,
+        superuser: &str,
+    ) -> Result<Client, DemoError> {
+        let mut config = self.config(address);
+        config
+            .user(SUPERUSER)
+            .password(superuser)
+            .dbname("postgres");
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            self.check()?;
+            match config.connect(NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return Ok(client);
+                }
+                Err(_) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => {
+                    return Err(DemoError::NotStarted {
+                        what: "PostgreSQL",
+                        output: error.to_string(),
+                    });
+                }
+            }
+        }
     }
 
     /// As users do it: this binary, and the environment that a task definition would set.
