@@ -15,6 +15,7 @@ pub mod replayed;
 pub mod replies;
 mod reset;
 mod secure;
+pub mod sequences;
 pub mod settings;
 pub mod simple;
 pub mod statements;

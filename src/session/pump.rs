@@ -285,6 +285,9 @@ impl Session {
         let step =
             self.core
                 .with_server(self.requests.raw(), ledger, statements, &mut self.prologue);
+        if self.core.take_sequences_wanted() {
+            self.entry.note_sequences();
+        }
         match step {
             // What was asked before is answered first, as PostgreSQL would.
             Ok(Step::Terminate) | Err(_)

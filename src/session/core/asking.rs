@@ -209,6 +209,7 @@ impl Core {
             false => Effects::ROUTINE,
         };
         self.culprit.turns_out(report.effects.with(suspicious));
+        self.want_sequences(report.effects);
         self.note_effects(report);
     }
 

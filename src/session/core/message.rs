@@ -55,6 +55,12 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// The number of the function that a FunctionCall names.
+    pub fn function(&self) -> Option<u32> {
+        let body = self.frame().get(HEADER_BYTES..)?;
+        body.first_chunk().copied().map(u32::from_be_bytes)
+    }
+
     /// The text of a Query or Parse that is there in full.
     pub fn text(&self) -> &'a [u8] {
         let body = self.frame().get(HEADER_BYTES..).unwrap_or_default();
