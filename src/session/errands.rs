@@ -490,7 +490,13 @@ impl Session {
         if may_write {
             errands.wrote_at(now);
         }
-        ends && errands.owes_question() && self.endpoint.board.view().tells_positions()
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        ends && errands.owes_question()
+            && !lease.ledger.is_doubtful()
+            && !lease.ledger.may_become_doubtful()
+            && self.endpoint.board.view().tells_positions()
     }
 
     /// Asks the writer how far it is, behind what goes to it just now.
