@@ -33,6 +33,7 @@ metrics! {
     HANDSHAKE = Histogram "weir_client_handshake_seconds", "From a client's connecting to the end of its login.";
     ERRORS = Counter "weir_client_errors_total", "Errors of Weir's own sent to clients, by SQLSTATE and by whose fault they are.";
     SERVERS_LOST = Counter "weir_client_servers_lost_total", "Clients whose connection was lost under them, by what became of their work: nothing, transaction (undone), unknown (a commit without an answer), session (closed).";
+    READ_ONLY = Counter "weir_client_read_only_transactions_total", "Read-only transactions of the writer listener's clients with cluster.read_only_transactions = \"readers\", by who served them (reader, writer) and why the writer did: no_reader (none is fit), own_write (no reader has what the client itself wrote), reader_failed (at the first statement, which was not lost with it), statement (not one for readers), isolation (serializable).";
     CANCELS_RECEIVED = Counter "weir_cancels_received_total", "Cancel requests received.";
     CANCELS_FORWARDED = Counter "weir_cancels_forwarded_total", "Cancel requests passed on to a server.";
     CANCELS_IGNORED = Counter "weir_cancels_ignored_total", "Cancel requests with an unknown key or nothing to cancel.";
@@ -92,6 +93,7 @@ pub struct Clients {
     logins_failed: Labelled<Counter>,
     errors: Labelled<Counter>,
     servers_lost: Labelled<Counter>,
+    read_only: Labelled<Counter>,
 }
 
 /// What is counted about where credentials come from.
@@ -142,6 +144,7 @@ impl Clients {
             logins_failed: labelled(LOGINS_FAILED),
             errors: labelled(ERRORS),
             servers_lost: labelled(SERVERS_LOST),
+            read_only: labelled(READ_ONLY),
         }
     }
 
@@ -166,6 +169,18 @@ impl Clients {
     /// A client's connection was lost under it.
     pub fn server_lost(&self, outcome: &'static str) {
         self.servers_lost.count(&[("outcome", outcome)]);
+    }
+
+    /// A reader serves a read-only transaction of a writer's client.
+    pub fn read_only_at_reader(&self) {
+        self.read_only
+            .count(&[("served_by", "reader"), ("reason", "")]);
+    }
+
+    /// The writer does; `reason` is one of a few fixed words.
+    pub fn read_only_at_writer(&self, reason: &'static str) {
+        self.read_only
+            .count(&[("served_by", "writer"), ("reason", reason)]);
     }
 
     /// A client was sent an error of Weir's own.

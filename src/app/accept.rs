@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use super::shared::{Admittance, Seat, Shared};
+use super::wish;
 use crate::client::{self, Admission, Authenticated};
 use crate::error::ToClient;
 use crate::metrics::Transport;
@@ -154,12 +155,12 @@ async fn enter(
         unread,
         greeting,
         user,
-        database,
-        settings,
+        mut database,
+        mut settings,
         minor,
         replication,
     } = *authenticated;
-    let mut client = stream;
+    let client = stream;
     if replication.is_some() {
         let refusal = ErrorReply {
             severity: Severity::Fatal,
@@ -168,11 +169,14 @@ async fn enter(
             detail: None,
             hint: Some("Connect to the database itself for replication.".into()),
         };
-        let mut farewell = greeting;
-        refusal.put(&mut farewell);
-        dismiss(&mut client, &farewell).await;
-        return None;
+        return refuse(client, greeting, &refusal).await;
     }
+    let config = door.shared.config.load_full();
+    let suffix = config.cluster.reader_suffix.as_deref();
+    let kind = match wish::kind(door.hall.kind, suffix, &mut database, &mut settings) {
+        Ok(kind) => kind,
+        Err(refusal) => return refuse(client, greeting, &refusal).await,
+    };
     let transport = if client.is_tls() {
         Transport::Tls
     } else {
@@ -187,6 +191,7 @@ async fn enter(
         settings: Settings::new(settings),
         protocol_minor: minor,
         greeting,
+        kind,
     };
     match login::log_in(newcomer, &door.hall).await {
         Ok(session) => Some(Seated::new(session, transport, Rc::clone(&door.hall))),
@@ -201,6 +206,16 @@ async fn enter(
             None
         }
     }
+}
+
+async fn refuse(
+    mut client: crate::net::Stream,
+    mut farewell: Vec<u8>,
+    refusal: &ErrorReply,
+) -> Option<Seated> {
+    refusal.put(&mut farewell);
+    dismiss(&mut client, &farewell).await;
+    None
 }
 
 /// A session that counts among the connected clients.

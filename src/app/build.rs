@@ -22,7 +22,7 @@ use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::listen::{self, Keepalive};
 use crate::pool::{Policy, Target, Tickets, WorkerId};
 use crate::secrets::{Outside, Password, Vault, VaultError};
-use crate::server::dialer::{Dialer, Terms};
+use crate::server::dialer::{Dialer, Duty, Share, Terms};
 use crate::server::{self, Credential, Failure, Login, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms, Instance};
 use crate::session::pinboard::Pinboard;
@@ -189,8 +189,14 @@ fn instance(
 ) -> Instance {
     let host = server::Target::new(at.clone(), &config.database, security.clone());
     let board = Arc::clone(board);
+    // Until it has said what it is.
+    let duty = match config.database.hosts.contains(at) {
+        true => Duty::Writer,
+        false => Duty::Reader,
+    };
     let dialer = Dialer::new(
         host,
+        duty,
         terms(config),
         Arc::clone(vault),
         Box::new(move || board.hint(Place(place))),
@@ -306,9 +312,17 @@ pub fn policy(config: &Config) -> Policy {
 }
 
 pub fn terms(config: &Config) -> Terms {
+    let pool = &config.pool;
+    let reader_percent = pool.reader_max_connections_percent;
     Terms {
-        max_connections: config.pool.max_connections,
-        max_connections_percent: u32::from(config.pool.max_connections_percent),
+        writer: Share {
+            max_connections: pool.max_connections,
+            percent: u32::from(pool.max_connections_percent),
+        },
+        reader: Share {
+            max_connections: pool.reader_max_connections.or(pool.max_connections),
+            percent: u32::from(reader_percent.unwrap_or(pool.max_connections_percent)),
+        },
         // The monitor's own.
         kept_aside: u32::from(config.database.instances().len() > 1),
         max_statements: config.pool.max_statements_per_connection,

@@ -8,7 +8,7 @@ use super::shared::Shared;
 use crate::config::Config;
 use crate::net::Stream;
 use crate::pool::Lent;
-use crate::server::dialer::Account;
+use crate::server::dialer::{Account, Duty};
 use crate::server::{ConnectError, Failure, simple};
 use crate::session::endpoint::Instance;
 use crate::topology::Unavailable;
@@ -57,6 +57,19 @@ fn terms(config: &Config) -> (Pacing, Terms) {
 impl Asker {
     fn instance(&self, Place(place): Place) -> Option<&Instance> {
         self.0.endpoint.instances.get(place)
+    }
+
+    /// An instance has the limits of what it is there for.
+    fn assign(&self, place: Place, writer: Place) {
+        let duty = match place == writer {
+            true => Duty::Writer,
+            false => Duty::Reader,
+        };
+        if let Some(instance) = self.instance(place)
+            && let Some(cap) = instance.target.manage.set_duty(duty)
+        {
+            instance.target.set_cap(cap);
+        }
     }
 
     async fn connect(&self, place: Place) -> Result<Line, Missed> {
@@ -116,7 +129,10 @@ impl Ask for Asker {
             match event {
                 Event::Renewed(_) => instance.target.renew(Lent::Keep),
                 Event::Severed(_) => instance.target.renew(Lent::Sever),
-                Event::Promoted(_) => {
+                Event::Promoted(writer) => {
+                    for place in 0..self.0.endpoint.instances.len() {
+                        self.assign(Place(place), *writer);
+                    }
                     tracing::warn!(instance = %name, "the writer is another one now");
                     self.0.endpoint.forget_greetings();
                     self.0.cluster_meters.failovers.increment(1);
@@ -136,6 +152,9 @@ impl Ask for Asker {
         if let Some(instance) = self.instance(place) {
             let cap = instance.target.manage.set_allowed(connections);
             instance.target.set_cap(cap);
+        }
+        if let Some(writer) = self.0.endpoint.board.view().writer {
+            self.assign(place, writer);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `weir demo`: a throw-away PostgreSQL, Weir in front of it and a small steady load, to look at.
+//! `weir demo`: a throw-away PostgreSQL with a replica, Weir in front of both and a small steady load, to look at.
 //!
 //! Knows how to show Weir from outside, as its users run it: a child process set up by environment variables alone.
 
@@ -22,6 +22,8 @@ use house::{DATABASE, House, USER};
 const LINE_EVERY: Duration = Duration::from_secs(2);
 /// About how long a client of the load lives: its transactions, then its idle time.
 const LIFE: Duration = Duration::from_secs(3);
+/// Of so many clients, one reads from the reader.
+const READERS: u32 = 3;
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// `println!` panics when the reader is gone (`weir demo | head`).
@@ -37,8 +39,8 @@ pub struct Options {
     /// Lambda-like clients at a time
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub clients: u32,
-    /// Database connections that Weir may have
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    /// Connections that Weir may have to the writer, and as many to the reader
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=50))]
     pub max_connections: u32,
     /// End by itself after so many seconds, instead of with Ctrl-C
     #[arg(long)]
@@ -107,6 +109,10 @@ async fn demonstrate(options: &Options, house: &mut House) -> Result<(), DemoErr
     house.start_weir(options.max_connections)?;
     await_ready(house).await?;
     introduce(options, house);
+    for target in targets(house).await {
+        say!("    {target}");
+    }
+    say!("");
     match options.seconds {
         None => load(options, house).await,
         Some(seconds) => timeout(Duration::from_secs(seconds), load(options, house))
@@ -120,7 +126,10 @@ async fn await_ready(house: &mut House) -> Result<(), DemoError> {
     loop {
         house.check()?;
         if let Ok((200, _)) = get(house.http, "/ready").await {
-            return Ok(());
+            let targets = targets(house).await;
+            if targets.len() == 2 && targets.iter().all(|it| it.ends_with(" AVAILABLE")) {
+                return Ok(());
+            }
         }
         if Instant::now() > deadline {
             return Err(DemoError::NotStarted {
@@ -136,35 +145,45 @@ fn introduce(options: &Options, house: &House) {
     let (clients, max, http) = (options.clients, options.max_connections, house.http);
     say!(
         "
-Weir is up: {clients} clients share {max} database connections. Connect yourself:
+Weir is up: {clients} clients share {max} connections to the writer and {max} to the reader. Connect yourself, to either:
 
     psql 'postgresql://{USER}:{password}@{listen}/{DATABASE}'
+    psql 'postgresql://{USER}:{password}@{reader}/{DATABASE}'      reads only
 
 (add ?sslmode=require for TLS). To look at:
 
     http://{http}/pools      who has which connections
+    http://{http}/targets    which instance is what, and how it is
     http://{http}/metrics    for Prometheus
     http://{http}/ready      can it serve?      http://{http}/health    is it alive?
 
-PostgreSQL itself is on port {port}. Ctrl-C ends everything.
+PostgreSQL itself is on ports {port} and {replica}. Ctrl-C ends everything. The targets:
 ",
         password = house.password,
         listen = house.listen,
-        port = house.postgres.port(),
+        reader = house.reader_listen,
+        port = house.writer.port(),
+        replica = house.reader.port(),
     );
 }
 
 /// Clients that come, work a little, linger and go, so many at a time; a line of figures every other second.
 async fn load(options: &Options, house: &mut House) -> Result<(), DemoError> {
-    let target = Arc::new(Target::plain(house.config(house.listen)));
-    let plan = Arc::new(Plan {
-        transactions: 10,
-        statements: 2,
-        pause: Duration::from_millis(200),
-        idle: Duration::from_secs(1),
-        write: true,
-        timeout: Duration::from_secs(60),
-    });
+    let side = |address, write| {
+        let plan = Plan {
+            transactions: 10,
+            statements: 2,
+            pause: Duration::from_millis(200),
+            idle: Duration::from_secs(1),
+            write,
+            timeout: Duration::from_secs(60),
+        };
+        (
+            Arc::new(Target::plain(house.config(address))),
+            Arc::new(plan),
+        )
+    };
+    let (writing, reading) = (side(house.listen, true), side(house.reader_listen, false));
     let mut living = JoinSet::new();
     let mut number = 0u32;
     let mut figures = Figures::default();
@@ -172,7 +191,12 @@ async fn load(options: &Options, house: &mut House) -> Result<(), DemoError> {
     lines.tick().await;
     loop {
         while living.len() < options.clients as usize {
-            let (target, plan, ending) = (target.clone(), plan.clone(), ending(number));
+            let side = if number % READERS == 0 {
+                &reading
+            } else {
+                &writing
+            };
+            let ((target, plan), ending) = (side.clone(), ending(number));
             // The first ones are spread over a life's length: this is the steady load, `weir bench` is the storm.
             let delay = match number < options.clients {
                 true => LIFE * number / options.clients,
@@ -216,6 +240,21 @@ async fn line(house: &House, figures: &Figures) -> String {
         "{}  |  {rate:.0} transactions/s, p50 {p50:.1} ms, p99 {p99:.1} ms{errors}",
         pools(house).await
     )
+}
+
+/// What /targets says, a line for each.
+async fn targets(house: &House) -> Vec<String> {
+    let said = match get(house.http, "/targets").await {
+        Ok((200, body)) => serde_json::from_str(&body).unwrap_or_default(),
+        Ok(_) | Err(_) => serde_json::Value::Null,
+    };
+    let word =
+        |target: &serde_json::Value, key: &str| target[key].as_str().unwrap_or_default().to_owned();
+    let line = |target| {
+        let of = |key| word(target, key);
+        format!("{} {} {}", of("target"), of("role"), of("state"))
+    };
+    said.as_array().into_iter().flatten().map(line).collect()
 }
 
 /// What /pools says, in one line.

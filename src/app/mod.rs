@@ -19,6 +19,7 @@ mod run;
 mod shared;
 pub mod storm;
 pub mod token;
+mod wish;
 mod worker;
 
 pub use build::StartError;

@@ -13,7 +13,7 @@ use super::fleet::Fleet;
 use super::worker::Order;
 use crate::client::iam::Iam;
 use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
-use crate::config::{self, Config, SequencePins};
+use crate::config::{self, Config, ReadOnlyTransactions, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
 use crate::protocol::CancelKey;
@@ -186,6 +186,10 @@ pub fn limits(config: &Config) -> Limits {
         pin_notice: config.session.pin_notice,
         pin_limit: config.pool.pin_limit,
         unpinning: unpinning(&config.session),
+        readers_for_writers: match config.cluster.read_only_transactions {
+            ReadOnlyTransactions::Writer => None,
+            ReadOnlyTransactions::Readers => Some(config.cluster.causal_window),
+        },
     }
 }
 

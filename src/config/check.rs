@@ -283,6 +283,13 @@ fn pool(values: &Values, database: &Database) -> Result<Pool, ConfigError> {
             "must be at least 2 where there is more than one host: one connection to each is Weir's own, to see which is the writer",
         ));
     }
+    if pool.reader_max_connections == Some(1) {
+        return Err(contradiction(
+            values,
+            "pool.reader_max_connections",
+            "must be at least 2: one connection to each reader is Weir's own",
+        ));
+    }
     if pool
         .max_connections
         .is_some_and(|max| max < pool.min_idle_connections)

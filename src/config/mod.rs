@@ -34,7 +34,8 @@ pub use iam::{
 };
 pub use options::{
     Auth, AuthMethod, AuthScheme, Cluster, Listen, ListenMode, Log, LogFormat, PinFilter,
-    PinNotice, Pool, ReaderFallback, Secrets, SequencePins, Session, SslMode, TlsMode,
+    PinNotice, Pool, ReadOnlyTransactions, ReaderFallback, Secrets, SequencePins, Session, SslMode,
+    TlsMode,
 };
 pub use parse::{Word, length};
 pub use reference::reference_markdown;

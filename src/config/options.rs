@@ -111,6 +111,10 @@ section! {
         max_connections: Option<u32> = Is("off"), Off(Number(1, 262_143)), ["AURORA_MAX_CONNECTIONS"];
         /// The same as a share of what the instance itself allows (its `max_connections` less those reserved); the smaller of the two holds.
         max_connections_percent: u8 = Is("100"), Number(1, 100), [];
+        /// `max_connections` of a target that is a reader.
+        reader_max_connections: Option<u32> = Absent("that of `pool.max_connections`"), Maybe(Number(1, 262_143)), [];
+        /// `max_connections_percent` of a target that is a reader.
+        reader_max_connections_percent: Option<u8> = Absent("that of `pool.max_connections_percent`"), Maybe(Number(1, 100)), [];
         /// Idle connections kept, as a share of the target's cap; idle ones beyond it are closed after a tenth of `idle_timeout`.
         max_idle_connections_percent: u8 = Is("50"), Number(0, 100), [];
         /// Connections that each pool keeps open once it has been used.
@@ -163,6 +167,12 @@ section! {
         max_replica_lag: Option<Duration> = Is("10s"), Off(Length(ms(10), secs(3_600))), [];
         /// Where clients of the reader listener go while no reader can be used: `none`, they wait, or are told at once that there is none; or to the `writer`.
         reader_fallback: ReaderFallback = Is("none"), OneOf::<ReaderFallback>::new(), [];
+        /// Who serves read-only transactions of the writer listener's clients (BEGIN READ ONLY, or `default_transaction_read_only`): the `writer`, or `readers` that have what the client itself has written, and the writer while there is none.
+        read_only_transactions: ReadOnlyTransactions = Is("writer"), OneOf::<ReadOnlyTransactions>::new(), [];
+        /// How long a client that has written reads from the writer, where readers can't tell what they have replayed (Aurora).
+        causal_window: Duration = Is("1s"), Length(ms(0), secs(300)), [];
+        /// Clients that name a database with this behind its name get that database's readers, at any listener, as with `weir.target_session_attrs`: "@readers" makes `orders@readers` of `orders`.
+        reader_suffix: Option<String> = Is("off"), Off(Text::NotEmpty), [];
     }
 }
 
@@ -435,6 +445,18 @@ pub enum ReaderFallback {
 impl Word for ReaderFallback {
     const WORDS: &'static [(&'static str, Self)] =
         &[("none", Self::None), ("writer", Self::Writer)];
+}
+
+/// Who serves read-only transactions of the writer listener's clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadOnlyTransactions {
+    Writer,
+    Readers,
+}
+
+impl Word for ReadOnlyTransactions {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("writer", Self::Writer), ("readers", Self::Readers)];
 }
 
 /// What Weir proves itself with to the database; RDS Proxy's word, and its values beside ours.

@@ -145,6 +145,15 @@ impl Buf {
         self.end += bytes.len();
     }
 
+    /// Takes back the last of the cleared bytes, which nobody has seen.
+    pub fn retract(&mut self, bytes: usize) {
+        let kept = self.cleared - bytes.min(self.cleared - self.start);
+        self.data.copy_within(self.cleared..self.end, kept);
+        self.end -= self.cleared - kept;
+        self.cleared = kept;
+        self.sent(0);
+    }
+
     /// Puts bytes back that were taken out, ahead of the raw ones.
     pub fn put_back(&mut self, bytes: &[u8]) {
         self.insert(bytes);

@@ -75,6 +75,11 @@ impl<M: Manage> Lease<M> {
         held.is_some_and(|held| self.desk.target.is_severed(held.generation))
     }
 
+    /// The target's when this was opened.
+    pub fn generation(&self) -> u64 {
+        self.held.as_ref().map_or(0, |held| held.generation.0)
+    }
+
     pub fn desk(&self) -> &Rc<Desk<M>> {
         &self.desk
     }

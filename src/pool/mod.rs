@@ -138,6 +138,11 @@ impl<M: Manage> Target<M> {
         }
     }
 
+    /// Tells the connections that may be lent from those of before.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     fn is_current(&self, generation: Generation) -> bool {
         generation.0 >= self.generation.load(Ordering::Acquire)
     }

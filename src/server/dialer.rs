@@ -3,9 +3,10 @@
 //! Knows the host of one target and where credentials come from; not how many connections there are.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::replayed::Replayed;
 use super::reset;
 use super::statements::Statements;
 use super::{
@@ -33,13 +34,27 @@ pub struct Customer {
 /// What may be changed while running.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    pub max_connections: Option<u32>,
-    pub max_connections_percent: u32,
+    pub writer: Share,
+    pub reader: Share,
     /// Connections to the instance that are none of the pool's.
     pub kept_aside: u32,
     /// Prepared statements on each connection.
     pub max_statements: usize,
     pub init_query: Arc<str>,
+}
+
+/// How much of what an instance allows is Weir's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub max_connections: Option<u32>,
+    pub percent: u32,
+}
+
+/// What an instance is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Duty {
+    Writer,
+    Reader,
 }
 
 /// Told when something seems to be wrong with the target.
@@ -53,25 +68,50 @@ pub struct Dialer {
     suspect: Suspect,
     /// What the instance said last that it allows; 0 before it has.
     instance_allows: AtomicU32,
+    replayed: Replayed,
+    is_reader: AtomicBool,
 }
 
 impl Dialer {
-    pub fn new(host: Target, terms: Terms, vault: Arc<Vault>, suspect: Suspect) -> Dialer {
+    pub fn new(
+        host: Target,
+        duty: Duty,
+        terms: Terms,
+        vault: Arc<Vault>,
+        suspect: Suspect,
+    ) -> Dialer {
         Dialer {
             host,
             terms: RwLock::new(terms),
             vault,
             suspect,
             instance_allows: AtomicU32::new(0),
+            replayed: Replayed::default(),
+            is_reader: AtomicBool::new(duty == Duty::Reader),
         }
     }
 
     /// The cap that follows from new terms, if the instance has said what it allows.
     pub fn set_terms(&self, terms: Terms) -> Option<usize> {
         let allows = self.instance_allows.load(Ordering::Relaxed);
-        let cap = (allows > 0).then(|| terms.cap(allows));
+        let cap = (allows > 0).then(|| terms.cap(allows, self.duty()));
         *self.terms.write().unwrap_or_else(PoisonError::into_inner) = terms;
         cap
+    }
+
+    /// The instance has this duty from here on: the cap that follows, if it is known what the instance allows.
+    pub fn set_duty(&self, duty: Duty) -> Option<usize> {
+        self.is_reader
+            .store(duty == Duty::Reader, Ordering::Relaxed);
+        let allows = self.instance_allows.load(Ordering::Relaxed);
+        (allows > 0).then(|| self.terms().cap(allows, duty))
+    }
+
+    fn duty(&self) -> Duty {
+        match self.is_reader.load(Ordering::Relaxed) {
+            true => Duty::Reader,
+            false => Duty::Writer,
+        }
     }
 
     fn terms(&self) -> Terms {
@@ -84,12 +124,17 @@ impl Dialer {
     /// The instance said elsewhere what it allows: the cap that follows.
     pub fn set_allowed(&self, connections: u32) -> usize {
         self.instance_allows.store(connections, Ordering::Relaxed);
-        self.terms().cap(connections)
+        self.terms().cap(connections, self.duty())
     }
 
     /// Something seems to be wrong with the target, as whoever has a connection to it sees.
     pub fn suspect(&self) {
         (self.suspect)();
+    }
+
+    /// How far the instance has come in what the writer wrote.
+    pub fn replayed(&self) -> &Replayed {
+        &self.replayed
     }
 
     /// SQL that every connection starts out with.
@@ -159,9 +204,13 @@ impl Dialer {
 
 impl Terms {
     /// The cap: the smaller of the configured number and the share of what the instance allows.
-    pub fn cap(&self, instance_allows: u32) -> usize {
-        let share = u64::from(instance_allows) * u64::from(self.max_connections_percent) / 100;
-        let cap = self
+    pub fn cap(&self, instance_allows: u32, duty: Duty) -> usize {
+        let ours = match duty {
+            Duty::Writer => self.writer,
+            Duty::Reader => self.reader,
+        };
+        let share = u64::from(instance_allows) * u64::from(ours.percent) / 100;
+        let cap = ours
             .max_connections
             .map_or(share, |max| share.min(u64::from(max)));
         // With none at all nobody could ever be served.
@@ -210,7 +259,7 @@ impl Manage for Dialer {
         Ok(Opened {
             connection: Box::new(connection),
             // The terms may have changed meanwhile.
-            cap: Some(self.terms().cap(allows)),
+            cap: Some(self.terms().cap(allows, self.duty())),
         })
     }
 
@@ -282,22 +331,34 @@ mod tests {
 
     #[test]
     fn the_cap_is_the_smaller_of_number_and_share() {
-        let terms = |max_connections, max_connections_percent| Terms {
+        let share = |max_connections, percent| Share {
             max_connections,
-            max_connections_percent,
+            percent,
+        };
+        let terms = |max_connections, percent| Terms {
+            writer: share(max_connections, percent),
+            reader: share(Some(7), 50),
             kept_aside: 0,
             max_statements: 1,
             init_query: "".into(),
         };
-        assert_eq!(terms(None, 100).cap(97), 97);
-        assert_eq!(terms(None, 50).cap(97), 48);
-        assert_eq!(terms(Some(10), 100).cap(97), 10);
-        assert_eq!(terms(Some(200), 90).cap(100), 90);
-        assert_eq!(terms(None, 1).cap(10), 1);
+        assert_eq!(terms(None, 100).cap(97, Duty::Writer), 97);
+        assert_eq!(terms(None, 50).cap(97, Duty::Writer), 48);
+        assert_eq!(terms(Some(10), 100).cap(97, Duty::Writer), 10);
+        assert_eq!(terms(Some(200), 90).cap(100, Duty::Writer), 90);
+        assert_eq!(terms(None, 1).cap(10, Duty::Writer), 1);
+        assert_eq!(terms(None, 1).cap(97, Duty::Reader), 7);
+        assert_eq!(terms(None, 1).cap(10, Duty::Reader), 5);
         let monitored = Terms {
             kept_aside: 1,
             ..terms(Some(10), 100)
         };
-        assert_eq!((monitored.cap(97), monitored.cap(1)), (9, 1));
+        assert_eq!(
+            (
+                monitored.cap(97, Duty::Writer),
+                monitored.cap(1, Duty::Writer)
+            ),
+            (9, 1)
+        );
     }
 }

@@ -55,6 +55,8 @@ pub enum Asker {
     Probe,
     /// Weir itself, in moving the session's channels.
     Mover,
+    /// Weir itself: how far the server has come in writing, or in what others wrote.
+    Position,
     /// The client, in a Query that is nothing but DISCARD ALL.
     Discarding,
     /// The client, in a Query outside a transaction that only undoes what its session has done.
@@ -75,14 +77,17 @@ pub enum Fate {
 impl Asker {
     /// Whether it is Weir itself.
     pub const fn is_own(self) -> bool {
-        matches!(self, Asker::Weir | Asker::Probe | Asker::Mover)
+        matches!(
+            self,
+            Asker::Weir | Asker::Probe | Asker::Mover | Asker::Position
+        )
     }
 
     const fn fate(self) -> Fate {
         match self {
             Asker::Client | Asker::Discarding | Asker::Undoing => Fate::Forward,
             Asker::Weir | Asker::Mover => Fate::Withhold,
-            Asker::Probe => Fate::Keep,
+            Asker::Probe | Asker::Position => Fate::Keep,
         }
     }
 }
@@ -539,8 +544,9 @@ impl Ledger {
     pub fn is_asked_by_us(&self) -> bool {
         let own = |entry: Option<&Entry>| entry.is_some_and(|entry| entry.asker.is_own());
         let first = self.entries.front();
-        let question =
-            first.is_some_and(|entry| matches!(entry.asker, Asker::Probe | Asker::Mover));
+        let question = first.is_some_and(|entry| {
+            matches!(entry.asker, Asker::Probe | Asker::Mover | Asker::Position)
+        });
         question || (own(first) && own(self.entries.back()))
     }
 

@@ -11,6 +11,7 @@ pub mod ledger;
 pub mod listener;
 mod login;
 mod refusal;
+pub mod replayed;
 pub mod replies;
 mod reset;
 mod secure;

@@ -35,6 +35,9 @@ pub struct Limits {
     pub pin_limit: Option<usize>,
     /// Reasons that don't pin.
     pub unpinning: Pins,
+    /// Readers serve read-only transactions of the writer's clients; and how long the writer does after a write, where nobody
+    /// can tell what readers have.
+    pub readers_for_writers: Option<Duration>,
 }
 
 /// What becomes of connections above the cap while clients have them.

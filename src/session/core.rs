@@ -4,6 +4,7 @@
 //! without, why the session is pinned, and when a server may be released. It never owns the bytes.
 
 mod asking;
+mod errand;
 mod eviction;
 mod loss;
 mod message;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use self::asking::Answered;
 use self::asking::Inquiry;
+pub use self::errand::{Errand, Habit, Outside as OutsideTransaction, Passing, Written};
 use self::eviction::Eviction;
 use self::loss::Finale;
 pub use self::loss::{Loss, Words};
@@ -150,6 +152,8 @@ pub struct Core {
     shares_channels: bool,
     outside: Outside,
     talk: Talk,
+    /// How much of what is pending may go to the server at a time.
+    reach: usize,
 }
 
 impl Core {
@@ -189,6 +193,7 @@ impl Core {
             shares_channels: false,
             outside: Outside::No,
             talk: Talk::default(),
+            reach: usize::MAX,
         }
     }
 
@@ -368,7 +373,7 @@ impl Core {
             self.units.complete()
         };
         let mut out = Outgoing {
-            pending: pending.get(..within).unwrap_or_default(),
+            pending: pending.get(..within.min(self.reach)).unwrap_or_default(),
             copied: 0,
             prologue,
             ledger,
@@ -478,6 +483,7 @@ impl Core {
             (Asker::Undoing, failed) => self.undone(failed),
             (Asker::Probe, failed) => Conclusion::Answered { failed },
             (Asker::Mover, failed) => Conclusion::Moved { failed },
+            (Asker::Position, failed) => Conclusion::Position { failed },
             (Asker::Weir, false) | (Asker::Client, _) => Conclusion::Ordinary,
         }
     }
@@ -529,6 +535,10 @@ pub enum Conclusion {
     },
     /// It has answered a Query that moves channels.
     Moved {
+        failed: bool,
+    },
+    /// It has said how far it is.
+    Position {
         failed: bool,
     },
     /// A command of our own has failed.

@@ -44,6 +44,8 @@ pub struct Newcomer {
     pub protocol_minor: u16,
     /// What it has not been sent yet; AuthenticationOk at the end.
     pub greeting: Vec<u8>,
+    /// Where it is to be served.
+    pub kind: Kind,
 }
 
 /// What a worker has for all its sessions.
@@ -106,7 +108,7 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             address: newcomer.address,
             unread: newcomer.unread,
             desks: Rc::clone(&hall.desks),
-            kind: hall.kind,
+            kind: newcomer.kind,
             hubs: Rc::clone(&hall.hubs),
             traffic: hall.traffic(&entry),
             entry,
@@ -151,7 +153,7 @@ async fn greet(
         settings, outcome, ..
     } = match hall
         .endpoint()
-        .greeting(entry.pool, hall.kind.role, &settings)
+        .greeting(entry.pool, newcomer.kind.role, &settings)
     {
         Some(known) => known,
         None => ask(newcomer, hall, &entry, settings).await?,
@@ -233,7 +235,7 @@ async fn ask_one(
     // While this one waited, another of its kind may have asked.
     if let Some(known) = hall
         .endpoint()
-        .greeting(entry.pool, hall.kind.role, settings)
+        .greeting(entry.pool, newcomer.kind.role, settings)
     {
         lease.release();
         return Ok(Ok(known));
@@ -258,7 +260,7 @@ async fn ask_one(
                 tracing::warn!(error, database = %entry.database, "functions and triggers could not be looked through");
                 lease.close();
                 let endpoint = hall.endpoint();
-                let role = hall.kind.role;
+                let role = newcomer.kind.role;
                 return Ok(Ok(
                     endpoint.keep_greeting(entry.pool, role, settings, outcome)
                 ));
@@ -272,7 +274,7 @@ async fn ask_one(
     let endpoint = hall.endpoint();
     Ok(Ok(endpoint.keep_greeting(
         entry.pool,
-        hall.kind.role,
+        newcomer.kind.role,
         settings,
         outcome,
     )))
@@ -306,7 +308,7 @@ async fn borrow(
             })
         }
     };
-    let mut waiting = match queue::ask(hall.kind, &hall.desks, entry.pool) {
+    let mut waiting = match queue::ask(newcomer.kind, &hall.desks, entry.pool) {
         Asked::Served(lease) => return Ok(lease),
         Asked::Queued(waiting) => waiting,
         Asked::Refused(error) => return Err(refused(error)),

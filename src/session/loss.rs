@@ -102,6 +102,9 @@ impl Session {
             return Ok(false);
         };
         lease.target().manage.suspect();
+        if self.may_do_over() {
+            return self.do_over();
+        }
         // Nothing of the client's was carried out: it need not know.
         if let Some(moved) = self.settings_unanswered(&cause.detail()) {
             return moved;
@@ -143,7 +146,7 @@ impl Session {
         Ok(true)
     }
 
-    fn go_on_without(&mut self, answer: &[u8]) {
+    pub(super) fn go_on_without(&mut self, answer: &[u8]) {
         if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.close();
         }

@@ -13,6 +13,7 @@ pub mod deferred;
 pub mod doubts;
 pub mod ending;
 pub mod endpoint;
+mod errands;
 mod eviction;
 mod faults;
 pub mod handle;
@@ -48,6 +49,7 @@ use self::context::{Context, Limits, Unflushed};
 use self::core::{Bounds, Core};
 use self::ending::Ending;
 use self::endpoint::{Desks, Endpoint, Entry};
+use self::errands::Errands;
 use self::eviction::Evicting;
 use self::handle::{Bell, CancelDone, Place};
 use self::listen::{Hubs, Listening};
@@ -64,6 +66,7 @@ use crate::net::buf::Buf;
 use crate::pool;
 use crate::server::sequences::{Turn, Users};
 use crate::server::{Dialer, Parameters, Settings};
+use crate::topology::Role;
 
 pub use self::queue::Kind;
 
@@ -127,6 +130,8 @@ pub struct Session {
     link: Link,
     desks: Rc<Desks>,
     kind: Kind,
+    /// Where readers may serve the writer's clients.
+    errands: Option<Box<Errands>>,
     /// The cluster's state that this session has seen.
     board_version: u64,
     endpoint: Arc<Endpoint>,
@@ -246,6 +251,10 @@ impl Session {
             board_version: 0,
             endpoint: Arc::clone(&parts.desks.endpoint),
             desks: parts.desks,
+            errands: limits
+                .readers_for_writers
+                .filter(|_| parts.kind.role == Role::Writer)
+                .map(|window| Box::new(Errands::new(window))),
             kind: parts.kind,
             hubs: parts.hubs,
             listening: None,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use super::core::{Conclusion, Step};
+use super::core::{Conclusion, Passing, Step};
 use super::ending::Ending;
 use super::handle::Bell;
 use super::loss::Cause;
@@ -248,6 +248,16 @@ impl Session {
     }
 
     pub(super) fn advance_leased(&mut self) -> Moved {
+        if self.errands.is_some() {
+            match self.may_go_on() {
+                Passing::UpTo(_) => {}
+                Passing::NotYet => return Ok(false),
+                Passing::Refused => {
+                    self.refuse_at_reader();
+                    return Ok(true);
+                }
+            }
+        }
         let unsent = self.requests.has_cleared() || self.prologue.len() >= MAX_PROLOGUE_BYTES;
         let may_be_held_up = self.cancelling.is_some()
             || self.evicting.is_some()
@@ -258,6 +268,7 @@ impl Session {
         if unsent || may_be_held_up && self.is_held_up() {
             return Ok(false);
         }
+        let outside = self.where_sent();
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
@@ -286,8 +297,12 @@ impl Session {
             Ok(Step::Forward { consumed, forward }) => {
                 let sent = self.requests.raw().get(..consumed + forward);
                 self.replays.keep(sent.unwrap_or_default());
+                let asks = outside.is_some_and(|it| self.note_sent(consumed + forward, it));
                 self.requests.discard(consumed);
                 self.requests.clear(forward);
+                if asks {
+                    self.ask_behind();
+                }
                 self.note_pins(Lifted::Gone);
                 Ok(true)
             }
@@ -448,6 +463,12 @@ impl Session {
                     fatal,
                     prefix,
                 } => {
+                    if fate == Fate::Forward
+                        && self.errands.is_some()
+                        && self.is_readers_fault(prefix)
+                    {
+                        return self.do_over();
+                    }
                     if fatal && self.replays.any() {
                         let error = prefix.to_vec();
                         if self.settings_were_fatal(&error) {
@@ -537,10 +558,16 @@ impl Session {
         if conclusion != Conclusion::Ordinary {
             self.draw(conclusion)?;
         }
+        if let Conclusion::Position { .. } = conclusion {
+            return Ok(());
+        }
         if own {
             self.tell_news();
         } else {
             self.evicting.take_if(|evicting| !evicting.holds_up());
+            if self.errands.is_some() {
+                self.first_is_done();
+            }
             let now = self.now();
             let took = now.saturating_duration_since(self.phase_since);
             self.traffic.query_seconds.record(took);
@@ -589,6 +616,7 @@ impl Session {
             }
             Conclusion::Answered { failed } => self.learn(failed)?,
             Conclusion::Moved { failed } => self.moved(failed)?,
+            Conclusion::Position { failed } => self.position_told(failed)?,
         }
         Ok(())
     }
@@ -609,8 +637,15 @@ impl Session {
             return;
         };
         let mut news = Vec::new();
+        let serves_both = self.errands.is_some();
         for (name, value) in lease.parameters.news(&self.told) {
-            put_parameter_status(&mut news, name, value);
+            // Which of them is one, is none of the client's business.
+            if !(serves_both && name == b"in_hot_standby") {
+                put_parameter_status(&mut news, name, value);
+            }
+        }
+        if news.is_empty() && serves_both {
+            return;
         }
         if news.is_empty() {
             // The same values: from here on the same memory, so that comparing costs nothing.
@@ -618,6 +653,7 @@ impl Session {
         } else {
             self.told = Arc::clone(&lease.parameters);
             self.replies.insert(&news);
+            self.comes_ahead(news.len());
         }
     }
 
@@ -631,6 +667,9 @@ impl Session {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(count)) if count > 0 => {
                 self.replies.sent(count);
+                if self.errands.is_some() {
+                    self.client_heard(count);
+                }
                 self.traffic.sent.add(count as u64);
                 self.flush_due = self.client.is_tls();
                 if self.unflushed.is_counted() {

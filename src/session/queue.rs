@@ -32,6 +32,16 @@ pub enum Unserved {
     NoReaders,
 }
 
+impl Unserved {
+    /// Whether there is a server, for others.
+    pub fn is_busy(&self) -> bool {
+        matches!(
+            self,
+            Unserved::Borrow(BorrowError::Busy { .. } | BorrowError::QueueFull { .. })
+        )
+    }
+}
+
 /// The outcome of asking.
 pub enum Asked {
     Served(Lease),
@@ -53,8 +63,13 @@ pub struct Queue {
 
 /// Asks for a server: an idle one at once, or a place in line.
 pub fn ask(kind: Kind, desks: &Rc<Desks>, pool: PoolId) -> Asked {
+    ask_at(kind, desks, pool, None)
+}
+
+/// The same, at this instance if it is one.
+pub fn ask_at(kind: Kind, desks: &Rc<Desks>, pool: PoolId, at: Option<Place>) -> Asked {
     let version = desks.endpoint.board.version();
-    let route = desks.route(kind.role, kind.fallback);
+    let route = at.map_or_else(|| desks.route(kind.role, kind.fallback), Route::To);
     if let Route::To(place) = route
         && let Some(lease) = desks.at(place).try_borrow(pool)
     {

@@ -461,7 +461,7 @@ impl Session {
         self.forget_server();
         if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
             self.replays.attempt = Attempt::Fresh;
-            self.link = Link::Waiting(Box::new(Queue::renew(self.kind, &self.desks, lease)));
+            self.link = Link::Waiting(Box::new(Queue::renew(self.kind_now(), &self.desks, lease)));
         }
     }
 
@@ -516,7 +516,7 @@ impl Session {
     }
 
     /// Gives the server back, which has answered all that it was asked.
-    fn let_go(&mut self) {
+    pub(super) fn let_go(&mut self) {
         let unread = self.replies.raw().to_vec();
         if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
             lease.unread.extend_from_slice(&unread);
@@ -542,6 +542,9 @@ impl Session {
             Link::Leased(lease) => lease.ledger.readies_owed() == 1 && !self.core.is_mid_frame(),
             Link::Free | Link::Waiting(_) => false,
         };
+        if alone && self.requests.cleared().is_empty() && self.position_untold() {
+            return None;
+        }
         if alone
             && self.requests.cleared().is_empty()
             && !self.channels_hold_server()

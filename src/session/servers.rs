@@ -17,7 +17,7 @@ use super::pump::{MAX_ANSWER_BYTES, Moved};
 use super::questions::{Defaults, Kinds, TEMP_BUFFERS};
 use super::queue::{self, Asked, Queue, Unserved};
 use super::settings::Learnt;
-use super::{Lease, Link, Presence, STRANGER, Session};
+use super::{Kind, Lease, Link, Presence, STRANGER, Session};
 use crate::config;
 use crate::error::{Blame, ToClient};
 use crate::protocol::SqlState;
@@ -34,8 +34,15 @@ const RECHECK_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) fn borrow(&mut self) {
+        match self.errands {
+            None => self.borrow_as(self.kind),
+            Some(_) => self.set_out(),
+        }
+    }
+
+    pub(super) fn borrow_as(&mut self, kind: Kind) {
         self.traffic.borrows.add(1);
-        match queue::ask(self.kind, &self.desks, self.entry.pool) {
+        match queue::ask(kind, &self.desks, self.entry.pool) {
             Asked::Served(lease) => {
                 self.traffic.borrow_seconds.record(Duration::ZERO);
                 self.leased(lease);
@@ -70,7 +77,8 @@ impl Session {
                 self.traffic.borrow_seconds.record(waited);
                 self.leased(lease);
             }
-            Err(refused) => self.refuse(&refused),
+            Err(refused) if refused.is_busy() || !self.was_out() => self.refuse(&refused),
+            Err(_) => {}
         }
         Ok(true)
     }
@@ -85,7 +93,19 @@ impl Session {
         }
         // Whoever had it before has left nothing to wait for.
         lease.ledger.forget_outcomes();
+        if self.errands.is_some() && !self.is_fit(&mut lease) {
+            self.link = Link::Leased(lease);
+            return;
+        }
+        self.equip(lease);
+    }
+
+    /// The client's own messages are next.
+    pub(super) fn equip(&mut self, mut lease: Lease) {
         lease.statements.begin();
+        if self.errands.is_some() {
+            self.note_standing();
+        }
         if let Some(hidden) = self.entry.finds.news(&mut self.hidden_version) {
             self.core.know_hidden(hidden);
         }
@@ -146,6 +166,9 @@ impl Session {
     #[inline(never)]
     fn settle_up(&mut self) -> Moved {
         let tidied = self.is_tidying_due() && self.tidy();
+        if self.errands.is_some() && self.is_server_quiet() && self.ask_where_it_is() {
+            return Ok(true);
+        }
         if self.may_ask() && self.ask() {
             return Ok(true);
         }

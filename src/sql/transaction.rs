@@ -44,6 +44,31 @@ pub fn boundary(text: &[u8]) -> Option<Boundary> {
     }
 }
 
+/// How a transaction is begun.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Opened {
+    pub read_only: bool,
+    /// The text says how the transaction is isolated; it is never serializable.
+    pub isolated: bool,
+}
+
+/// What a plain BEGIN says of its transaction.
+pub fn opened(text: &[u8]) -> Option<Opened> {
+    let Some(Boundary::Begin(_)) = boundary(text) else {
+        return None;
+    };
+    let has = |wanted: &str| {
+        let words = text.split(|letter| !letter.is_ascii_alphabetic());
+        words
+            .into_iter()
+            .any(|word| word.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    Some(Opened {
+        read_only: has("only"),
+        isolated: has("isolation"),
+    })
+}
+
 /// A quick look at the first word: nearly every statement is told by it to be none of these.
 #[inline]
 pub fn may_be_boundary(text: &[u8]) -> bool {
@@ -165,5 +190,16 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(boundary(text.as_bytes()), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_it_says_of_its_transaction() {
+        let of = |text: &str| opened(text.as_bytes()).map(|o| (o.read_only, o.isolated));
+        assert_eq!(of("begin"), Some((false, false)));
+        assert_eq!(of("START TRANSACTION READ ONLY;"), Some((true, false)));
+        let both = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY";
+        assert_eq!(of(both), Some((true, true)));
+        assert_eq!(of("BEGIN READ WRITE"), None);
+        assert_eq!(of("COMMIT"), None);
     }
 }

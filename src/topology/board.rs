@@ -138,6 +138,14 @@ impl Board {
 }
 
 impl View {
+    /// Whether the writer tells how far it is, so that readers can be held against it.
+    pub fn tells_positions(&self) -> bool {
+        let writer = self
+            .writer
+            .and_then(|Place(place)| self.instances.get(place));
+        writer.is_some_and(|writer| writer.position.is_some())
+    }
+
     /// Whether there are readers at all, in whatever state; as long as that is not known, there may be.
     fn has_readers(&self) -> bool {
         let others = self.instances.iter().enumerate();

@@ -10,4 +10,5 @@ mod house;
 
 mod failover;
 mod readers;
+mod routing;
 mod told;

@@ -1,4 +1,4 @@
-//! The throw-away PostgreSQL and the Weir of a demo: started on loopback, stopped and removed when dropped.
+//! The throw-away PostgreSQL of a demo, a writer and a reader, and its Weir: started on loopback, stopped and removed when dropped.
 //!
 //! Knows processes, directories and ports; nothing of the load.
 
@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio_postgres::{Config, NoTls};
+use tokio_postgres::{Client, Config, NoTls};
 
 use super::{DemoError, START_LIMIT};
 use crate::app::storm::{Target, make_table};
@@ -20,7 +20,7 @@ pub const USER: &str = "app";
 pub const DATABASE: &str = "shop";
 const SUPERUSER: &str = "postgres";
 /// Tried first, so that what is printed is easy to type.
-const FRIENDLY: [u16; 2] = [6432, 8080];
+const FRIENDLY: [u16; 3] = [6432, 6433, 8080];
 /// Longer than Weir's drain takes with clients like these.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 const LOG_TAIL_BYTES: usize = 2000;
@@ -29,10 +29,13 @@ pub struct House {
     directory: PathBuf,
     account: Option<Account>,
     pub password: String,
-    pub postgres: SocketAddr,
+    pub writer: SocketAddr,
+    pub reader: SocketAddr,
     pub listen: SocketAddr,
+    pub reader_listen: SocketAddr,
     pub http: SocketAddr,
-    database: Option<Child>,
+    /// The writer, and the reader.
+    databases: Vec<Child>,
     weir: Option<Child>,
 }
 
@@ -54,16 +57,19 @@ impl House {
         let directory = std::env::temp_dir().join(format!("weir-demo-{}", std::process::id()));
         // Fails where it exists: a directory that somebody else put there is not to be trusted.
         fs::create_dir(&directory).map_err(io("make a temporary directory"))?;
-        let [listen, http] = FRIENDLY.map(|port| bindable(port).or_else(|| bindable(0)));
+        let [listen, reader_listen, http] =
+            FRIENDLY.map(|port| bindable(port).or_else(|| bindable(0)));
         let none = || io("find a free port")(std::io::ErrorKind::AddrInUse.into());
         let house = Self {
             directory,
             account,
             password: random_word()?,
-            postgres: bindable(0).ok_or_else(none)?,
+            writer: bindable(0).ok_or_else(none)?,
+            reader: bindable(0).ok_or_else(none)?,
             listen: listen.ok_or_else(none)?,
+            reader_listen: reader_listen.ok_or_else(none)?,
             http: http.ok_or_else(none)?,
-            database: None,
+            databases: Vec::new(),
             weir: None,
         };
         fs::set_permissions(&house.directory, fs::Permissions::from_mode(0o755))
@@ -88,7 +94,19 @@ impl House {
         config
     }
 
+    /// A writer with all that the load needs, and a reader that follows it.
     pub async fn start_postgres(&mut self) -> Result<(), DemoError> {
+        let superuser = self.make_writer()?;
+        self.run_postgres("data", self.writer, "postgres.log")?;
+        self.furnish(&superuser).await?;
+        self.make_reader(&superuser)?;
+        self.run_postgres("reader", self.reader, "reader.log")?;
+        // Weir asks once what it is, before anybody uses it.
+        self.await_postgres(self.reader, &superuser).await.map(drop)
+    }
+
+    /// An empty cluster; its superuser's password.
+    fn make_writer(&self) -> Result<String, DemoError> {
         let superuser = random_word()?;
         let secret = self.directory.join("superuser");
         fs::write(&secret, &superuser).map_err(io("write a password file"))?;
@@ -109,16 +127,31 @@ impl House {
             .arg(&secret)
             .arg("--pgdata")
             .arg(self.directory.join("data"));
-        let made = initdb.output().map_err(io("run initdb"))?;
-        if !made.status.success() {
-            return Err(DemoError::Failed {
-                what: "initdb",
-                output: String::from_utf8_lossy(&made.stderr).into_owned(),
-            });
-        }
+        succeed(initdb, "initdb")?;
+        Ok(superuser)
+    }
+
+    /// A copy of the writer that goes on following it.
+    fn make_reader(&self, superuser: &str) -> Result<(), DemoError> {
+        let mut copy = self.postgres_command("pg_basebackup")?;
+        copy.env("PGPASSWORD", superuser)
+            .args(["--checkpoint=fast", "--no-sync", "--write-recovery-conf"])
+            .args(["--host", &self.writer.ip().to_string()])
+            .args(["--port", &self.writer.port().to_string()])
+            .args(["--username", SUPERUSER, "--pgdata"])
+            .arg(self.directory.join("reader"));
+        succeed(copy, "pg_basebackup")
+    }
+
+    fn run_postgres(
+        &mut self,
+        data: &str,
+        address: SocketAddr,
+        log: &str,
+    ) -> Result<(), DemoError> {
         let mut postgres = self.postgres_command("postgres")?;
-        postgres.arg("-D").arg(self.directory.join("data"));
-        let port = format!("port={}", self.postgres.port());
+        postgres.arg("-D").arg(self.directory.join(data));
+        let port = format!("port={}", address.port());
         for setting in [
             "listen_addresses=127.0.0.1",
             &port,
@@ -129,34 +162,14 @@ impl House {
         ] {
             postgres.args(["-c", setting]);
         }
-        self.database = Some(self.spawn(&mut postgres, "postgres.log", "start PostgreSQL")?);
-        self.furnish(&superuser).await
+        let child = self.spawn(&mut postgres, log, "start PostgreSQL")?;
+        self.databases.push(child);
+        Ok(())
     }
 
     /// The user, the database and the table of the load, as soon as PostgreSQL answers.
     async fn furnish(&mut self, superuser: &str) -> Result<(), DemoError> {
-        let mut config = self.config(self.postgres);
-        config
-            .user(SUPERUSER)
-            .password(superuser)
-            .dbname("postgres");
-        let deadline = Instant::now() + START_LIMIT;
-        let (client, connection) = loop {
-            self.check()?;
-            match config.connect(NoTls).await {
-                Ok(pair) => break pair,
-                Err(_) if Instant::now() < deadline => {
-                    tokio::time::sleep(Duration::from_millis(50)).await
-                }
-                Err(_) => {
-                    return Err(DemoError::NotStarted {
-                        what: "PostgreSQL",
-                        output: self.tail("postgres.log"),
-                    });
-                }
-            }
-        };
-        tokio::spawn(connection);
+        let client = self.await_postgres(self.writer, superuser).await?;
         // Both words are ours, without a quote in them.
         client
             .batch_execute(&format!(
@@ -167,8 +180,40 @@ impl House {
         client
             .batch_execute(&format!("CREATE DATABASE {DATABASE} OWNER {USER}"))
             .await?;
-        make_table(&Target::plain(self.config(self.postgres))).await?;
+        make_table(&Target::plain(self.config(self.writer))).await?;
         Ok(())
+    }
+
+    /// Until PostgreSQL answers there.
+    async fn await_postgres(
+        &mut self,
+        address: SocketAddr,
+        superuser: &str,
+    ) -> Result<Client, DemoError> {
+        let mut config = self.config(address);
+        config
+            .user(SUPERUSER)
+            .password(superuser)
+            .dbname("postgres");
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            self.check()?;
+            match config.connect(NoTls).await {
+                Ok((client, connection)) => {
+                    tokio::spawn(connection);
+                    return Ok(client);
+                }
+                Err(_) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => {
+                    return Err(DemoError::NotStarted {
+                        what: "PostgreSQL",
+                        output: error.to_string(),
+                    });
+                }
+            }
+        }
     }
 
     /// As users do it: this binary, and the environment that a task definition would set.
@@ -184,14 +229,15 @@ impl House {
             }
         }
         weir.arg("run")
-            .env("AURORA_HOST", self.postgres.ip().to_string())
-            .env("AURORA_PORT", self.postgres.port().to_string())
+            .env("AURORA_HOST", self.writer.to_string())
+            .env("AURORA_READER_HOST", self.reader.to_string())
             .env("AURORA_DATABASE", DATABASE)
             .env("AURORA_USER", USER)
             .env("AURORA_PASSWORD", &self.password)
             .env("AURORA_SSL", "false")
             .env("AURORA_MAX_CONNECTIONS", max_connections.to_string())
             .env("WEIR_LISTEN", self.listen.to_string())
+            .env("WEIR_READER_LISTEN", self.reader_listen.to_string())
             .env("WEIR_HTTP_LISTEN", self.http.to_string());
         self.weir = Some(self.spawn(&mut weir, "weir.log", "start Weir")?);
         Ok(())
@@ -199,18 +245,17 @@ impl House {
 
     /// Errs when something that was started is no longer there.
     pub fn check(&mut self) -> Result<(), DemoError> {
-        let gone = |child: &mut Option<Child>| {
-            child
-                .as_mut()
-                .is_some_and(|c| !matches!(c.try_wait(), Ok(None)))
-        };
-        if gone(&mut self.database) {
-            return Err(DemoError::Gone {
-                what: "PostgreSQL",
-                output: self.tail("postgres.log"),
-            });
+        let gone = |child: &mut Child| !matches!(child.try_wait(), Ok(None));
+        let logs = ["postgres.log", "reader.log"];
+        for (child, log) in self.databases.iter_mut().zip(logs) {
+            if gone(child) {
+                return Err(DemoError::Gone {
+                    what: "PostgreSQL",
+                    output: self.tail(log),
+                });
+            }
         }
-        if gone(&mut self.weir) {
+        if self.weir.as_mut().is_some_and(gone) {
             return Err(DemoError::Gone {
                 what: "Weir",
                 output: self.weir_log(),
@@ -275,8 +320,21 @@ impl Drop for House {
     fn drop(&mut self) {
         stop(self.weir.take(), "TERM");
         // SIGINT is PostgreSQL's fast shutdown.
-        stop(self.database.take(), "INT");
+        for child in self.databases.drain(..).rev() {
+            stop(Some(child), "INT");
+        }
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn succeed(mut command: Command, what: &'static str) -> Result<(), DemoError> {
+    let output = command.output().map_err(io(what))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(DemoError::Failed {
+            what,
+            output: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }),
     }
 }
 

@@ -175,7 +175,9 @@ impl Talk {
                         Conclusion::Discarded => self.happened("discarded"),
                         Conclusion::SettingsReset => self.happened("reset"),
                         Conclusion::Answered { .. } => panic!("nobody asked"),
-                        Conclusion::Moved { .. } => panic!("nothing moves"),
+                        Conclusion::Moved { .. } | Conclusion::Position { .. } => {
+                            panic!("nothing moves")
+                        }
                         Conclusion::OwnFailed => self.happened("own failed"),
                     }
                 }

@@ -201,6 +201,16 @@ impl Statement {
         telling.map(|kept| (text(&kept.frame), &kept.report))
     }
 
+    /// What it says, as far as that is kept.
+    pub fn text(&self) -> Option<&[u8]> {
+        let kept = match (self.pending.back(), &self.unnamed) {
+            (Some(Change::Parsed(kept)), _) => kept.as_ref(),
+            (None, Unnamed::Kept(kept)) => Some(kept),
+            (Some(Change::Gone), _) | (None, Unnamed::None | Unnamed::OnServer) => None,
+        };
+        kept.map(|kept| text(&kept.frame))
+    }
+
     /// A message is sent that does away with it.
     pub fn leaving(&mut self) {
         self.pending.push_back(Change::Gone);
