@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::house::postgres::{PASSWORD, SUPERUSER, USER};
 use crate::house::{Postgres, Proxy, count};
 use crate::scripts::Keys;
 use crate::sts::crowd;
 use crate::weir::Weir;
+
+/// Connections that Weir may have.
+const CAP: usize = 5;
 
 const HOST: &str = "orders.cluster-x.eu-west-1.rds.amazonaws.com";
 
@@ -57,7 +61,7 @@ impl House {
             },
             weir: {
                 fs::write(data.join("weir_tokens"), format!("{USER} {PASSWORD}\n")).unwrap();
-                let setup = Proxy::before(&postgres, &database, 5)
+                let setup = Proxy::before(&postgres, &database, CAP)
                     .without("AURORA_SSL")
                     .set("AURORA_SSL", "true")
                     .set("AURORA_CA_FILE", ca.to_str().unwrap());
@@ -164,6 +168,55 @@ fn many_tokens_at_once_stay_within_the_limits() {
     }
     let most = seconds.values().max().unwrap();
     assert!(*most <= rate + 10, "{seconds:?}");
+}
+
+#[test]
+fn a_login_that_tried_a_token_serves_its_user() {
+    let house = House::new("");
+    let token = house.tokens(USER, 1).remove(0);
+    let elsewhere = house.postgres.database();
+    house.forget();
+    // There is no connection to this database yet: the one that comes of the trial is all it takes.
+    let mut client = house
+        .weir
+        .login(USER, &token)
+        .database(&elsewhere)
+        .connect();
+    assert_eq!(client.value("SELECT current_database()"), elsewhere);
+    assert_eq!(house.asked().len(), 1);
+    assert_eq!(house.postgres.connections(&elsewhere), 1);
+}
+
+#[test]
+fn tokens_are_tried_under_the_cap() {
+    let house = House::new("max_probes = 16\nprobes_per_second = 1000");
+    let tokens = house.tokens(USER, count(150, 600));
+    let bad = house.unknown(USER, 20);
+    let over = AtomicBool::new(false);
+    let most = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| {
+            let mut superuser = house.postgres.superuser().connect();
+            let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{USER}'");
+            let mut most = 0;
+            while !over.load(Ordering::Relaxed) {
+                most = most.max(superuser.value(&sql).parse::<usize>().unwrap());
+            }
+            most
+        });
+        let guessing = scope.spawn(|| {
+            for token in &bad {
+                assert_eq!(
+                    house.weir.refusal(&house.weir.login(USER, token)).code,
+                    "28P01"
+                );
+            }
+        });
+        crowd(&house.weir, &tokens);
+        guessing.join().unwrap();
+        over.store(true, Ordering::Relaxed);
+        watching.join().unwrap()
+    });
+    assert!((3..=CAP).contains(&most), "{most} connections");
 }
 
 #[test]

@@ -97,13 +97,13 @@ impl From<Reason> for Denied {
 }
 
 impl Iam {
-    pub fn new(config: &Config, prober: impl FnOnce() -> Prober) -> Result<Iam, IamError> {
+    pub fn new(config: &Config, prober: &Prober) -> Result<Iam, IamError> {
         let asking = Arc::new(Asking::new(&config.iam, prober)?);
         Iam::with(config, asking)
     }
 
     /// For a new configuration. Keys are read anew; what was found out about tokens is kept if nothing else is new.
-    pub fn renew(&self, config: &Config, prober: impl FnOnce() -> Prober) -> Result<Iam, IamError> {
+    pub fn renew(&self, config: &Config, prober: &Prober) -> Result<Iam, IamError> {
         if self.config == config.iam {
             return Iam::with(config, Arc::clone(&self.asking));
         }
@@ -260,7 +260,7 @@ fn common(config: &Config) -> IamMode {
 }
 
 impl Asking {
-    fn new(iam: &config::Iam, prober: impl FnOnce() -> Prober) -> Result<Asking, IamError> {
+    fn new(iam: &config::Iam, prober: &Prober) -> Result<Asking, IamError> {
         let sts = iam.sts.as_ref().map(|sts| {
             let key = "auth.iam.sts.ca_file";
             let authorities = authorities(key, sts.ca_file.as_deref())?;
@@ -282,7 +282,7 @@ impl Asking {
             aurora: iam
                 .aurora
                 .as_ref()
-                .map(|aurora| Aurora::new(aurora, prober())),
+                .map(|aurora| Aurora::new(aurora, Arc::clone(prober))),
             issuers,
         })
     }

@@ -98,8 +98,8 @@ pub struct Attempt {
     pub token: Secret<String>,
 }
 
-/// Logs in to Aurora and away again; whoever puts the house together knows how.
-pub type Prober = Box<dyn Fn(Attempt) -> Pin<Box<dyn Future<Output = Tried> + Send>> + Send + Sync>;
+/// Logs in to Aurora; whoever puts the house together knows how.
+pub type Prober = Arc<dyn Fn(Attempt) -> Pin<Box<dyn Future<Output = Tried> + Send>> + Send + Sync>;
 
 /// Tries tokens at Aurora.
 pub struct Aurora {
@@ -115,7 +115,7 @@ impl Aurora {
         }
     }
 
-    /// Cancel-safe: dropped, the login is given up.
+    /// Cancel-safe: dropped, a login that has begun goes on, for nobody.
     pub async fn ask(&self, attempt: Attempt) -> Verdict {
         let _leave = self.pace.leave().await;
         let principal = map::Principal {
