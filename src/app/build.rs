@@ -77,7 +77,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let (prober, trials) = trial::open();
-    let iam = Arc::new(Iam::new(&config, &prober)?);
+    let iam = Arc::new(Iam::new(&config, &vault.key_secrets(), &prober)?);
     if config.iam.static_keys.is_some() {
         tracing::warn!(
             "clients are let in by keys of its own (auth.iam.static): whoever holds one is any user; not for production"

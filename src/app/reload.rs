@@ -56,7 +56,8 @@ impl Reloader {
             return Err(ReloadError::Fixed(fixed));
         }
         let users = shared.vault.prepare(&config)?;
-        let iam = shared.gate.load().iam.renew(&config, &shared.prober)?;
+        let iam = &shared.gate.load().iam;
+        let iam = iam.renew(&config, users.key_secrets(), &shared.prober)?;
         shared.acceptor.reload(&config.tls)?;
         shared.vault.install(users);
         let standing = Standing::of(&shared.gate.load(), &config);

@@ -136,7 +136,7 @@ impl OfSecret {
     /// AWSCURRENT as it is now, then AWSPENDING, then AWSPREVIOUS: each value once.
     async fn refused(&mut self) -> Next {
         if !std::mem::replace(&mut self.refetched, true) {
-            self.rotating.refetch(&self.terms).await;
+            self.rotating.rounds().refetch(&self.terms).await;
         }
         let ring = self.rotating.ring();
         if let Some(version) = ring.as_ref().and_then(|ring| ring.next(&self.tried)) {

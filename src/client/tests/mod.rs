@@ -57,7 +57,7 @@ static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = crate::config::load(None, env.into_iter()).unwrap();
     let nobody: iam::upstream::Prober = Arc::new(|_| panic!("no Aurora is configured"));
-    Arc::new(iam::Iam::new(&config, &nobody).unwrap())
+    Arc::new(iam::Iam::new(&config, &[], &nobody).unwrap())
 });
 
 fn gate() -> Gate {
