@@ -13,7 +13,7 @@ use super::fleet::Fleet;
 use super::worker::Order;
 use crate::client::iam::Iam;
 use crate::client::iam::upstream::Prober;
-use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
+use crate::client::{FailureTerms, Failures, Gate, Manner, Places, Ration};
 use crate::config::{self, Config, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
@@ -268,5 +268,6 @@ pub fn gate(
         handshake_timeout: config.auth.handshake_timeout,
         places: standing.places,
         failures: standing.failures,
+        lines: Ration::new(config.log.refusals_per_second),
     }
 }

@@ -23,5 +23,6 @@ pub use credential::Credential;
 pub use directory::{Ask, Found};
 pub use keys::{Key, KeySecret, Keys, KeysError};
 pub use login::{Login, Password};
+pub use rounds::Patience;
 pub use token::TokenError;
 pub use vault::{NotYet, Outside, Vault, VaultError};

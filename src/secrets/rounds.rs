@@ -3,13 +3,13 @@
 //! Knows times and what a failure leads to; what a round does, its owner knows.
 
 use std::fmt::Display;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use super::patience::{Patience, chance};
+use super::patience::{self, chance};
 use crate::config::{SecretArn, Secrets};
 use crate::metrics;
 
@@ -34,6 +34,17 @@ struct Report {
 pub struct Rounds {
     report: watch::Sender<Report>,
     wanted: Notify,
+    /// When the last round began, whether or not it is over.
+    latest: Mutex<Option<Instant>>,
+}
+
+/// How long somebody waits for what he doubts to be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// Until there is a round that began after he came.
+    Full,
+    /// For a round that is under way, or may begin at once; for no other.
+    Little,
 }
 
 impl Rounds {
@@ -58,14 +69,22 @@ impl Rounds {
 
     /// The same, and waits for that round: whatever was changed before this call is then known. All who call meanwhile
     /// share one. Cancel-safe.
-    pub async fn refetch(&self, terms: &Secrets) {
+    pub async fn refetch(&self, terms: &Secrets, patience: Patience) {
         let asked = Instant::now();
         let mut report = self.report.subscribe();
         self.want();
-        let done = report.wait_for(|report| report.began.is_some_and(|began| began >= asked));
-        // As many as a round takes at most; then whoever asked goes on with what there is.
-        let patience = terms.refetch_pause + terms.timeout * 3 + Duration::from_secs(1);
-        let _ = tokio::time::timeout(patience, done).await;
+        let latest = *self.latest();
+        let ended = report.borrow().began;
+        let since = match (patience, latest) {
+            (Patience::Full, _) | (Patience::Little, None) => asked,
+            (Patience::Little, Some(began)) if latest != ended => began,
+            (Patience::Little, Some(began)) if began.elapsed() >= terms.refetch_pause => asked,
+            (Patience::Little, Some(_)) => return,
+        };
+        let done = report.wait_for(|report| report.began.is_some_and(|began| began >= since));
+        // As much as a round takes at most; then whoever asked goes on with what there is.
+        let most = terms.refetch_pause + terms.timeout * 3 + Duration::from_secs(1);
+        let _ = tokio::time::timeout(most, done).await;
     }
 
     /// Has a round made whenever it is time. `serves`: whether something older is there. Never ends.
@@ -80,7 +99,7 @@ impl Rounds {
         R: Future<Output = Result<(), E>>,
         E: Display,
     {
-        let mut fetching = Patience::default();
+        let mut fetching = patience::Patience::default();
         let mut due = Instant::now();
         let mut began: Option<Instant> = None;
         loop {
@@ -93,6 +112,7 @@ impl Rounds {
             }
             let now = Instant::now();
             began = Some(now);
+            *self.latest() = began;
             let outcome = round(why).await;
             due = match &outcome {
                 Ok(()) => {
@@ -108,6 +128,10 @@ impl Rounds {
             let trouble = outcome.err().map(|error| Arc::from(error.to_string()));
             self.tell(arn, now, trouble, serves());
         }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, arn: &SecretArn, began: Instant, trouble: Option<Arc<str>>, serves: bool) {

@@ -22,6 +22,7 @@ use super::directory::{Ask, Directory, Terms};
 use super::keys::KeySecret;
 use super::patience::Patience;
 use super::rotating::{Fetch, Rotating};
+use super::rounds;
 use super::token::Mint;
 use crate::config::{self, Config, SecretArn, Secrets, User};
 use crate::metrics;
@@ -206,7 +207,7 @@ impl Vault {
     /// A client's proof did not fit: sees to it that what is known is not out of date. What came of it, for users
     /// with secrets: all its verifiers have the salt of those before. Takes as long for names that have no secret,
     /// lest time tell which have one. Cancel-safe.
-    pub async fn doubt(&self, user: &str) -> Option<Arc<Credential>> {
+    pub async fn doubt(&self, user: &str, patience: rounds::Patience) -> Option<Arc<Credential>> {
         let book = self.book.load_full();
         if let Some(directory) = &book.directory {
             directory.doubt(user);
@@ -221,7 +222,10 @@ impl Vault {
             let pick = usize::try_from(self.picks.hash_one(user)).unwrap_or(0);
             book.secrets.get(pick.checked_rem(others)?)
         };
-        own.or_else(any)?.rounds().refetch(&book.terms).await;
+        own.or_else(any)?
+            .rounds()
+            .refetch(&book.terms, patience)
+            .await;
         credential(own?, user)
     }
 

@@ -12,7 +12,7 @@ use crate::sts::crowd;
 use crate::weir::Weir;
 
 /// Connections that Weir may have.
-const CAP: usize = 5;
+pub const CAP: usize = 5;
 
 const HOST: &str = "orders.cluster-x.eu-west-1.rds.amazonaws.com";
 
@@ -31,6 +31,13 @@ pub struct House {
 
 impl House {
     pub fn new(more: &str) -> House {
+        let head = "[auth]\nhandshake_timeout = \"60s\"\nmax_failed_logins = 1000\n\
+             [auth.iam]\nrefusal_ttl = \"0s\"\nvalidation_timeout = \"60s\"\n";
+        House::with(head, more, &[("WEIR_LOG", "debug")])
+    }
+
+    /// `head`: the sections above that of Aurora; `more`: lines of that.
+    pub fn with(head: &str, more: &str, environment: &[(&str, &str)]) -> House {
         let postgres = Postgres::start_with_tls();
         let data = postgres.directory.join("data");
         postgres.allow(&format!(
@@ -48,10 +55,7 @@ impl House {
         let ca = postgres.directory.join("ca.pem");
         fs::write(&ca, &postgres.certificates.as_ref().unwrap().ca).unwrap();
         let database = postgres.database();
-        let toml = format!(
-            "[auth]\nhandshake_timeout = \"60s\"\nmax_failed_logins = 1000\n[auth.iam]\nrefusal_ttl = \"0s\"\nvalidation_timeout = \"60s\"\n\
-             [auth.iam.aurora]\nendpoints = [\"{HOST}:5432\"]\n{more}\n"
-        );
+        let toml = format!("{head}[auth.iam.aurora]\nendpoints = [\"{HOST}:5432\"]\n{more}\n");
         // What Weir itself logs in with.
         let house = House {
             keys: Keys {
@@ -65,10 +69,12 @@ impl House {
                     .without("AURORA_SSL")
                     .set("AURORA_SSL", "true")
                     .set("AURORA_CA_FILE", ca.to_str().unwrap());
-                Weir::of(
-                    setup.file(&toml).set("WEIR_LOG", "debug").start(),
-                    &database,
-                )
+                let setup = environment
+                    .iter()
+                    .fold(setup.file(&toml), |setup, (name, value)| {
+                        setup.set(name, value)
+                    });
+                Weir::of(setup.start(), &database)
             },
             data,
             postgres,
@@ -98,8 +104,13 @@ impl House {
         fs::write(self.data.join("weir_asked"), "").unwrap();
     }
 
-    /// When it was asked, in whole seconds; Weir's own logins count, too.
-    fn asked(&self) -> Vec<u64> {
+    /// How often it was asked; Weir's own logins count, too.
+    pub fn asked(&self) -> usize {
+        self.asked_at().len()
+    }
+
+    /// When, in whole seconds.
+    fn asked_at(&self) -> Vec<u64> {
         let text = fs::read_to_string(self.data.join("weir_asked")).unwrap();
         let second = |line: &str| line.split('.').next().unwrap().parse().unwrap();
         text.lines().map(second).collect()
@@ -112,9 +123,9 @@ fn aurora_decides_and_is_asked_once() {
     let token = house.tokens(USER, 1).remove(0);
     assert!(token.len() > 1000, "as long as a role's");
     house.weir.lets_in(&token);
-    let asked = house.asked().len();
+    let asked = house.asked();
     house.weir.lets_in(&token);
-    assert_eq!(house.asked().len(), asked);
+    assert_eq!(house.asked(), asked);
     assert_eq!(house.weir.accepted("iam-aurora"), 2);
     // Garbage is not shown to it.
     let tampered = token.replace("Expires=900", "Expires=901");
@@ -124,13 +135,13 @@ fn aurora_decides_and_is_asked_once() {
         .token(&["rds", "other.example", "5432", USER, "eu-west-1"]);
     house.weir.refuses(USER, &elsewhere, "iam", "host_mismatch");
     house.weir.refuses(USER, PASSWORD, "iam", "bad_byte");
-    assert_eq!(house.asked().len(), asked);
+    assert_eq!(house.asked(), asked);
     let unknown = token.replace("Signature=", "Signature=0");
     let unknown = unknown[..unknown.len() - 1].to_owned();
     house
         .weir
         .refuses(USER, &unknown, "iam-aurora", "refused_by_aurora");
-    assert_eq!(house.asked().len(), asked + 1);
+    assert_eq!(house.asked(), asked + 1);
 }
 
 #[test]
@@ -155,7 +166,7 @@ fn many_tokens_at_once_stay_within_the_limits() {
     let tokens = house.tokens(USER, count(300, 2_000));
     house.forget();
     crowd(&house.weir, &tokens);
-    let asked = house.asked();
+    let asked = house.asked_at();
     // Weir's own five connections count as well.
     assert!(
         asked.len() >= tokens.len() && asked.len() <= tokens.len() + 5,
@@ -183,7 +194,7 @@ fn a_login_that_tried_a_token_serves_its_user() {
         .database(&elsewhere)
         .connect();
     assert_eq!(client.value("SELECT current_database()"), elsewhere);
-    assert_eq!(house.asked().len(), 1);
+    assert_eq!(house.asked(), 1);
     assert_eq!(house.postgres.connections(&elsewhere), 1);
 }
 
@@ -224,10 +235,10 @@ fn one_login_for_a_token_however_many_come_with_it() {
     let house = House::new("");
     let token = house.tokens(USER, 1).remove(0);
     house.weir.lets_in(&token);
-    let before = house.asked().len();
+    let before = house.asked();
     let other = house.tokens(USER, 2).remove(1);
     crowd(&house.weir, &vec![other; count(200, 1_000)]);
     // Its pool may have grown meanwhile.
-    let asked = house.asked().len() - before;
+    let asked = house.asked() - before;
     assert!((1..=5).contains(&asked), "{asked}");
 }

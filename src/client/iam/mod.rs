@@ -41,7 +41,7 @@ use memory::{Known, Memory, Verdict};
 use reason::Reason;
 use rules::{Claim, Plausible, Rules};
 use time::Seconds;
-use upstream::{Attempt, Aurora, Prober, Sts};
+use upstream::{Attempt, Aurora, Prober, Standing, Sts};
 
 /// Who checks tokens, and which users come with one. A new one after a reload.
 #[derive(Debug)]
@@ -168,6 +168,7 @@ impl Iam {
         &self,
         token: &Secret<Vec<u8>>,
         claim: &Claim<'_>,
+        standing: &Standing<'_>,
         method: &mut &'static str,
     ) -> Result<(), Denied> {
         let now = time::now();
@@ -188,7 +189,7 @@ impl Iam {
                     let Some(aurora) = &asking.aurora else {
                         return nobody();
                     };
-                    aurora.ask(attempt(token, claim)).await
+                    aurora.ask(attempt(token, claim), standing).await
                 };
                 self.recall(name(), now, rds.expires(), ask).await
             }
@@ -197,7 +198,7 @@ impl Iam {
                     let Some(asked) = &asking.sts else {
                         return nobody();
                     };
-                    asked.ask(sts, claim.user).await
+                    asked.ask(sts, claim.user, standing).await
                 };
                 self.recall(name(), now, sts.expires(), ask).await
             }

@@ -15,6 +15,14 @@ use crate::config::{IamAurora, IamSts, Secret};
 use crate::net::BadAuthorities;
 use crate::net::fetch::{Fetched, Fetcher};
 
+/// Whether whoever came with a token is still to be heard, now that it is his turn: of many who guess at a time, some
+/// were found out while the others waited.
+pub type Standing<'s> = dyn Fn() -> bool + Sync + 's;
+
+fn unheard() -> Verdict {
+    Verdict::Unanswered("too many tokens from there were refused meanwhile".into())
+}
+
 /// An answer to GetCallerIdentity has half a KiB.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -41,8 +49,11 @@ impl Sts {
     }
 
     /// Sends what the token stands for. Cancel-safe: dropped, nothing is asked.
-    pub async fn ask(&self, token: &StsToken, user: &str) -> Verdict {
+    pub async fn ask(&self, token: &StsToken, user: &str, standing: &Standing<'_>) -> Verdict {
         let _leave = self.pace.leave().await;
+        if !standing() {
+            return unheard();
+        }
         let user = sts::header_value(user);
         let headers = [
             ("accept", "text/xml"),
@@ -116,8 +127,11 @@ impl Aurora {
     }
 
     /// Cancel-safe: dropped, a login that has begun goes on, for nobody.
-    pub async fn ask(&self, attempt: Attempt) -> Verdict {
+    pub async fn ask(&self, attempt: Attempt, standing: &Standing<'_>) -> Verdict {
         let _leave = self.pace.leave().await;
+        if !standing() {
+            return unheard();
+        }
         let principal = map::Principal {
             name: attempt.user.clone(),
             function: None,

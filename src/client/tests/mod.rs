@@ -80,6 +80,7 @@ fn gate() -> Gate {
             delay: Duration::from_secs(1),
             max_remembered: 1_000,
         }),
+        lines: Ration::new(None),
     }
 }
 
