@@ -22,6 +22,10 @@ date +%s.%N >>weir_asked
 printf '%s %s\n' "$PAM_USER" "$PAM_AUTHTOK" | grep -qxFf - weir_tokens
 "#;
 
+/// Patient with clients that come in their thousands.
+const HEAD: &str = "[auth]\nhandshake_timeout = \"60s\"\nmax_failed_logins = 1000\n\
+     [auth.iam]\nrefusal_ttl = \"0s\"\nvalidation_timeout = \"60s\"\n";
+
 pub struct House {
     pub weir: Weir,
     data: PathBuf,
@@ -31,9 +35,12 @@ pub struct House {
 
 impl House {
     pub fn new(more: &str) -> House {
-        let head = "[auth]\nhandshake_timeout = \"60s\"\nmax_failed_logins = 1000\n\
-             [auth.iam]\nrefusal_ttl = \"0s\"\nvalidation_timeout = \"60s\"\n";
-        House::with(head, more, &[("WEIR_LOG", "debug")])
+        House::with(HEAD, more, &[("WEIR_LOG", "debug")])
+    }
+
+    /// One that may have more connections, half of them to try tokens with.
+    fn wide(more: &str) -> House {
+        House::with(HEAD, more, &[("AURORA_MAX_CONNECTIONS", "40")])
     }
 
     /// `head`: the sections above that of Aurora; `more`: lines of that.
@@ -162,14 +169,14 @@ fn aurora_down_is_no_failed_login() {
 #[test]
 fn many_tokens_at_once_stay_within_the_limits() {
     let rate = count(40, 100);
-    let house = House::new(&format!("max_probes = 16\nprobes_per_second = {rate}"));
+    let house = House::wide(&format!("max_probes = 16\nprobes_per_second = {rate}"));
     let tokens = house.tokens(USER, count(300, 2_000));
     house.forget();
     crowd(&house.weir, &tokens);
     let asked = house.asked_at();
-    // Weir's own five connections count as well.
+    // Weir's own connections count as well.
     assert!(
-        asked.len() >= tokens.len() && asked.len() <= tokens.len() + 5,
+        asked.len() >= tokens.len() && asked.len() <= tokens.len() + 40,
         "{}",
         asked.len()
     );
@@ -201,7 +208,7 @@ fn a_login_that_tried_a_token_serves_its_user() {
 #[test]
 fn tokens_are_tried_under_the_cap() {
     let house = House::new("max_probes = 16\nprobes_per_second = 1000");
-    let tokens = house.tokens(USER, count(150, 600));
+    let tokens = house.tokens(USER, count(150, 300));
     let bad = house.unknown(USER, 20);
     let over = AtomicBool::new(false);
     let most = std::thread::scope(|scope| {
