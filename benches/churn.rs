@@ -1,4 +1,4 @@
-//! Connection churn: logs in with SCRAM, says goodbye, comes again. The load of `make bench`'s churn section.
+//! Connection churn: logs in with SCRAM, or with what the server asks for in the clear, says goodbye, comes again. The load of `make bench`'s churn section.
 //!
 //! Knows the wire as far as the end of a login; measures nothing but how many there were, and how many TLS sessions
 //! were resumed. `churn ADDRESS off|full|resumed CONNECTIONS THREADS USER DATABASE`, the password in PGPASSWORD.
@@ -18,6 +18,8 @@ use weir::protocol::frame::{put, put_cstr, put_untagged};
 use weir::protocol::scram::{self, Binding, Hello, SaltedKeys};
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+const CLEARTEXT: u32 = 3;
+const SASL: u32 = 10;
 const TERMINATE: [u8; 5] = [b'X', 0, 0, 0, 4];
 
 fn main() -> ExitCode {
@@ -149,7 +151,16 @@ fn visit(
 ) -> io::Result<()> {
     stream.write_all(startup)?;
     let mut inbox = Inbox(Vec::new());
-    inbox.authentication(stream, 10)?;
+    match inbox.request(stream)?.0 {
+        CLEARTEXT => {
+            let mut out = Vec::new();
+            put(&mut out, b'p', |body| put_cstr(body, password.as_bytes()));
+            stream.write_all(&out)?;
+            return farewell(stream, &mut inbox);
+        }
+        SASL => {}
+        other => return Err(io::Error::other(format!("asked for {other}"))),
+    }
     let mut random = [0; scram::NONCE_BYTES];
     let filled = SystemRandom::new().fill(&mut random);
     filled.map_err(|_| io::Error::other("no random numbers"))?;
@@ -175,6 +186,10 @@ fn visit(
     stream.write_all(&out)?;
     let signature = inbox.authentication(stream, 12)?;
     awaiting.verify(&signature).map_err(io::Error::other)?;
+    farewell(stream, &mut inbox)
+}
+
+fn farewell(stream: &mut (impl Read + Write), inbox: &mut Inbox) -> io::Result<()> {
     while inbox.next(stream)?.0 != b'Z' {}
     stream.write_all(&TERMINATE)
 }
@@ -210,13 +225,25 @@ impl Inbox {
         }
     }
 
-    /// The next message, which must be an authentication request of this kind; without the kind.
-    fn authentication(&mut self, stream: &mut impl Read, kind: u32) -> io::Result<Vec<u8>> {
+    /// The next message, which must be an authentication request: its kind, and what is in it.
+    fn request(&mut self, stream: &mut impl Read) -> io::Result<(u32, Vec<u8>)> {
+        let unexpected = || io::Error::other("another message than was due in a login");
         match self.next(stream)? {
-            (b'R', body) if body.starts_with(&kind.to_be_bytes()) => {
-                Ok(body.get(4..).unwrap_or_default().to_vec())
+            (b'R', body) => {
+                let (kind, rest) = body.split_first_chunk().ok_or_else(unexpected)?;
+                Ok((u32::from_be_bytes(*kind), rest.to_vec()))
             }
-            _ => Err(io::Error::other("another message than was due in a login")),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// The same, of this kind.
+    fn authentication(&mut self, stream: &mut impl Read, kind: u32) -> io::Result<Vec<u8>> {
+        match self.request(stream)? {
+            (came, rest) if came == kind => Ok(rest),
+            (came, _) => Err(io::Error::other(format!(
+                "asked for {came} where {kind} was due"
+            ))),
         }
     }
 }

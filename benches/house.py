@@ -3,6 +3,8 @@
 Knows how each is configured and started, so that all are treated alike; measures nothing.
 """
 
+import base64
+import json
 import os
 import pwd
 import shutil
@@ -189,6 +191,33 @@ log_stats = 0
         }
         return self.serve("weir", [self.binaries["weir"], "run"], port, environment=settings, prefix=prefix)
 
+    def token(self):
+        """A JSON web token of an issuer of our own, and the settings of a Weir that takes it: it is checked once, and remembered."""
+        key, public = os.path.join(self.path, "issuer.key"), os.path.join(self.path, "jwks.json")
+        run = lambda *words, **how: subprocess.run([find("openssl"), *words], check=True, capture_output=True, **how).stdout
+        run("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", key)
+        url64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+        modulus = bytes.fromhex(run("rsa", "-in", key, "-noout", "-modulus", text=True).strip().split("=")[1])
+        with open(public, "w") as out:
+            json.dump({"keys": [{"kty": "RSA", "kid": "bench", "alg": "RS256", "use": "sig", "n": url64(modulus), "e": "AQAB"}]}, out)
+        role, now = "arn:aws:iam::123456789012:role/bench", int(time.time())
+        claims = {"iss": "https://issuer.example", "aud": "weir://bench", "sub": role, "iat": now, "exp": now + 3600}
+        words = ({"alg": "RS256", "kid": "bench", "typ": "JWT"}, claims)
+        signed = ".".join(url64(json.dumps(word).encode()) for word in words)
+        signature = run("dgst", "-sha256", "-sign", key, input=signed.encode())
+        config = self.file("token.toml", f"""[auth.iam]
+mode = "optional"
+cache_ttl = "15m"
+[auth.iam.jwt]
+issuers = ["https://issuer.example"]
+audience = "weir://bench"
+jwks_file = "{public}"
+[[auth.iam.map]]
+principal = "{role}"
+users = ["{USER}"]
+""")
+        return f"{signed}.{url64(signature)}", {"WEIR_CONFIG": config}
+
     def relay(self, prefix=(), server_tls=False):
         """TLS, where there is any, goes through the relay untouched: it is the floor without the cost of TLS."""
         port = free_port()
@@ -200,8 +229,8 @@ log_stats = 0
         return process, port
 
 
-def client_environment(port, tls=False):
-    return dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(port), PGUSER=USER, PGPASSWORD=PASSWORD, PGDATABASE=DATABASE,
+def client_environment(port, tls=False, password=PASSWORD):
+    return dict(os.environ, PGHOST="127.0.0.1", PGPORT=str(port), PGUSER=USER, PGPASSWORD=password, PGDATABASE=DATABASE,
                 PGSSLMODE="require" if tls else "disable", PGGSSENCMODE="disable", LC_ALL="C.UTF-8")
 
 

@@ -91,11 +91,11 @@ def loads(port, clients, mode, seconds, pid, options):
     return Run(sum(run.transactions for run in runs), sum(run.tps for run in runs), cpu)
 
 
-def churn(binary, port, tls, connections, pid, threads=8):
+def churn(binary, port, tls, connections, pid, threads=8, password=house.PASSWORD):
     """So many clients that log in and leave; CPU until the last of them has gone."""
     before = cpu(pid)
     command = [binary, f"127.0.0.1:{port}", tls, str(connections), str(threads), house.USER, house.DATABASE]
-    done = subprocess.run(command, env=house.client_environment(port), capture_output=True, text=True)
+    done = subprocess.run(command, env=house.client_environment(port, password=password), capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"churn failed: {done.stderr}")
     time.sleep(0.1)

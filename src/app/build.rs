@@ -12,8 +12,8 @@ use super::authorities::authorities;
 use super::fleet::{Fleet, FleetError};
 use super::inquiry;
 use super::shared::{Proofs, Shared};
-use super::worker::{MAX_ORDERS, Order, Plan, Stage};
-use crate::client::iam::upstream::{Attempt, Prober, Tried};
+use super::trial;
+use super::worker::{Backroom, MAX_ORDERS, Order, Plan, Stage};
 use crate::client::iam::{Iam, IamError};
 use crate::config::{Config, HostPort};
 use crate::metrics;
@@ -21,9 +21,9 @@ use crate::net::BadAuthorities;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::listen::{self, Keepalive};
 use crate::pool::{Policy, Target, Tickets, WorkerId};
-use crate::secrets::{Outside, Password, Vault, VaultError};
+use crate::secrets::{Outside, Vault, VaultError};
 use crate::server::dialer::{Dialer, Duty, Share, Terms};
-use crate::server::{self, Credential, Failure, Login, Security};
+use crate::server::{self, Security};
 use crate::session::endpoint::{Endpoint, GreetingTerms, Instance};
 use crate::session::pinboard::Pinboard;
 use crate::session::prepared::table;
@@ -76,7 +76,8 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let acceptor = Arc::new(Acceptor::open(&config.tls)?);
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
-    let iam = Arc::new(Iam::new(&config, || prober(&config, &security))?);
+    let (prober, trials) = trial::open();
+    let iam = Arc::new(Iam::new(&config, &vault.key_secrets(), &prober)?);
     if config.iam.static_keys.is_some() {
         tracing::warn!(
             "clients are let in by keys of its own (auth.iam.static): whoever holds one is any user; not for production"
@@ -95,6 +96,7 @@ pub fn build(config: Config) -> Result<House, StartError> {
         vault,
         acceptor,
         iam,
+        prober,
     };
     let shared = Shared::new(config, proofs, registry, pinboard, endpoint, orders);
     let fellow = fleet.as_ref().map(|(fleet, _)| Arc::clone(fleet));
@@ -103,13 +105,13 @@ pub fn build(config: Config) -> Result<House, StartError> {
         id: WorkerId(id),
         shared: Arc::clone(&shared),
         listeners: Vec::new(),
-        inquiries: None,
+        backroom: None,
         orders,
         stage: watching.clone(),
     });
     let mut plans: Vec<Plan> = plans.collect();
     if let Some(first) = plans.first_mut() {
-        first.inquiries = Some(inquiries);
+        first.backroom = Some(Backroom { inquiries, trials });
     }
     for (role, sockets) in listeners {
         for (plan, socket) in plans.iter_mut().zip(sockets) {
@@ -214,49 +216,6 @@ fn instance(
         name: at.to_string().into(),
         target: Arc::new(target),
     }
-}
-
-/// Tries clients' tokens at the writer: logs in as they would, and leaves.
-///
-/// Outside the target's cap, like a client that dials the database itself would be; their number at a time has a limit of
-/// its own.
-pub fn prober(config: &Config, security: &Security) -> Prober {
-    let database = &config.database;
-    let targets = database
-        .hosts
-        .iter()
-        .map(|at| server::Target::new(at.clone(), database, security.clone()));
-    let targets: Arc<[server::Target]> = targets.collect();
-    Box::new(move |attempt| {
-        let targets = Arc::clone(&targets);
-        Box::pin(async move { probe(&targets, attempt).await })
-    })
-}
-
-async fn probe(targets: &[server::Target], attempt: Attempt) -> Tried {
-    let credential = Credential::Token(Arc::new(Password::new(attempt.token)));
-    let login = Login {
-        user: &attempt.user,
-        database: &attempt.database,
-        credential: &credential,
-        parameters: &[],
-        init_query: "",
-    };
-    let mut last = Tried::Unanswered("there is no writer to ask".into());
-    for target in targets {
-        let error = match server::connect(target, &login).await {
-            Ok(_) => return Tried::LetIn,
-            Err(error) => error,
-        };
-        let sqlstate = error.refusal().map(|refusal| refusal.sqlstate());
-        last = match (error.failure(), sqlstate) {
-            (Failure::Denied, Some([b'2', b'8', ..])) => return Tried::Refused,
-            // Only who has been let in is told that the database is not there, or not for him.
-            (Failure::NoSuchDatabase | Failure::Denied, Some(_)) => return Tried::LetIn,
-            _ => Tried::Unanswered(error.to_string().into()),
-        };
-    }
-    last
 }
 
 fn endpoint(

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
+use tokio::sync::oneshot;
 
+use super::errand::{self, Inbox};
 use super::shared::Shared;
 use crate::config::Secret;
 use crate::error::ToClient;
@@ -26,55 +26,33 @@ use crate::session::queue::{self, Asked, Unserved};
 use crate::topology::Role;
 use crate::topology::board::Fallback;
 
-/// Questions that may wait; the directory asks `max_queries` at a time, and that is at most so many.
-const MAX_WAITING: usize = 100;
-
 /// For one answer, once there is a connection.
 const ANSWER: Duration = Duration::from_secs(5);
 
-struct Inquiry {
-    user: String,
-    answer: oneshot::Sender<Found>,
-}
-
-/// Where the questions come out.
-pub struct Inquiries(mpsc::Receiver<Inquiry>);
-
 /// How a question is asked, and where it is to be answered.
-pub fn open() -> (Ask, Inquiries) {
-    let (sender, inbox) = mpsc::channel(MAX_WAITING);
+pub fn open() -> (Ask, Inbox<String, Found>) {
+    let (bell, inbox) = errand::open();
     let ask = move |user: String| {
-        let sender = sender.clone();
+        let bell = Arc::clone(&bell);
         let asking = async move {
-            let (answer, answered) = oneshot::channel();
-            let gone = || "Weir is ending".to_owned();
-            let sent = sender.send(Inquiry { user, answer }).await;
-            sent.map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
+            let found = bell.ask(user).await;
+            found.unwrap_or_else(|| Err("Weir is ending".to_owned()))
         };
         Box::pin(asking) as _
     };
-    (Arc::new(ask), Inquiries(inbox))
+    (Arc::new(ask), inbox)
 }
 
-impl Inquiries {
-    /// Never ends.
-    pub async fn answer(mut self, desks: Rc<Desks>, shared: Arc<Shared>) {
-        let mut at_work = JoinSet::new();
-        loop {
-            tokio::select! {
-                Some(Inquiry { user, answer }) = self.0.recv() => {
-                    let (desks, shared) = (Rc::clone(&desks), Arc::clone(&shared));
-                    at_work.spawn_local(async move {
-                        // Whoever asked may have gone.
-                        let _ = answer.send(look_up(&user, &desks, &shared).await);
-                    });
-                }
-                Some(_) = at_work.join_next() => {}
-                else => return,
-            }
+/// Answers for ever. Cancel-safe: what is being asked ends with it.
+pub async fn answer(inbox: Inbox<String, Found>, desks: Rc<Desks>, shared: Arc<Shared>) {
+    let work = |user: String, answer: oneshot::Sender<Found>| {
+        let (desks, shared) = (Rc::clone(&desks), Arc::clone(&shared));
+        async move {
+            // Whoever asked may have gone.
+            let _ = answer.send(look_up(&user, &desks, &shared).await);
         }
-    }
+    };
+    inbox.answer(work).await;
 }
 
 async fn look_up(user: &str, desks: &Rc<Desks>, shared: &Shared) -> Found {

@@ -58,6 +58,7 @@ mod tests {
         let log = |filter: &str| Log {
             filter: filter.to_owned(),
             format: LogFormat::Text,
+            refusals_per_second: None,
         };
         assert!(filter(&log("info,weir::pool=debug")).is_ok());
         assert!(filter(&log("weir=nonsense=3")).is_err());

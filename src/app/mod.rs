@@ -8,6 +8,7 @@ mod authorities;
 mod build;
 mod cluster;
 pub mod demo;
+mod errand;
 mod files;
 mod fleet;
 mod inquiry;
@@ -19,6 +20,7 @@ mod run;
 mod shared;
 pub mod storm;
 pub mod token;
+mod trial;
 mod wish;
 mod worker;
 

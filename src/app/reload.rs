@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::build::{StartError, policy, prober, security, terms, user_limits};
+use super::build::{policy, terms, user_limits};
 use super::shared::{Shared, Standing, gate, limits};
 use super::worker::Order;
 use crate::client::iam::IamError;
@@ -28,8 +28,6 @@ pub enum ReloadError {
     Users(#[from] VaultError),
     #[error("{0}")]
     Iam(#[from] IamError),
-    #[error("{0}")]
-    Security(#[from] StartError),
 }
 
 pub struct Reloader {
@@ -58,12 +56,8 @@ impl Reloader {
             return Err(ReloadError::Fixed(fixed));
         }
         let users = shared.vault.prepare(&config)?;
-        let security = security(&config)?;
-        let iam = shared
-            .gate
-            .load()
-            .iam
-            .renew(&config, || prober(&config, &security))?;
+        let iam = &shared.gate.load().iam;
+        let iam = iam.renew(&config, users.key_secrets(), &shared.prober)?;
         shared.acceptor.reload(&config.tls)?;
         shared.vault.install(users);
         let standing = Standing::of(&shared.gate.load(), &config);

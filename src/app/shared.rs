@@ -12,7 +12,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::fleet::Fleet;
 use super::worker::Order;
 use crate::client::iam::Iam;
-use crate::client::{FailureTerms, Failures, Gate, Manner, Places};
+use crate::client::iam::upstream::Prober;
+use crate::client::{FailureTerms, Failures, Gate, Manner, Places, Ration};
 use crate::config::{self, Config, ReadOnlyTransactions, SequencePins};
 use crate::metrics;
 use crate::net::acceptor::Acceptor;
@@ -29,6 +30,7 @@ pub struct Proofs {
     pub vault: Arc<Vault>,
     pub acceptor: Arc<Acceptor>,
     pub iam: Arc<Iam>,
+    pub prober: Prober,
 }
 
 pub struct Shared {
@@ -37,6 +39,8 @@ pub struct Shared {
     pub pinboard: Arc<Pinboard>,
     pub vault: Arc<Vault>,
     pub acceptor: Arc<Acceptor>,
+    /// Tries tokens at the database.
+    pub prober: Prober,
     /// What clients are admitted by; a new one after a reload.
     pub gate: ArcSwap<Gate>,
     /// The way to the database.
@@ -79,6 +83,7 @@ impl Shared {
             vault,
             acceptor,
             iam,
+            prober,
         } = proofs;
         let standing = Standing {
             meters: Arc::new(metrics::Auth::new(&registry)),
@@ -96,6 +101,7 @@ impl Shared {
             pinboard,
             vault,
             acceptor,
+            prober,
             endpoint,
             workers,
             clients: AtomicUsize::new(0),
@@ -266,5 +272,6 @@ pub fn gate(
         handshake_timeout: config.auth.handshake_timeout,
         places: standing.places,
         failures: standing.failures,
+        lines: Ration::new(config.log.refusals_per_second),
     }
 }

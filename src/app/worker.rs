@@ -12,11 +12,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::accept::{self, Door};
-use super::inquiry::Inquiries;
+use super::errand::Inbox;
 use super::shared::Shared;
+use super::{inquiry, trial};
+use crate::client::iam::upstream::{Attempt, Tried};
 use crate::config::ReaderFallback;
 use crate::pool::WorkerId;
 use crate::protocol::CancelKey;
+use crate::secrets::Found;
 use crate::session::Kind;
 use crate::session::context::{Context, Excess, Limits};
 use crate::session::endpoint::Desks;
@@ -52,13 +55,21 @@ pub const MAX_ORDERS: usize = 1024;
 /// How long clients that are closed may take to hear why.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// What one worker does for all.
+pub struct Backroom {
+    /// Users to look up in the database.
+    pub inquiries: Inbox<String, Found>,
+    /// Tokens to try there.
+    pub trials: Inbox<Attempt, Tried>,
+}
+
 /// What a worker is made of.
 pub struct Plan {
     pub id: WorkerId,
     pub shared: Arc<Shared>,
     pub listeners: Vec<(StdListener, Role)>,
-    /// For one worker: users to look up in the database.
-    pub inquiries: Option<Inquiries>,
+    /// Of one worker.
+    pub backroom: Option<Backroom>,
     pub orders: mpsc::Receiver<Order>,
     pub stage: watch::Receiver<Stage>,
 }
@@ -96,9 +107,10 @@ impl Plan {
             let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
             janitors.spawn_local(super::probe::keep_asking(desks, shared));
         }
-        if let Some(inquiries) = self.inquiries.take() {
+        if let Some(Backroom { inquiries, trials }) = self.backroom.take() {
+            janitors.spawn_local(trial::answer(trials, Rc::clone(&desks)));
             let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
-            janitors.spawn_local(inquiries.answer(desks, shared));
+            janitors.spawn_local(inquiry::answer(inquiries, desks, shared));
         }
         let mut cluster = desks.endpoint.board.watch();
         for (listener, role) in std::mem::take(&mut self.listeners) {

@@ -9,7 +9,7 @@ use postgres_protocol::authentication::md5_hash;
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
-use super::failures::Verdict;
+use super::failures::{Lapse, Verdict};
 use super::negotiate::Greeted;
 use super::origin::Origin;
 use super::peer::{Peer, Stop};
@@ -22,7 +22,7 @@ use crate::protocol::scram::{
     self, Challenged, ClientFirst, Mechanism, ScramError, Verified, Verifier,
 };
 use crate::protocol::tag::backend;
-use crate::secrets::{Credential, Password};
+use crate::secrets::{Credential, Password, Patience};
 
 /// PostgreSQL's PG_MAX_SASL_MESSAGE_LENGTH.
 const MAX_SASL_BYTES: usize = 1024;
@@ -116,6 +116,23 @@ pub(super) fn settle<T>(
     outcome
 }
 
+/// Counts a proof that was wrong, and looks whether what is known is out of date: what is known then. Whoever was wrong
+/// before is not kept waiting for that, and does not keep others from logging in meanwhile.
+pub(super) async fn second_look(
+    gate: &Gate,
+    origin: Origin,
+    user: &[u8],
+) -> Option<Arc<Credential>> {
+    let lapse = gate.failures.failed(origin, user, Instant::now().into());
+    let patience = match lapse {
+        Lapse::First => Patience::Full,
+        Lapse::Another => Patience::Little,
+    };
+    gate.vault
+        .doubt(&String::from_utf8_lossy(user), patience)
+        .await
+}
+
 /// `method` becomes what the client was asked for in truth.
 async fn ask(
     peer: &mut Peer,
@@ -157,13 +174,8 @@ async fn ask(
         // What is known may be out of date. Strangers wait as long as users do; all are counted before they wait,
         // lest many at a time go uncounted meanwhile.
         None => {
-            gate.failures.failed(origin, &startup.user, now);
             *counted = Counted::Already;
-            let newer = gate
-                .vault
-                .doubt(&String::from_utf8_lossy(&startup.user))
-                .await;
-            let right = match newer {
+            let right = match second_look(gate, origin, &startup.user).await {
                 Some(newer) => answer.judge(Some(&newer))?,
                 None => None,
             };

@@ -35,6 +35,13 @@ pub enum Verdict {
     TooMany { again_in: Duration },
 }
 
+/// A failure, beside those of the same user from the same address that are not forgiven yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    First,
+    Another,
+}
+
 /// The failures of a process, and what is too many of them. Off the query path: a lock is taken a few times a login.
 #[derive(Debug)]
 pub struct Failures {
@@ -76,11 +83,16 @@ impl Failures {
     }
 
     /// A proof was wrong.
-    pub fn failed(&self, origin: Origin, user: &[u8], now: Instant) {
+    pub fn failed(&self, origin: Origin, user: &[u8], now: Instant) -> Lapse {
         let terms = &self.terms;
+        let lapse = match self.recall(&(origin, user)).debt(now).is_zero() {
+            true => Lapse::First,
+            false => Lapse::Another,
+        };
         self.charge(&(origin, user), terms.per_user_and_address, now);
         self.charge(&origin, terms.per_address, now);
         self.charge(&user, terms.per_user, now);
+        lapse
     }
 
     /// A proof was right: what this user has failed before from this address is forgiven.

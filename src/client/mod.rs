@@ -12,6 +12,7 @@ mod negotiate;
 mod origin;
 mod peer;
 mod places;
+mod ration;
 mod refused;
 mod sealed;
 
@@ -42,6 +43,8 @@ use origin::Origin;
 use peer::{Peer, Stop};
 use places::Place;
 pub use places::Places;
+use ration::Leave;
+pub use ration::Ration;
 pub use refused::{Refused, WrongPassword};
 use sealed::{Approach, Sealed};
 
@@ -66,6 +69,8 @@ pub struct Gate {
     /// Bounds logins going on at a time; taken once the first byte has come.
     pub places: Arc<Places>,
     pub failures: Failures,
+    /// For lines about clients that are refused.
+    pub lines: Ration,
 }
 
 /// How one user is asked.
@@ -147,7 +152,7 @@ async fn visit(
         Ok(passed) => passed,
         Err(Stop::Left) => return Ok(Admission::Left),
         Err(Stop::Refused(refused)) => {
-            log(&refused, address);
+            log(&refused, address, gate);
             if refused.is_told() {
                 peer.refuse(&refused.to_reply()).await;
             }
@@ -249,7 +254,16 @@ async fn doorman(gate: &Gate, origin: Origin, user: &[u8], place: Place) -> Resu
     }
 }
 
-fn log(refused: &Refused, peer: SocketAddr) {
+fn log(refused: &Refused, peer: SocketAddr, gate: &Gate) {
+    let Leave::Given { left_out } = gate.lines.ask(Instant::now().into()) else {
+        return;
+    };
+    if left_out > 0 {
+        tracing::warn!(
+            left_out,
+            "clients were refused without a line for each: log.refusals_per_second"
+        );
+    }
     let sqlstate = refused.sqlstate().as_str();
     match refused.blame() {
         Blame::Client => tracing::info!(%peer, sqlstate, reason = %refused, "client refused"),

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::challenge::{Counted, Proven, put_authentication, same, settle};
+use super::challenge::{Counted, Proven, put_authentication, same, second_look, settle};
 use super::failures::Verdict;
 use super::iam::Denied;
 use super::iam::rules::Claim;
@@ -119,10 +119,16 @@ impl Sealed {
         counted: &mut Counted,
     ) -> Result<Proven, Stop> {
         let startup = &self.startup;
-        let now = Instant::now().into();
-        if let Verdict::TooMany { again_in } = gate.failures.verdict(origin, &startup.user, now) {
-            return Err(Refused::too_many_failures(&startup.user, again_in).into());
-        }
+        let heard = || {
+            let now = Instant::now().into();
+            match gate.failures.verdict(origin, &startup.user, now) {
+                Verdict::TooMany { again_in } => {
+                    Err(Refused::too_many_failures(&startup.user, again_in))
+                }
+                Verdict::Welcome | Verdict::Wait(_) => Ok(()),
+            }
+        };
+        heard()?;
         let unknown = || WrongPassword::UnknownUser {
             user: String::from_utf8_lossy(&startup.user).into_owned(),
         };
@@ -139,9 +145,8 @@ impl Sealed {
                 return Ok(proven);
             }
             // What is known may be out of date; see `challenge`.
-            gate.failures.failed(origin, &startup.user, now);
             *counted = Counted::Already;
-            if let Some(newer) = gate.vault.doubt(user).await
+            if let Some(newer) = second_look(gate, origin, &startup.user).await
                 && fits(&newer, &self.secret).await
             {
                 return Ok(proven);
@@ -155,10 +160,17 @@ impl Sealed {
             user,
             database: &proven.database,
         };
-        match gate.iam.validate(&self.secret, &claim, method).await {
-            Ok(()) => Ok(proven),
-            Err(denied) => Err(refused(denied, user).into()),
+        let standing = || heard().is_ok();
+        let validated = gate
+            .iam
+            .validate(&self.secret, &claim, &standing, method)
+            .await;
+        if let Err(denied) = validated {
+            // Of those who were asked about at the same time, too, only so many learn that they were wrong.
+            heard()?;
+            return Err(refused(denied, user).into());
         }
+        Ok(proven)
     }
 }
 

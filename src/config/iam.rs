@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::HostPort;
 use super::address::HostPorts;
+use super::arn::{Arns, SecretArn};
 use super::check::contradiction;
 use super::error::{ConfigError, Place};
 use super::given::Builtin::{Absent, Is, Required};
@@ -111,8 +112,10 @@ section! {
 section! {
     /// Tokens of `generate-db-auth-token` made with keys that Weir holds itself: for development and users without roles.
     pub(super) struct StaticShape in "auth.iam.static." {
-        /// JSON: key id to {"secret", "session_token" or null, "active"}; a relative path may also count from this file. Filled in, this validator exists.
+        /// JSON: key id to {"secret", "session_token" or null, "active"}; a relative path may also count from this file. This or `secret_arns` filled in, this validator exists.
         keys_file: Option<PathBuf> = Absent("none"), Maybe(Path), [];
+        /// Secrets of Secrets Manager with such JSON; read again every `secrets.ttl`, and when a key is in none of them.
+        secret_arns: Vec<SecretArn> = Absent("none"), Arns, [];
         /// Endpoints that tokens may be made for, such as Weir's own.
         endpoints: Vec<HostPort> = Absent("none"), HostPorts, [];
     }
@@ -188,7 +191,9 @@ pub enum JwksPlace {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IamStatic {
-    pub keys_file: PathBuf,
+    /// This, or `secret_arns`, or both.
+    pub keys_file: Option<PathBuf>,
+    pub secret_arns: Vec<SecretArn>,
     pub endpoints: Vec<HostPort>,
 }
 
@@ -306,7 +311,8 @@ impl From<&IamJwt> for JwtShape {
 impl From<IamStatic> for StaticShape {
     fn from(keys: IamStatic) -> StaticShape {
         StaticShape {
-            keys_file: Some(keys.keys_file),
+            keys_file: keys.keys_file,
+            secret_arns: keys.secret_arns,
             endpoints: keys.endpoints,
         }
     }
@@ -423,22 +429,25 @@ fn beside(values: &Values, key: &str, path: PathBuf) -> PathBuf {
 
 fn static_keys(values: &Values) -> Result<Option<IamStatic>, ConfigError> {
     let shape = StaticShape::read(values)?;
-    match (shape.keys_file, shape.endpoints.is_empty()) {
-        (None, true) => Ok(None),
-        (Some(keys_file), false) => Ok(Some(IamStatic {
-            keys_file: beside(values, "auth.iam.static.keys_file", keys_file),
+    let has_keys = shape.keys_file.is_some() || !shape.secret_arns.is_empty();
+    let beside = |path| beside(values, "auth.iam.static.keys_file", path);
+    let lacks = |key, problem| Err(contradiction(values, key, problem));
+    let no_endpoints = "is set, but auth.iam.static.endpoints is not: say what tokens may name";
+    match (has_keys, shape.endpoints.is_empty()) {
+        (false, true) => Ok(None),
+        (true, false) => Ok(Some(IamStatic {
+            keys_file: shape.keys_file.map(beside),
+            secret_arns: shape.secret_arns,
             endpoints: shape.endpoints,
         })),
-        (None, false) => Err(contradiction(
-            values,
+        (false, false) => lacks(
             "auth.iam.static.endpoints",
-            "is set, but auth.iam.static.keys_file is not",
-        )),
-        (Some(_), true) => Err(contradiction(
-            values,
-            "auth.iam.static.keys_file",
-            "is set, but auth.iam.static.endpoints is not: say what tokens may name",
-        )),
+            "is set, but neither auth.iam.static.keys_file nor auth.iam.static.secret_arns is",
+        ),
+        (true, true) if shape.keys_file.is_some() => {
+            lacks("auth.iam.static.keys_file", no_endpoints)
+        }
+        (true, true) => lacks("auth.iam.static.secret_arns", no_endpoints),
     }
 }
 

@@ -8,11 +8,7 @@ use super::section::Opt;
 
 /// Keys of the design that a later version will know: naming one today must not be ignored in silence.
 /// A dot at the end means all keys of that section. The second text follows "remove it and".
-const LATER: [(&str, Option<&str>); 3] = [
-    (
-        "auth.iam.static.secret_arns",
-        Some("set `auth.iam.static.keys_file`"),
-    ),
+const LATER: [(&str, Option<&str>); 2] = [
     (
         "listen.endpoint",
         Some("use `listen.writer` and `listen.reader`"),

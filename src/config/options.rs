@@ -319,6 +319,8 @@ section! {
         filter: String = Is("info"), Filter, ["WEIR_LOG"];
         /// One line of text, or one JSON object, for each event.
         format: LogFormat = Is("text"), OneOf::<LogFormat>::new(), ["WEIR_LOG_FORMAT"];
+        /// Lines about clients that are refused, a second; how many more there were, one line says. Metrics count all.
+        refusals_per_second: Option<u32> = Is("100"), Off(Number(1, 1_000_000)), [];
     }
 }
 

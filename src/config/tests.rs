@@ -273,8 +273,8 @@ fn a_wrong_file_is_refused_with_line_key_problem_and_range() {
             "FILE:2: auth.iam.sts.endpoint = \"http://sts.amazonaws.com\" is not encrypted",
         ),
         (
-            "[auth.iam.static]\nsecret_arns = []",
-            "FILE:2: `auth.iam.static.secret_arns` is not supported yet",
+            "[auth.iam.static]\nsecret_arns = [\"keys\"]",
+            "FILE:2: auth.iam.static.secret_arns holds \"keys\", which is not the ARN of a secret",
         ),
         (
             "[auth]\nquery_secret_arn = \"w\"",
@@ -336,7 +336,7 @@ fn contradictions_are_refused() {
         ),
         (
             "[auth.iam.static]\nendpoints = [\"a:1\"]",
-            "FILE:2: auth.iam.static.endpoints is set, but auth.iam.static.keys_file is not",
+            "FILE:2: auth.iam.static.endpoints is set, but neither auth.iam.static.keys_file nor auth.iam.static.secret_arns is",
         ),
         (
             "[auth.iam.static]\nkeys_file = \"k\"\nendpoints = [\"a\"]",
@@ -529,6 +529,7 @@ issuers = ["https://uuid.tokens.sts.global.api.aws"]
 audience = "weir://prod/orders"
 [auth.iam.static]
 keys_file = "keys.json"
+secret_arns = ["arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys"]
 endpoints = ["weir.internal:5432"]
 [[auth.iam.map]]
 principal = "arn:aws:iam::123456789012:role/orders-fn"

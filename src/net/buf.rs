@@ -218,8 +218,9 @@ impl Buf {
         }
     }
 
+    /// Gives up its memory and whatever is in it.
     #[inline]
-    fn give_back(&mut self, store: &BufferStore) {
+    pub fn give_back(&mut self, store: &BufferStore) {
         store.put(std::mem::take(&mut self.data));
         (self.start, self.cleared, self.end) = (0, 0, 0);
     }

@@ -225,7 +225,7 @@ impl<M: Manage> Drop for Approval<'_, M> {
 }
 
 /// A number in 0..1 for jitter; nothing depends on its being hard to guess.
-fn chance() -> f64 {
+pub(super) fn chance() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     let bits = RandomState::new().hash_one(0u8) >> 11;
     bits as f64 / (1u64 << 53) as f64

@@ -11,6 +11,7 @@ mod janitor;
 mod lease;
 pub mod policy;
 pub mod portion;
+mod room;
 pub mod slots;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ pub use janitor::Janitor;
 pub use lease::{BorrowError, Lease, Waiting};
 pub use policy::Policy;
 use portion::{Growth, Portion};
+pub use room::Room;
 pub use slots::{Counts, FailureKind, Generation, Leaving, PoolId, Tickets, WorkerId};
 use slots::{Held, Order, Released, Slots};
 
@@ -75,7 +77,8 @@ pub trait Failure {
 }
 
 type Handover<M> = oneshot::Sender<Result<Held<<M as Manage>::Connection>, <M as Manage>::Error>>;
-type TargetSlots<M> = Slots<<M as Manage>::Connection, Handover<M>, <M as Manage>::Error>;
+type Guest<M> = oneshot::Sender<Room<M>>;
+type TargetSlots<M> = Slots<<M as Manage>::Connection, Handover<M>, <M as Manage>::Error, Guest<M>>;
 
 /// One PostgreSQL instance as all workers see it.
 pub struct Target<M: Manage> {
@@ -132,7 +135,13 @@ impl<M: Manage> Target<M> {
                 let _ = janitor.send(Job::Close(pool, held, why));
             }
         }
+        drop(janitors);
         // Whoever waits may have a connection opened at once.
+        self.have_planned();
+    }
+
+    fn have_planned(&self) {
+        let janitors = self.janitors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(janitor) = janitors.first() {
             let _ = janitor.send(Job::Plan);
         }
@@ -224,7 +233,7 @@ impl<M: Manage> Target<M> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn key(&self, pool: PoolId) -> M::Key {
+    pub fn key(&self, pool: PoolId) -> M::Key {
         self.keys()[pool.0].clone()
     }
 }
@@ -419,10 +428,12 @@ impl<M: Manage> Desk<M> {
     fn carry_out_plan(&self) {
         let orders = self.target.slots().plan(now());
         for order in orders {
-            self.send(match order {
-                Order::Open(pool) => Job::Open(pool),
-                Order::Close(pool, held) => Job::Close(pool, held, Leaving::Yielding),
-            });
+            match order {
+                Order::Open(pool) => self.send(Job::Open(pool)),
+                Order::Close(pool, held) => self.send(Job::Close(pool, held, Leaving::Yielding)),
+                // One that has just gone away gives the room back.
+                Order::Admit(guest) => drop(guest.send(Room::new(&self.target))),
+            }
         }
     }
 

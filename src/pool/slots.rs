@@ -10,6 +10,8 @@
 //! - *leased* -> idle, leased by the next in line, closing (`release`), closing (`discard`)
 //! - *closing* -> gone (`closed`), opening in its place (`reopening`)
 //!
+//! Of those that are being opened, some have no pool yet: `guests`.
+//!
 //! Their sum never grows beyond the cap; it may stand above it for a while after the cap was lowered.
 //!
 //! Each belongs to the generation that it was opened in. When the target turns out to be another than it was, a new
@@ -23,9 +25,12 @@ use std::time::{Duration, Instant};
 use super::policy::Policy;
 use super::portion::{Growth, Portion};
 
+mod guests;
 mod plan;
 #[cfg(test)]
 mod tests;
+
+use guests::Guests;
 
 /// One (database, user) of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,9 +168,11 @@ impl Leaving {
 
 /// Work for the shell.
 #[derive(Debug)]
-pub enum Order<C> {
+pub enum Order<C, G = ()> {
     Open(PoolId),
     Close(PoolId, Held<C>),
+    /// This guest may open a connection.
+    Admit(G),
 }
 
 /// Counts of one pool, for people.
@@ -185,7 +192,7 @@ impl Counts {
 }
 
 #[derive(Debug)]
-pub struct Slots<C, W, E> {
+pub struct Slots<C, W, E, G = ()> {
     policy: Policy,
     workers: usize,
     cap: usize,
@@ -203,6 +210,7 @@ pub struct Slots<C, W, E> {
     tickets: Tickets,
     generation: Generation,
     pools: Vec<Pool<C, W, E>>,
+    guests: Guests<G>,
     trouble: Option<Trouble<E>>,
     has_opened: bool,
 }
@@ -210,7 +218,7 @@ pub struct Slots<C, W, E> {
 /// How long a refusal is repeated without asking the server again.
 const REFUSAL_LASTS: Duration = Duration::from_millis(500);
 
-impl<C, W, E: Clone> Slots<C, W, E> {
+impl<C, W, E: Clone, G> Slots<C, W, E, G> {
     pub fn new(policy: Policy, workers: usize, cap: usize, tickets: Tickets) -> Self {
         Slots {
             policy,
@@ -227,6 +235,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             tickets,
             generation: Generation::default(),
             pools: Vec::new(),
+            guests: Guests::default(),
             trouble: None,
             has_opened: false,
         }
@@ -471,6 +480,12 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             self.waiting -= pool.waiters.len();
             return pool.waiters.drain(..).map(|waiter| waiter.handle).collect();
         }
+        self.take_note(kind, cause, now, jitter);
+        Vec::new()
+    }
+
+    /// The target has no connection for us at the moment.
+    fn take_note(&mut self, kind: FailureKind, cause: E, now: Instant, jitter: f64) {
         let before = self.trouble.take().filter(|trouble| trouble.kind == kind);
         let failures = before.as_ref().map_or(1, |trouble| trouble.failures + 1);
         self.trouble = Some(Trouble {
@@ -481,7 +496,6 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             kind,
             used: self.used,
         });
-        Vec::new()
     }
 
     /// An order to open was not carried out.

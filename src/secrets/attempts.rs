@@ -12,6 +12,7 @@ use super::login::{Login, Password};
 use super::patience::{Patience, chance};
 use super::ring::Version;
 use super::rotating::Rotating;
+use super::rounds;
 use super::token::{Mint, TokenError};
 use crate::config::{HostPort, Secrets};
 
@@ -136,7 +137,10 @@ impl OfSecret {
     /// AWSCURRENT as it is now, then AWSPENDING, then AWSPREVIOUS: each value once.
     async fn refused(&mut self) -> Next {
         if !std::mem::replace(&mut self.refetched, true) {
-            self.rotating.refetch(&self.terms).await;
+            self.rotating
+                .rounds()
+                .refetch(&self.terms, rounds::Patience::Full)
+                .await;
         }
         let ring = self.rotating.ring();
         if let Some(version) = ring.as_ref().and_then(|ring| ring.next(&self.tried)) {

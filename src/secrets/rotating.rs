@@ -1,6 +1,6 @@
 //! One secret of Secrets Manager: what is known of it, and when it is fetched again.
 //!
-//! Knows times and what a failure leads to; how a value is fetched, its `Fetch` knows.
+//! Knows what a round fetches; how a value is fetched, its `Fetch` knows.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::pair::{Pair, PairError};
 use super::patience::{Patience, chance};
 use super::ring::{Fetched, Ring, Version};
+use super::rounds::{Rounds, Why};
 use super::vault::{VaultError, random};
 use crate::config::{Secret, SecretArn, Secrets};
 use crate::metrics;
@@ -67,14 +67,6 @@ enum RoundError {
     Ending,
 }
 
-/// How the last round ended.
-#[derive(Clone, Debug, Default)]
-struct Report {
-    /// When it began; `None`: there has been none.
-    began: Option<Instant>,
-    trouble: Option<Arc<str>>,
-}
-
 /// Shared by all who need it; `keep` runs once.
 pub struct Rotating {
     pub arn: SecretArn,
@@ -82,8 +74,7 @@ pub struct Rotating {
     name: Option<Arc<str>>,
     salt: [u8; super::vault::SALT_BYTES],
     ring: ArcSwapOption<Ring>,
-    report: watch::Sender<Report>,
-    wanted: Notify,
+    rounds: Rounds,
     /// With the database, which refused everything that was known.
     patience: Mutex<Patience>,
 }
@@ -95,8 +86,7 @@ impl Rotating {
             name: name.map(Arc::from),
             salt: random()?,
             ring: ArcSwapOption::empty(),
-            report: watch::channel(Report::default()).0,
-            wanted: Notify::new(),
+            rounds: Rounds::default(),
             patience: Mutex::default(),
         })
     }
@@ -128,31 +118,12 @@ impl Rotating {
 
     /// Why it has no value yet.
     pub fn lacks(&self) -> Option<String> {
-        if self.ring.load().is_some() {
-            return None;
-        }
-        let report = self.report.borrow();
-        let why = report.trouble.as_deref().unwrap_or("it is being fetched");
-        Some(format!("secret {}: {why}", self.arn))
+        let is_known = self.ring.load().is_some();
+        (!is_known).then(|| self.rounds.lacks(&self.arn))
     }
 
-    /// Waits until it has been tried to fetch it at all. Cancel-safe.
-    pub async fn tried(&self) {
-        let mut report = self.report.subscribe();
-        // The sender is ours: it can't be gone.
-        let _ = report.wait_for(|report| report.began.is_some()).await;
-    }
-
-    /// Has it fetched at once, or as soon as may be, and waits for that: whatever was changed before this call is
-    /// then known. All who call meanwhile share one round. Cancel-safe.
-    pub async fn refetch(&self, terms: &Secrets) {
-        let asked = Instant::now();
-        let mut report = self.report.subscribe();
-        self.wanted.notify_one();
-        let done = report.wait_for(|report| report.began.is_some_and(|began| began >= asked));
-        // As many as a round takes at most; then whoever asked goes on with what there is.
-        let patience = terms.refetch_pause + terms.timeout * 3 + Duration::from_secs(1);
-        let _ = tokio::time::timeout(patience, done).await;
+    pub fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     /// The database has taken this one.
@@ -182,52 +153,10 @@ impl Rotating {
 
     /// Fetches it whenever it is time. Never ends.
     pub async fn keep(&self, fetch: &Fetch, terms: &Secrets, meters: &metrics::Vault) {
-        let mut fetching = Patience::default();
-        let mut due = Instant::now();
-        let mut began: Option<Instant> = None;
-        loop {
-            let why = tokio::select! {
-                () = tokio::time::sleep_until(due) => Why::Age,
-                () = self.wanted.notified() => Why::Failure,
-            };
-            if let (Why::Failure, Some(began)) = (why, began) {
-                tokio::time::sleep_until(began + terms.refetch_pause).await;
-            }
-            let now = Instant::now();
-            began = Some(now);
-            let outcome = self.round(fetch, terms, why).await;
-            due = match &outcome {
-                Ok(()) => {
-                    fetching.regain();
-                    Instant::now() + terms.ttl.mul_f64(0.8 + 0.4 * chance())
-                }
-                Err(_) => Instant::now() + fetching.lose(now.into_std(), chance()),
-            };
-            meters.fetched(match &outcome {
-                Ok(()) => "ok",
-                Err(_) => "failed",
-            });
-            self.tell(now, outcome);
-        }
-    }
-
-    fn tell(&self, began: Instant, outcome: Result<(), RoundError>) {
-        let trouble = outcome.err().map(|error| Arc::from(error.to_string()));
-        let before = self.report.borrow().trouble.clone();
-        match &trouble {
-            Some(reason) if before != trouble => {
-                let serves = self.ring.load().is_some();
-                tracing::warn!(arn = %self.arn, %reason, old_value_serves = serves, "a secret could not be fetched");
-            }
-            None if before.is_some() => {
-                tracing::info!(arn = %self.arn, "the secret is fetched again")
-            }
-            Some(_) | None => {}
-        }
-        self.report.send_replace(Report {
-            began: Some(began),
-            trouble,
-        });
+        let round = |why| self.round(fetch, terms, why);
+        let serves = || self.ring.load().is_some();
+        let kept = self.rounds.keep(&self.arn, terms, meters, round, serves);
+        kept.await;
     }
 
     async fn round(&self, fetch: &Fetch, terms: &Secrets, why: Why) -> Result<(), RoundError> {
@@ -276,14 +205,6 @@ impl Rotating {
         // Half-made by a rotation, perhaps.
         Pair::parse(value.text.expose()).ok()
     }
-}
-
-/// Why a round is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Why {
-    Age,
-    /// A login failed: all there is is wanted.
-    Failure,
 }
 
 impl std::fmt::Debug for Rotating {

@@ -3,7 +3,8 @@
 //! Knows in which order the sources count, and what is kept on reload; does not know how a client is asked, nor
 //! how a login to the database goes.
 
-use std::collections::HashMap;
+mod book;
+
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
@@ -18,13 +19,16 @@ use super::attempts::{Attempts, NoLogin, OfSecret, OfToken, With, lock};
 use super::aws::Aws;
 use super::credential::Credential;
 use super::directory::{Ask, Directory, Terms};
-use super::login::Password;
+use super::keys::KeySecret;
 use super::patience::Patience;
 use super::rotating::{Fetch, Rotating};
+use super::rounds;
 use super::token::Mint;
-use crate::config::{self, AuthScheme, Config, SecretArn, Secrets, User};
+use crate::config::{self, Config, SecretArn, Secrets, User};
 use crate::metrics;
 use crate::protocol::scram::{ScramError, Verifier};
+
+use book::{Book, Member, Proof, Scheme};
 
 /// PostgreSQL's default (`scram_iterations`), for verifiers made here.
 pub(super) const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
@@ -59,14 +63,10 @@ pub struct Outside {
 impl Outside {
     /// As it is outside of tests.
     pub fn new(config: &Config, ask: Option<Ask>, meters: metrics::Vault) -> Outside {
-        let arns = config.secrets.arns.iter();
-        let mut arns = arns.chain(
-            config
-                .users
-                .iter()
-                .chain(&config.query_user)
-                .filter_map(arn),
-        );
+        let users = config.users.iter().chain(&config.query_user);
+        let keys = config.iam.static_keys.iter();
+        let arns = config.secrets.arns.iter().chain(users.filter_map(arn));
+        let mut arns = arns.chain(keys.flat_map(|keys| &keys.secret_arns));
         let region = arns.next().map(SecretArn::region);
         let aws = Arc::new(Aws::new(region, config.secrets.timeout));
         let asked = Arc::clone(&aws);
@@ -84,42 +84,14 @@ impl Outside {
     }
 }
 
-/// One configuration's users and secrets.
-#[derive(Debug)]
-struct Book {
-    users: HashMap<Box<str>, Member>,
-    /// All of them; those without a configured name say it themselves.
-    secrets: Vec<Arc<Rotating>>,
-    terms: Arc<Secrets>,
-    /// The role that looks users up, which does not come in as such.
-    query_user: Option<(Box<str>, Member)>,
-    directory: Option<Arc<Directory>>,
-}
-
 /// Users that are not in force yet.
 #[derive(Debug)]
 pub struct Prepared(Book);
 
-#[derive(Clone, Debug)]
-struct Member {
-    proof: Proof,
-    scheme: Scheme,
-}
-
-/// What its clients must prove.
-#[derive(Clone, Debug)]
-enum Proof {
-    Own(Arc<Credential>),
-    Secret(Arc<Rotating>),
-    /// Nothing that could be asked for here.
-    Nothing,
-}
-
-/// How Weir logs in for it.
-#[derive(Clone, Debug)]
-enum Scheme {
-    Own,
-    Iam(Arc<Mutex<Patience>>),
+impl Prepared {
+    pub fn key_secrets(&self) -> &[Arc<KeySecret>] {
+        &self.0.key_secrets
+    }
 }
 
 /// Makes verifiers for users that don't exist; new with each process.
@@ -173,14 +145,7 @@ impl Vault {
     /// A user whose credential is the same keeps all that was made and learnt for it.
     pub fn prepare(&self, config: &Config) -> Result<Prepared, VaultError> {
         let old = self.book.load();
-        let mut book = Book::empty(&config.secrets);
-        for user in &config.users {
-            let member = book.member(user, &old)?;
-            book.users.insert(user.name.as_str().into(), member);
-        }
-        for arn in &config.secrets.arns {
-            book.rotating(arn, None, &old)?;
-        }
+        let mut book = Book::new(config, &old)?;
         if let Some(user) = &config.query_user {
             let member = book.member(user, &old)?;
             book.query_user = Some((user.name.as_str().into(), member));
@@ -210,7 +175,7 @@ impl Vault {
         match book.users.get(user).map(|member| &member.proof) {
             Some(Proof::Own(credential)) => return Ok(Some(Arc::clone(credential))),
             Some(Proof::Secret(rotating)) => {
-                rotating.tried().await;
+                rotating.rounds().tried().await;
                 return credential(rotating, user)
                     .ok_or_else(|| NotYet(rotating.lacks().unwrap_or_default()))
                     .map(Some);
@@ -222,7 +187,7 @@ impl Vault {
             None => {}
         }
         for rotating in &book.secrets {
-            rotating.tried().await;
+            rotating.rounds().tried().await;
         }
         let rotating = book.secret_for(user);
         if let Some(credential) = rotating.and_then(|rotating| credential(rotating, user)) {
@@ -242,7 +207,7 @@ impl Vault {
     /// A client's proof did not fit: sees to it that what is known is not out of date. What came of it, for users
     /// with secrets: all its verifiers have the salt of those before. Takes as long for names that have no secret,
     /// lest time tell which have one. Cancel-safe.
-    pub async fn doubt(&self, user: &str) -> Option<Arc<Credential>> {
+    pub async fn doubt(&self, user: &str, patience: rounds::Patience) -> Option<Arc<Credential>> {
         let book = self.book.load_full();
         if let Some(directory) = &book.directory {
             directory.doubt(user);
@@ -257,7 +222,10 @@ impl Vault {
             let pick = usize::try_from(self.picks.hash_one(user)).unwrap_or(0);
             book.secrets.get(pick.checked_rem(others)?)
         };
-        own.or_else(any)?.refetch(&book.terms).await;
+        own.or_else(any)?
+            .rounds()
+            .refetch(&book.terms, patience)
+            .await;
         credential(own?, user)
     }
 
@@ -335,7 +303,13 @@ impl Vault {
     /// Why not all that is configured is known yet.
     pub fn lacks(&self) -> Option<String> {
         let book = self.book.load();
-        book.secrets.iter().find_map(|rotating| rotating.lacks())
+        let passwords = book.secrets.iter().find_map(|rotating| rotating.lacks());
+        passwords.or_else(|| book.key_secrets.iter().find_map(|secret| secret.lacks()))
+    }
+
+    /// Those that hold keys which clients sign with.
+    pub fn key_secrets(&self) -> Vec<Arc<KeySecret>> {
+        self.book.load().key_secrets.clone()
     }
 
     /// Fetches secrets when it is time, for as long as it is polled.
@@ -347,6 +321,11 @@ impl Vault {
                 let (rotating, fetch) = (Arc::clone(rotating), Arc::clone(&self.fetch));
                 let (terms, meters) = (Arc::clone(&book.terms), self.meters.clone());
                 keepers.spawn(async move { rotating.keep(&*fetch, &terms, &meters).await });
+            }
+            for secret in &book.key_secrets {
+                let (secret, fetch) = (Arc::clone(secret), Arc::clone(&self.fetch));
+                let (terms, meters) = (Arc::clone(&book.terms), self.meters.clone());
+                keepers.spawn(async move { secret.keep(&*fetch, &terms, &meters).await });
             }
             drop(book);
             self.changed.notified().await;
@@ -399,80 +378,6 @@ fn by_secret(
     })
 }
 
-impl Book {
-    fn empty(terms: &Secrets) -> Book {
-        Book {
-            users: HashMap::new(),
-            secrets: Vec::new(),
-            terms: Arc::new(terms.clone()),
-            query_user: None,
-            directory: None,
-        }
-    }
-
-    fn member_for(&self, user: &str) -> Option<&Member> {
-        let query_user = self.query_user.as_ref();
-        let looks_up = query_user.filter(|(name, _)| **name == *user);
-        self.users.get(user).or(looks_up.map(|(_, member)| member))
-    }
-
-    /// The secret whose user has this name; users of the configuration come first, and are not asked for here.
-    fn secret_for(&self, user: &str) -> Option<&Arc<Rotating>> {
-        self.secrets.iter().find(|rotating| rotating.is_for(user))
-    }
-
-    fn member(&mut self, user: &User, old: &Book) -> Result<Member, VaultError> {
-        let before = old.member_for(&user.name);
-        let proof = match (&user.credential, before.map(|member| &member.proof)) {
-            (config::Credential::Secret(arn), _) => {
-                Proof::Secret(self.rotating(arn, Some(&user.name), old)?)
-            }
-            (config::Credential::Absent, _) => Proof::Nothing,
-            (_, Some(Proof::Own(kept))) if is_still(kept, user) => Proof::Own(Arc::clone(kept)),
-            (config::Credential::Password(password), _) => {
-                let salt: [u8; SALT_BYTES] = random()?;
-                let verifier = Verifier::derive(password.expose().as_bytes(), &salt, ITERATIONS);
-                let password = Arc::new(Password::new(password.clone()));
-                let name = user.name.as_str().into();
-                Proof::Own(Arc::new(Credential::of_password(name, password, verifier)))
-            }
-            (config::Credential::Verifier(verifier), _) => {
-                let verifier = parse(user, verifier)?;
-                let name = user.name.as_str().into();
-                Proof::Own(Arc::new(Credential::of_verifier(name, verifier)))
-            }
-        };
-        let scheme = match (user.scheme, before.map(|member| &member.scheme)) {
-            (AuthScheme::Own, _) => Scheme::Own,
-            (AuthScheme::Iam, Some(Scheme::Iam(patience))) => Scheme::Iam(Arc::clone(patience)),
-            (AuthScheme::Iam, Some(Scheme::Own) | None) => Scheme::Iam(Arc::default()),
-        };
-        Ok(Member { proof, scheme })
-    }
-
-    /// The secret, with what is known of it already.
-    fn rotating(
-        &mut self,
-        arn: &SecretArn,
-        name: Option<&str>,
-        old: &Book,
-    ) -> Result<Arc<Rotating>, VaultError> {
-        let mut known = self.secrets.iter().chain(&old.secrets);
-        let rotating = match known.find(|known| known.is_of(arn, name)) {
-            Some(known) => Arc::clone(known),
-            None => Arc::new(Rotating::new(arn.clone(), name)?),
-        };
-        if !self
-            .secrets
-            .iter()
-            .any(|known| Arc::ptr_eq(known, &rotating))
-        {
-            self.secrets.push(Arc::clone(&rotating));
-        }
-        Ok(rotating)
-    }
-}
-
 fn arn(user: &User) -> Option<&SecretArn> {
     match &user.credential {
         config::Credential::Secret(arn) => Some(arn),
@@ -480,23 +385,6 @@ fn arn(user: &User) -> Option<&SecretArn> {
         | config::Credential::Verifier(_)
         | config::Credential::Absent => None,
     }
-}
-
-fn is_still(kept: &Credential, user: &User) -> bool {
-    match (kept.passwords(), &user.credential) {
-        ([old], config::Credential::Password(new)) => old.text() == new,
-        ([], config::Credential::Verifier(new)) => {
-            parse(user, new).is_ok_and(|new| new == *kept.verifier())
-        }
-        _ => false,
-    }
-}
-
-fn parse(user: &User, verifier: &config::Secret<String>) -> Result<Verifier, VaultError> {
-    Verifier::parse(verifier.expose()).map_err(|source| VaultError::Verifier {
-        user: user.name.clone(),
-        source,
-    })
 }
 
 pub(super) fn random<const BYTES: usize>() -> Result<[u8; BYTES], VaultError> {

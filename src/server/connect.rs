@@ -3,8 +3,9 @@
 //! Knows the order of things and their deadline; does not know how many connections there may be.
 
 use std::io;
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::Parameters;
 use super::error::Fault;
@@ -113,6 +114,9 @@ async fn attempt(
         .map_err(|fault| (ConnectError::new(target, fault), tried))
 }
 
+/// How long a server that refuses us may take to let go.
+const LET_GO: Duration = Duration::from_millis(500);
+
 /// Logs in and asks; everything behind the login goes in one write, so it costs one round trip.
 async fn enter(
     mut stream: Stream,
@@ -121,11 +125,15 @@ async fn enter(
 ) -> Result<Connected, Fault> {
     let mut inbox = Inbox::new(MAX_ANSWER_BYTES);
     let end_point = peer_certificate(&stream).and_then(tls_server_end_point);
-    let welcome = log_in(&mut stream, &mut inbox, login, end_point.as_deref()).await?;
+    let welcome = log_in(&mut stream, &mut inbox, login, end_point.as_deref()).await;
+    if let Err(Fault::Refused(_)) = &welcome {
+        // It has one connection less to give until it has hung up.
+        let _ = timeout(LET_GO, stream.receive(&mut [0; 64])).await;
+    }
     let Welcome {
         mut parameters,
         key,
-    } = welcome;
+    } = welcome?;
 
     let mut questions = Vec::with_capacity(512);
     simple::put_query(&mut questions, LIMITS_QUERY);

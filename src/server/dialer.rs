@@ -10,7 +10,8 @@ use super::replayed::Replayed;
 use super::reset;
 use super::statements::Statements;
 use super::{
-    ConnectError, Connected, Connection, Failure, Fault, Login, Reached, Target, cancel, connect,
+    ConnectError, Connected, Connection, Credential, Failure, Fault, Login, Reached, Target,
+    cancel, connect,
 };
 use crate::metrics;
 use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
@@ -161,6 +162,47 @@ impl Dialer {
         Ok((connected, Arc::clone(attempts.role())))
     }
 
+    /// Logs in with what a client has shown, once. Cancel-safe: dropping it hangs up.
+    pub async fn try_credential(
+        &self,
+        account: &Account,
+        shown: &Credential,
+    ) -> Result<Opened<Box<Connection>>, ConnectError> {
+        let terms = self.terms();
+        let login = Login {
+            user: &account.user,
+            database: &account.database,
+            credential: shown,
+            parameters: &[],
+            init_query: &terms.init_query,
+        };
+        let connected = connect(&self.host, &login).await?;
+        Ok(self.opened(connected, Arc::clone(&account.user), &terms))
+    }
+
+    fn opened(
+        &self,
+        connected: Connected,
+        role: Arc<str>,
+        terms: &Terms,
+    ) -> Opened<Box<Connection>> {
+        let allows = connected.limits.ordinary();
+        self.instance_allows.store(allows, Ordering::Relaxed);
+        let connection = Connection::new(
+            connected.stream,
+            connected.key,
+            connected.parameters,
+            role,
+            connected.reached,
+            Statements::new(terms.max_statements),
+        );
+        Opened {
+            connection: Box::new(connection),
+            // The terms may have changed meanwhile.
+            cap: Some(self.terms().cap(allows, self.duty())),
+        }
+    }
+
     /// Logs in, with one credential after the other while the server refuses them.
     async fn log_in(
         &self,
@@ -246,21 +288,7 @@ impl Manage for Dialer {
             Arc::new(error)
         })?;
         customer.meters.opened.increment(1);
-        let connection = Connection::new(
-            connected.stream,
-            connected.key,
-            connected.parameters,
-            role,
-            connected.reached,
-            Statements::new(terms.max_statements),
-        );
-        let allows = connected.limits.ordinary();
-        self.instance_allows.store(allows, Ordering::Relaxed);
-        Ok(Opened {
-            connection: Box::new(connection),
-            // The terms may have changed meanwhile.
-            cap: Some(self.terms().cap(allows, self.duty())),
-        })
+        Ok(self.opened(connected, role, &terms))
     }
 
     async fn clean(&self, customer: &Customer, connection: &mut Box<Connection>) -> bool {

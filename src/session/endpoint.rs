@@ -16,6 +16,7 @@ use super::pinboard::Pinboard;
 use super::prepared::table::{self, Edition, Table};
 use crate::metrics;
 use crate::pool::{self, Janitor, PoolId, WorkerId};
+use crate::protocol::reply::put_parameter_status;
 use crate::server::dialer::{Account, Customer, Dialer};
 use crate::server::{Parameters, Settings};
 use crate::topology::board::Fallback;
@@ -130,6 +131,8 @@ impl Drop for ListenerSeat {
 pub(super) struct Greeting {
     pub settings: Arc<Settings>,
     pub outcome: Result<Arc<Parameters>, Arc<[u8]>>,
+    /// The parameters as they go out.
+    pub told: Arc<[u8]>,
     until: Instant,
 }
 
@@ -324,9 +327,14 @@ impl Endpoint {
             Ok(_) => self.greeting_terms.lasts,
             Err(_) => REFUSAL_LASTS,
         };
+        let mut told = Vec::new();
+        for (name, value) in outcome.iter().flat_map(|parameters| parameters.iter()) {
+            put_parameter_status(&mut told, name, value);
+        }
         let greeting = Greeting {
             settings: Arc::clone(settings),
             outcome,
+            told: told.into(),
             until: Instant::now() + lasts,
         };
         if self.greeting_terms.max > 0 {

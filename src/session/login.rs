@@ -28,7 +28,7 @@ use crate::net::Stream;
 use crate::pool::{BorrowError, PoolId};
 use crate::protocol::SqlState;
 use crate::protocol::reply::{
-    ErrorReply, Severity, TxStatus, put_backend_key_data, put_parameter_status, put_ready_for_query,
+    ErrorReply, Severity, TxStatus, put_backend_key_data, put_ready_for_query,
 };
 use crate::server::connection::CommandError;
 use crate::server::{Fault, Parameters, Refusal, Settings};
@@ -150,7 +150,10 @@ async fn greet(
         })?;
     let settings = Arc::new(std::mem::take(&mut newcomer.settings));
     let Greeting {
-        settings, outcome, ..
+        settings,
+        outcome,
+        told: block,
+        ..
     } = match hall
         .endpoint()
         .greeting(entry.pool, newcomer.kind.role, &settings)
@@ -168,13 +171,15 @@ async fn greet(
                 "the system has no randomness to give",
             )
         })?;
-    for (name, value) in told.iter() {
-        put_parameter_status(out, name, value);
-    }
+    out.reserve(block.len() + ROOM_FOR_KEY);
+    out.extend_from_slice(&block);
     put_backend_key_data(out, &place.handle.key);
     put_ready_for_query(out, TxStatus::Idle);
     Ok((entry, place, settings, told))
 }
+
+/// BackendKeyData and ReadyForQuery, with the longest key that there is of ours.
+const ROOM_FOR_KEY: usize = 64;
 
 /// How many servers may be lost under one login.
 const MAX_LOST: usize = 3;

@@ -318,6 +318,9 @@ impl Session {
         self.pins_end();
         self.unflushed.set(&self.context, 0);
         let mut farewell = self.replies.cleared().to_vec();
+        // For the next session: the last thing that most clients say is still in one of them.
+        self.requests.give_back(&self.context.store);
+        self.replies.give_back(&self.context.store);
         if whole && ending.is_told() {
             let reply = ending.to_reply();
             self.context.clients.error(reply.sqlstate, ending.blame());

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::house::client::{Next, Security};
+use crate::house::moto::{Moto, with_aws};
 use crate::house::postgres::{PASSWORD, USER};
 use crate::house::wire::message;
-use crate::house::{Client, Login, Postgres, Proxy, http};
+use crate::house::{Client, Login, Postgres, Proxy, eventually, http};
 use crate::scripts::Keys;
 use crate::vectors::Folder;
 use crate::weir::Weir;
@@ -155,6 +156,45 @@ fn a_user_may_be_an_exception() {
     assert_eq!(weir.refusal(&weir.login(USER, &token(USER))).code, "28P01");
     // Who is not there is asked for what most come with.
     asked(&weir, "stranger");
+}
+
+/// Keys of Secrets Manager, which are read again by themselves.
+#[test]
+fn keys_may_be_in_secrets() {
+    let mut moto = Moto::start();
+    let other = Keys {
+        id: "AKIAHHUMJP3ZETLCF5QL".into(),
+        secret: "another secret of nobody".into(),
+        session_token: None,
+    };
+    let arn = moto.create("keys", &keys().file());
+    let postgres = Postgres::shared();
+    let database = postgres.database();
+    let setup = Proxy::before(postgres, &database, 2).set("WEIR_LOG", "trace");
+    let setup = setup.file(&format!(
+        "[auth]\nmax_failed_logins = \"off\"\nmax_failed_logins_per_address = \"off\"\nmax_failed_logins_per_user = \"off\"\n[secrets]\nrefetch_pause = \"1s\"\nttl = \"1m\"\n[auth.iam.static]\nsecret_arns = [{arn:?}]\nendpoints = [{ENDPOINT:?}]\n"
+    ));
+    let weir = Weir::of(with_aws(setup, moto.address).start(), &database);
+    weir.hides([keys().secret, other.secret.clone()]);
+    weir.lets_in(&token(USER));
+    let fresh = other.token(&["rds", "weir.internal", "5432", USER, "eu-west-1"]);
+    weir.refuses(USER, &fresh, "iam-static", "unknown_key");
+    moto.put(&arn, &other.file());
+    // Who comes with a key that is not known has the secret read again.
+    let comes_in = || weir.login(USER, &fresh).try_connect().is_ok();
+    eventually("was the new key read", comes_in, |came| *came);
+    weir.refuses(USER, &token(USER), "iam-static", "unknown_key");
+    // What is no use is named and not quoted; what was known before serves on, and so it does while nobody answers.
+    moto.put(&arn, "{\"x\": \"s3cr3t-value\"}");
+    let said = |log: &String| log.contains(&arn) && log.contains("not what is expected");
+    let again = || {
+        weir.refuses(USER, &token(USER), "iam-static", "unknown_key");
+        weir.proxy.log()
+    };
+    eventually("did Weir say why", again, said);
+    assert!(!weir.proxy.log().contains("s3cr3t-value"));
+    moto.kill();
+    weir.lets_in(&fresh);
 }
 
 fn reload(weir: &Weir) -> u16 {

@@ -7,6 +7,7 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod attack;
 mod aurora;
 mod check;
 mod drivers;

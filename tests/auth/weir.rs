@@ -2,7 +2,7 @@
 //!
 //! Knows how to come in and how to be refused; keeps an eye on all that Weir writes.
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use crate::house::client::Security;
 use crate::house::postgres::{PASSWORD, USER};
@@ -12,7 +12,7 @@ pub struct Weir {
     pub proxy: Proxy,
     pub database: String,
     /// What no log, page or error may show.
-    secrets: RefCell<Vec<String>>,
+    secrets: Mutex<Vec<String>>,
 }
 
 impl Weir {
@@ -28,13 +28,13 @@ impl Weir {
         Weir {
             proxy,
             database: database.to_owned(),
-            secrets: RefCell::new(vec![PASSWORD.to_owned()]),
+            secrets: Mutex::new(vec![PASSWORD.to_owned()]),
         }
     }
 
     /// From now on these are secrets.
     pub fn hides(&self, secrets: impl IntoIterator<Item = String>) {
-        self.secrets.borrow_mut().extend(secrets);
+        self.secrets.lock().unwrap().extend(secrets);
     }
 
     pub fn login(&self, user: &str, token: &str) -> Login {
@@ -113,7 +113,7 @@ impl Drop for Weir {
             |length| *length > 0,
         );
         written.push_str(&self.proxy.log());
-        for secret in self.secrets.borrow().iter() {
+        for secret in self.secrets.lock().unwrap().iter() {
             assert!(
                 !written.contains(secret.as_str()),
                 "{secret} was written:\n{written}"

@@ -3,7 +3,7 @@
 //! Knows how to log in and listen; does not know whether a proxy or PostgreSQL is there.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use postgres_protocol::authentication::md5_hash;
@@ -24,6 +24,8 @@ pub struct Login {
     pub parameters: Vec<(String, String)>,
     pub version: u32,
     pub security: Security,
+    /// The address that it comes from, if that matters.
+    pub from: Option<IpAddr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,7 +77,14 @@ impl Login {
             parameters: Vec::new(),
             version: wire::PROTOCOL_3_0,
             security: Security::Clear,
+            from: None,
         }
+    }
+
+    /// Comes from this address of the machine's own.
+    pub fn from(mut self, from: [u8; 4]) -> Login {
+        self.from = Some(from.into());
+        self
     }
 
     pub fn user(mut self, user: &str, password: &str) -> Login {
@@ -113,7 +122,11 @@ impl Login {
 
     pub fn try_connect(&self) -> Result<Client, Refusal> {
         let dead = |error: io::Error| Refusal::dead(&error.to_string());
-        let mut client = Client::dial(self.address).map_err(dead)?;
+        let client = match self.from {
+            Some(from) => Client::dial_from(from, self.address),
+            None => Client::dial(self.address),
+        };
+        let mut client = client.map_err(dead)?;
         match self.security {
             Security::Clear => {}
             Security::Tls => client.ask_for_tls().map_err(dead)?,
@@ -162,6 +175,18 @@ impl Client {
     /// Connects; says nothing.
     pub fn dial(address: SocketAddr) -> io::Result<Client> {
         let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+        Client::over(socket, address)
+    }
+
+    fn dial_from(from: IpAddr, address: SocketAddr) -> io::Result<Client> {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Client::over(socket.into(), address)
+    }
+
+    fn over(socket: TcpStream, address: SocketAddr) -> io::Result<Client> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;

@@ -8,6 +8,7 @@
 pub mod client;
 pub mod cluster;
 pub mod http;
+pub mod moto;
 pub mod names;
 pub mod postgres;
 pub mod programs;

@@ -9,7 +9,6 @@ mod aurora;
 mod load;
 mod lookup;
 mod manager;
-mod moto;
 mod rotation;
 
 use house::{Login, Refusal};

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::Refused;
+use crate::house::moto::{Moto, secret, with_aws};
 use crate::house::proxy::Setup;
 use crate::house::{Login, Postgres, Proxy, eventually, free_port, local, proving};
-use crate::moto::{Moto, secret, with_aws};
 
 const NOWHERE: &str = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nowhere-AbCdEf";
 

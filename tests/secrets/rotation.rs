@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::Refused;
+use crate::house::moto::{Moto, secret, with_aws};
 use crate::house::{Login, Postgres, Proxy, eventually, proving};
 use crate::load::{self, Load};
-use crate::moto::{Moto, secret, with_aws};
 
 /// Connections to the database live so short that there are logins at every moment of the rotation.
 fn proxy(postgres: &Postgres, database: &str, moto: &Moto, arn: &str) -> Proxy {

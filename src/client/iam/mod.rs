@@ -31,16 +31,17 @@ use std::time::Duration;
 
 use crate::config::{self, Config, IamMode, Secret};
 use crate::net::BadAuthorities;
+use crate::secrets::{KeySecret, KeysError};
 
 use jwks::{Issuer, NoKey};
 use jwt::Jwt;
-use keys::KeysError;
+use keys::Doubt;
 use map::Principal;
 use memory::{Known, Memory, Verdict};
 use reason::Reason;
 use rules::{Claim, Plausible, Rules};
 use time::Seconds;
-use upstream::{Attempt, Aurora, Prober, Sts};
+use upstream::{Attempt, Aurora, Prober, Standing, Sts};
 
 /// Who checks tokens, and which users come with one. A new one after a reload.
 #[derive(Debug)]
@@ -90,6 +91,15 @@ pub enum Denied {
     Unanswered(Arc<str>),
 }
 
+impl From<Doubt> for Denied {
+    fn from(doubt: Doubt) -> Denied {
+        match doubt {
+            Doubt::Refused(reason) => Denied::Refused(reason),
+            Doubt::Unread(why) => Denied::Unanswered(why.into()),
+        }
+    }
+}
+
 impl From<Reason> for Denied {
     fn from(reason: Reason) -> Denied {
         Denied::Refused(reason)
@@ -97,26 +107,40 @@ impl From<Reason> for Denied {
 }
 
 impl Iam {
-    pub fn new(config: &Config, prober: impl FnOnce() -> Prober) -> Result<Iam, IamError> {
+    /// `secrets`: those that hold keys.
+    pub fn new(
+        config: &Config,
+        secrets: &[Arc<KeySecret>],
+        prober: &Prober,
+    ) -> Result<Iam, IamError> {
         let asking = Arc::new(Asking::new(&config.iam, prober)?);
-        Iam::with(config, asking)
+        Iam::with(config, secrets, asking)
     }
 
     /// For a new configuration. Keys are read anew; what was found out about tokens is kept if nothing else is new.
-    pub fn renew(&self, config: &Config, prober: impl FnOnce() -> Prober) -> Result<Iam, IamError> {
+    pub fn renew(
+        &self,
+        config: &Config,
+        secrets: &[Arc<KeySecret>],
+        prober: &Prober,
+    ) -> Result<Iam, IamError> {
         if self.config == config.iam {
-            return Iam::with(config, Arc::clone(&self.asking));
+            return Iam::with(config, secrets, Arc::clone(&self.asking));
         }
-        Iam::new(config, prober)
+        Iam::new(config, secrets, prober)
     }
 
-    fn with(config: &Config, asking: Arc<Asking>) -> Result<Iam, IamError> {
+    fn with(
+        config: &Config,
+        secrets: &[Arc<KeySecret>],
+        asking: Arc<Asking>,
+    ) -> Result<Iam, IamError> {
         let modes = config
             .users
             .iter()
             .map(|user| (user.name.clone(), user.iam));
         Ok(Iam {
-            rules: Rules::new(&config.iam)?,
+            rules: Rules::new(&config.iam, secrets)?,
             modes: modes.collect(),
             common: common(config),
             config: config.iam.clone(),
@@ -144,6 +168,7 @@ impl Iam {
         &self,
         token: &Secret<Vec<u8>>,
         claim: &Claim<'_>,
+        standing: &Standing<'_>,
         method: &mut &'static str,
     ) -> Result<(), Denied> {
         let now = time::now();
@@ -158,13 +183,13 @@ impl Iam {
         };
         let verdict = match &plausible {
             // Cheaper than to remember it.
-            Plausible::Own(token) => return Ok(self.rules.check_own(token)?),
+            Plausible::Own(token) => return self.rules.check_own(token).map_err(Denied::from),
             Plausible::Aurora(rds) => {
                 let ask = async {
                     let Some(aurora) = &asking.aurora else {
                         return nobody();
                     };
-                    aurora.ask(attempt(token, claim)).await
+                    aurora.ask(attempt(token, claim), standing).await
                 };
                 self.recall(name(), now, rds.expires(), ask).await
             }
@@ -173,7 +198,7 @@ impl Iam {
                     let Some(asked) = &asking.sts else {
                         return nobody();
                     };
-                    asked.ask(sts, claim.user).await
+                    asked.ask(sts, claim.user, standing).await
                 };
                 self.recall(name(), now, sts.expires(), ask).await
             }
@@ -260,7 +285,7 @@ fn common(config: &Config) -> IamMode {
 }
 
 impl Asking {
-    fn new(iam: &config::Iam, prober: impl FnOnce() -> Prober) -> Result<Asking, IamError> {
+    fn new(iam: &config::Iam, prober: &Prober) -> Result<Asking, IamError> {
         let sts = iam.sts.as_ref().map(|sts| {
             let key = "auth.iam.sts.ca_file";
             let authorities = authorities(key, sts.ca_file.as_deref())?;
@@ -282,7 +307,7 @@ impl Asking {
             aurora: iam
                 .aurora
                 .as_ref()
-                .map(|aurora| Aurora::new(aurora, prober())),
+                .map(|aurora| Aurora::new(aurora, Arc::clone(prober))),
             issuers,
         })
     }

@@ -3,8 +3,10 @@
 //! Pure but for the keys' file, which is read when the rules are made. Which validator a token is for, its shape decides
 //! alone: a validator that refuses one passes it on to no other.
 
+use std::sync::Arc;
+
 use super::jwt::{self, Demand, Jwt};
-use super::keys::{Keys, KeysError};
+use super::keys::{Doubt, OwnKeys};
 use super::map::Map;
 use super::presigned::printable;
 use super::rds::{self, Purpose, RdsToken};
@@ -12,6 +14,7 @@ use super::reason::Reason;
 use super::sts::{self, StsToken};
 use super::time::Seconds;
 use crate::config::{HostPort, Iam};
+use crate::secrets::{KeySecret, KeysError};
 
 /// How tokens are checked, as configured.
 #[derive(Debug)]
@@ -20,7 +23,7 @@ pub struct Rules {
     skew: Seconds,
     regions: Vec<String>,
     aurora: Vec<HostPort>,
-    own: Option<(Keys, Vec<HostPort>)>,
+    own: Option<(OwnKeys, Vec<HostPort>)>,
     /// The Host header of the STS that is asked.
     sts: Option<String>,
     jwt: Option<JwtRules>,
@@ -72,10 +75,11 @@ impl Plausible {
 }
 
 impl Rules {
-    pub fn new(iam: &Iam) -> Result<Rules, KeysError> {
+    /// Reads the file with keys, if one is configured; `secrets` are those that may have more.
+    pub fn new(iam: &Iam, secrets: &[Arc<KeySecret>]) -> Result<Rules, KeysError> {
         let aurora = iam.aurora.as_ref();
         let own = iam.static_keys.as_ref();
-        let own = own.map(|own| Ok((Keys::read(&own.keys_file)?, own.endpoints.clone())));
+        let own = own.map(|own| Ok((OwnKeys::new(own, secrets)?, own.endpoints.clone())));
         let jwt = iam.jwt.as_ref().map(|jwt| JwtRules {
             issuers: jwt
                 .issuers
@@ -189,7 +193,7 @@ impl Rules {
     }
 
     /// Whether a key that Weir holds made this token.
-    pub fn check_own(&self, token: &RdsToken) -> Result<(), Reason> {
+    pub fn check_own(&self, token: &RdsToken) -> Result<(), Doubt> {
         let (keys, _) = self.own.as_ref().ok_or(Reason::UnknownKey)?;
         keys.check(token)
     }

@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde::Deserialize;
 
+use super::keys::Doubt;
 use super::reason::Reason;
 use super::rules::{Claim, Plausible, Rules};
 use crate::config::{HostPort, Iam, IamMode, IamStatic};
@@ -105,7 +106,7 @@ impl Context {
                 port: port.parse().unwrap(),
             }
         };
-        Rules::new(&Iam {
+        let iam = Iam {
             mode: IamMode::Required,
             max_token_bytes: 8192,
             clock_skew: Duration::from_secs(self.skew),
@@ -118,12 +119,13 @@ impl Context {
             sts: None,
             jwt: None,
             static_keys: Some(IamStatic {
-                keys_file: KEYS_FILE.clone(),
+                keys_file: Some(KEYS_FILE.clone()),
+                secret_arns: Vec::new(),
                 endpoints: self.endpoints.iter().map(endpoint).collect(),
             }),
             map: Vec::new(),
-        })
-        .unwrap()
+        };
+        Rules::new(&iam, &[]).unwrap()
     }
 
     fn judge(&self, rules: &Rules, token: &[u8]) -> Result<(), Reason> {
@@ -132,7 +134,10 @@ impl Context {
             database: "postgres",
         };
         match rules.check(token, &claim, self.now)? {
-            Plausible::Own(token) => rules.check_own(&token),
+            Plausible::Own(token) => rules.check_own(&token).map_err(|doubt| match doubt {
+                Doubt::Refused(reason) => reason,
+                Doubt::Unread(why) => panic!("{why}"),
+            }),
             other => panic!("that is not configured: {other:?}"),
         }
     }

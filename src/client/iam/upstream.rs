@@ -15,6 +15,14 @@ use crate::config::{IamAurora, IamSts, Secret};
 use crate::net::BadAuthorities;
 use crate::net::fetch::{Fetched, Fetcher};
 
+/// Whether whoever came with a token is still to be heard, now that it is his turn: of many who guess at a time, some
+/// were found out while the others waited.
+pub type Standing<'s> = dyn Fn() -> bool + Sync + 's;
+
+fn unheard() -> Verdict {
+    Verdict::Unanswered("too many tokens from there were refused meanwhile".into())
+}
+
 /// An answer to GetCallerIdentity has half a KiB.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
@@ -41,8 +49,11 @@ impl Sts {
     }
 
     /// Sends what the token stands for. Cancel-safe: dropped, nothing is asked.
-    pub async fn ask(&self, token: &StsToken, user: &str) -> Verdict {
+    pub async fn ask(&self, token: &StsToken, user: &str, standing: &Standing<'_>) -> Verdict {
         let _leave = self.pace.leave().await;
+        if !standing() {
+            return unheard();
+        }
         let user = sts::header_value(user);
         let headers = [
             ("accept", "text/xml"),
@@ -98,8 +109,8 @@ pub struct Attempt {
     pub token: Secret<String>,
 }
 
-/// Logs in to Aurora and away again; whoever puts the house together knows how.
-pub type Prober = Box<dyn Fn(Attempt) -> Pin<Box<dyn Future<Output = Tried> + Send>> + Send + Sync>;
+/// Logs in to Aurora; whoever puts the house together knows how.
+pub type Prober = Arc<dyn Fn(Attempt) -> Pin<Box<dyn Future<Output = Tried> + Send>> + Send + Sync>;
 
 /// Tries tokens at Aurora.
 pub struct Aurora {
@@ -115,9 +126,12 @@ impl Aurora {
         }
     }
 
-    /// Cancel-safe: dropped, the login is given up.
-    pub async fn ask(&self, attempt: Attempt) -> Verdict {
+    /// Cancel-safe: dropped, a login that has begun goes on, for nobody.
+    pub async fn ask(&self, attempt: Attempt, standing: &Standing<'_>) -> Verdict {
         let _leave = self.pace.leave().await;
+        if !standing() {
+            return unheard();
+        }
         let principal = map::Principal {
             name: attempt.user.clone(),
             function: None,

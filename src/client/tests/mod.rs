@@ -56,7 +56,8 @@ static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {
     ];
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = crate::config::load(None, env.into_iter()).unwrap();
-    Arc::new(iam::Iam::new(&config, || panic!("no Aurora is configured")).unwrap())
+    let nobody: iam::upstream::Prober = Arc::new(|_| panic!("no Aurora is configured"));
+    Arc::new(iam::Iam::new(&config, &[], &nobody).unwrap())
 });
 
 fn gate() -> Gate {
@@ -79,6 +80,7 @@ fn gate() -> Gate {
             delay: Duration::from_secs(1),
             max_remembered: 1_000,
         }),
+        lines: Ration::new(None),
     }
 }
 

@@ -6,9 +6,16 @@ use std::time::Instant;
 
 use super::{FailureKind, Held, Leaving, Order, Pool, PoolId, Slots, Ticket, WorkerId};
 
-impl<C, W, E: Clone> Slots<C, W, E> {
+/// Who gets the next connection.
+#[derive(Clone, Copy)]
+enum Next {
+    Pool(PoolId),
+    Guest,
+}
+
+impl<C, W, E: Clone, G> Slots<C, W, E, G> {
     /// What to open, and what to close so that another pool can open.
-    pub fn plan(&mut self, now: Instant) -> Vec<Order<C>> {
+    pub fn plan(&mut self, now: Instant) -> Vec<Order<C, G>> {
         let mut orders = Vec::new();
         if self
             .trouble
@@ -17,17 +24,17 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         {
             return orders;
         }
-        while let Some(id) = self.hungriest() {
+        while let Some(next) = self.hungriest() {
             if self.opening >= self.openings_allowed() {
                 break;
             }
             if self.used < self.ceiling() {
-                self.start_opening(id, &mut orders);
+                self.serve(next, &mut orders);
                 continue;
             }
             // Each closing makes room for one opening: no more of them than are wanted.
             let victim = if self.closing < self.closings_wanted() {
-                self.take_coldest(id)
+                self.take_coldest(next)
             } else {
                 None
             };
@@ -35,7 +42,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
                 orders.push(Order::Close(owner, held));
             } else if self.used < self.cap && self.closing == 0 {
                 // It was full, and nothing of ours can make room: others may have.
-                self.start_opening(id, &mut orders);
+                self.serve(next, &mut orders);
             } else {
                 break;
             }
@@ -44,7 +51,7 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         orders
     }
 
-    fn plan_minimum(&mut self, orders: &mut Vec<Order<C>>) {
+    fn plan_minimum(&mut self, orders: &mut Vec<Order<C, G>>) {
         for place in 0..self.pools.len() {
             // One that was refused is tried again when a client asks for it.
             while self.pools[place].refusal.is_none()
@@ -70,32 +77,41 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         match self.trouble {
             // One attempt tells as much as many while the target is in trouble.
             Some(_) => 1,
-            None => self.policy.openings_for(self.waiting),
+            // Guests that were admitted wait no more, and are being served like those that do.
+            None => self.policy.openings_for(self.waiting + self.guests.inside),
         }
     }
 
     fn closings_wanted(&self) -> usize {
-        let wanted = self.pools.iter().map(Pool::wanted).sum();
+        let wanted = self.pools.iter().map(Pool::wanted).sum::<usize>() + self.guests_wanted();
         match self.trouble {
             Some(_) => 1.min(wanted),
             None => wanted,
         }
     }
 
-    fn start_opening(&mut self, id: PoolId, orders: &mut Vec<Order<C>>) {
+    fn serve(&mut self, next: Next, orders: &mut Vec<Order<C, G>>) {
+        match next {
+            Next::Pool(id) => self.start_opening(id, orders),
+            Next::Guest => orders.extend(self.admit().map(Order::Admit)),
+        }
+    }
+
+    fn start_opening(&mut self, id: PoolId, orders: &mut Vec<Order<C, G>>) {
         self.used += 1;
         self.opening += 1;
         self.pools[id.0].opening += 1;
         orders.push(Order::Open(id));
     }
 
-    /// Of the pools that want a connection more, the one whose first in line came first.
-    fn hungriest(&self) -> Option<PoolId> {
+    /// Of the pools that want a connection more, and the guests, the one whose first in line came first.
+    fn hungriest(&self) -> Option<Next> {
         let pools = self.pools.iter().enumerate();
-        pools
-            .filter(|(_, pool)| pool.wanted() > 0)
-            .min_by_key(|(_, pool)| pool.first_ticket())
-            .map(|(place, _)| PoolId(place))
+        let pools = pools.filter(|(_, pool)| pool.wanted() > 0);
+        let pools = pools.map(|(place, pool)| (pool.first_ticket(), Next::Pool(PoolId(place))));
+        let guest = (self.guests_wanted() > 0).then(|| (self.first_guest(), Next::Guest));
+        let first = pools.chain(guest).min_by_key(|(ticket, _)| *ticket);
+        first.map(|(_, next)| next)
     }
 
     /// Whether a pool with waiters of its own should give up a connection for another that has
@@ -112,10 +128,14 @@ impl<C, W, E: Clone> Slots<C, W, E> {
             return false;
         }
         let busy = self.pools.iter().filter(|pool| pool.wants_any()).count();
+        let busy = busy + usize::from(self.guests_wanted() > 0);
         let share = self.cap / busy.max(1);
         let own = &self.pools[id.0];
         let own_first = own.first_ticket().unwrap_or(Ticket(u64::MAX));
         let above_share = own.counts().total() > share;
+        if self.guests_wanted() > 0 && self.first_guest().is_some_and(|first| first < own_first) {
+            return true;
+        }
         self.pools.iter().any(|other| {
             let has = other.counts().total();
             // Whoever has none takes turns: there may be more busy pools than connections, or some of
@@ -126,13 +146,11 @@ impl<C, W, E: Clone> Slots<C, W, E> {
         })
     }
 
-    /// The connection of another pool that has been idle for longest, now closing.
-    fn take_coldest(&mut self, but: PoolId) -> Option<(PoolId, Held<C>)> {
-        let others = self
-            .pools
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| *place != but.0);
+    /// The connection that has been idle for longest, of a pool that is not to have it itself; now closing.
+    fn take_coldest(&mut self, next: Next) -> Option<(PoolId, Held<C>)> {
+        let is_other = |place: usize| !matches!(next, Next::Pool(PoolId(own)) if own == place);
+        let pools = self.pools.iter().enumerate();
+        let others = pools.filter(|(place, _)| is_other(*place));
         let coldest = others
             .flat_map(|(place, pool)| {
                 let firsts = pool.idle.iter().enumerate();

@@ -34,6 +34,7 @@ fn ordered(orders: Vec<Order<u32>>) -> String {
         .map(|order| match order {
             Order::Open(pool) => format!("o{}", pool.0),
             Order::Close(pool, held) => format!("c{}:{}", pool.0, held.connection),
+            Order::Admit(()) => "g".to_owned(),
         })
         .collect();
     words.join(" ")
@@ -447,4 +448,33 @@ fn the_cap_is_a_portion_of_what_the_target_allows() {
     assert_eq!(slots.cap(), 2);
     slots.set_portion(third(0), Growth::Free);
     assert_eq!(slots.cap(), 4);
+}
+
+#[test]
+fn guests_come_in_their_turn_and_leave_half_of_the_cap_to_others() {
+    let (mut slots, pools, now) = toy(4, 1);
+    open_idle(&mut slots, pools[0], 1, ONE, now);
+    for _ in 0..4 {
+        slots.enqueue_guest(());
+    }
+    assert_eq!(ordered(slots.plan(now)), "g g");
+    assert_eq!((slots.used(), slots.waiting()), (3, 2));
+    assert_eq!(ordered(slots.plan(now)), "");
+    // One was let in by the database: its connection is the pool's.
+    slots.guest_stays(pools[0]);
+    slots.release(pools[0], held(2, ONE, now), now);
+    assert_eq!(slots.counts(pools[0]).idle, 2);
+    slots.guest_leaves();
+    assert_eq!(ordered(slots.plan(now)), "g");
+    slots.guest_stays(pools[0]);
+    slots.release(pools[0], held(3, ONE, now), now);
+    assert_eq!(ordered(slots.plan(now)), "g");
+    slots.guest_leaves();
+    open_idle(&mut slots, pools[0], 4, ONE, now);
+    assert_eq!(slots.used(), 4);
+    // The cap is full of idle ones: the coldest makes room.
+    slots.enqueue_guest(());
+    assert_eq!(ordered(slots.plan(now)), "c0:1");
+    slots.closed(pools[0]);
+    assert_eq!(ordered(slots.plan(now)), "g");
 }

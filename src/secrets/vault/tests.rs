@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::Secret;
 use crate::protocol::scram::SaltedKeys;
+use crate::secrets::Patience::{Full, Little};
 use crate::secrets::rotating::{FetchError, Stage, Value};
 use crate::secrets::{Login, Next};
 
@@ -152,7 +153,7 @@ async fn a_password_serves_both_sides() {
     assert_eq!(attempts.refused().await, Next::GiveUp);
     assert!(vault.find("App").await.unwrap().is_none());
     assert!(vault.attempts(&"other".into()).is_err());
-    assert!(vault.doubt("app").await.is_none());
+    assert!(vault.doubt("app", Full).await.is_none());
     assert!(!format!("{vault:?}").contains("hunter2"));
 }
 
@@ -269,7 +270,7 @@ async fn a_rotated_password_is_found_by_the_client_who_has_it() {
         (Stage::Current, "app", "two"),
         (Stage::Previous, "app", "one"),
     ]);
-    let after = vault.doubt("app").await.unwrap();
+    let after = vault.doubt("app", Full).await.unwrap();
     assert_eq!(before.verifier().salt(), after.verifier().salt());
     assert!(fits(&after, "two") && fits(&after, "one"));
     tokio::time::sleep(Duration::from_secs(900)).await;
@@ -292,7 +293,7 @@ async fn doubts_share_a_fetch_and_strangers_wait_as_long() {
             } else {
                 format!("stranger {n}")
             };
-            (user == "app", vault.doubt(&user).await.is_some())
+            (user == "app", vault.doubt(&user, Full).await.is_some())
         });
     }
     while let Some(doubt) = doubts.join_next().await {
@@ -306,6 +307,30 @@ async fn doubts_share_a_fetch_and_strangers_wait_as_long() {
         waited >= Duration::from_secs(4) && waited < Duration::from_secs(6),
         "{waited:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_little_patience_only_what_is_at_hand_is_waited_for() {
+    let (manager, vault) = kept(&in_secret());
+    manager.set(&[(Stage::Current, "app", "one")]);
+    vault.find("app").await.unwrap().unwrap();
+    manager.set(&[(Stage::Current, "app", "two")]);
+    // The first round has just been: the next is not due for seconds.
+    let before = Instant::now();
+    let known = vault.doubt("app", Little).await.unwrap();
+    assert!(before.elapsed() < Duration::from_millis(1) && !fits(&known, "two"));
+    // But it was asked for.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(fits(&vault.find("app").await.unwrap().unwrap(), "two"));
+    manager.set(&[(Stage::Current, "app", "three")]);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    // One is due, and another joins it on its way.
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        vault.doubt("app", Little).await.unwrap()
+    };
+    let (first, late) = tokio::join!(vault.doubt("app", Little), late);
+    assert!(fits(&first.unwrap(), "three") && fits(&late, "three"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -410,7 +435,7 @@ async fn the_database_is_asked_for_users_who_are_not_listed() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     vault.find("vera").await.unwrap();
     assert_eq!(count(), before);
-    vault.doubt("vera").await;
+    vault.doubt("vera", Full).await;
     assert!(fits(&vault.find("vera").await.unwrap().unwrap(), "two"));
     // An old answer serves while the database is away; of strangers nothing can be said.
     *holds.lock().unwrap() = None;

@@ -69,6 +69,7 @@ impl Crowd {
                         self.put_back(pool.0, fresh);
                     }
                     Order::Close(pool, _) => self.slots.closed(pool),
+                    Order::Admit(()) => unreachable!("there are no guests"),
                 }
             }
         }

@@ -26,29 +26,40 @@ enum Verb {
     Sleep(u64),
     /// Handed over, found dead.
     Rejoin,
+    /// A guest comes, and others do what guests do.
+    Guest,
+    GuestGoes(usize),
+    GuestStays(usize),
+    GuestFailed(FailureKind),
 }
 
 fn verbs() -> impl Strategy<Value = Verb> {
     let any = 0..1000usize;
-    let kinds = prop_oneof![
-        3 => Just(FailureKind::Unreachable),
-        2 => Just(FailureKind::Full),
-        1 => Just(FailureKind::Refused),
-    ];
+    let kinds = || {
+        prop_oneof![
+            3 => Just(FailureKind::Unreachable),
+            2 => Just(FailureKind::Full),
+            1 => Just(FailureKind::Refused),
+        ]
+    };
     prop_oneof![
         10 => (0..POOLS, 0..WORKERS).prop_map(|(pool, worker)| Verb::Borrow(pool, worker)),
         2 => any.clone().prop_map(Verb::Abandon),
         6 => any.clone().prop_map(Verb::Release),
         2 => any.clone().prop_map(Verb::Discard),
         6 => any.clone().prop_map(Verb::Opened),
-        1 => (any.clone(), kinds).prop_map(|(nth, kind)| Verb::OpenFailed(nth, kind)),
+        1 => (any.clone(), kinds()).prop_map(|(nth, kind)| Verb::OpenFailed(nth, kind)),
         1 => any.clone().prop_map(Verb::GivenUp),
-        4 => any.prop_map(Verb::Closed),
+        4 => any.clone().prop_map(Verb::Closed),
         4 => Just(Verb::Plan),
         2 => (0..WORKERS).prop_map(Verb::Sweep),
         1 => (1..8usize).prop_map(Verb::SetCap),
         2 => prop_oneof![0..300u64, 0..400_000u64].prop_map(Verb::Sleep),
         1 => Just(Verb::Rejoin),
+        3 => Just(Verb::Guest),
+        1 => any.clone().prop_map(Verb::GuestGoes),
+        2 => any.prop_map(Verb::GuestStays),
+        1 => kinds().prop_map(Verb::GuestFailed),
     ]
 }
 
@@ -60,7 +71,7 @@ enum Place {
 }
 
 struct Model {
-    slots: Slots<u32, u64, u8>,
+    slots: Slots<u32, u64, u8, u64>,
     pools: Vec<PoolId>,
     now: Instant,
     cap: usize,
@@ -68,6 +79,9 @@ struct Model {
     connections: BTreeMap<u32, (usize, usize, Place)>,
     opening: Vec<usize>,
     queues: Vec<VecDeque<(u64, Ticket)>>,
+    /// Guests in line, and how many are in.
+    guests: VecDeque<(u64, Ticket)>,
+    inside: usize,
     /// Served last, with the connection got: candidates for a death in the moment of handing over.
     served: Option<(usize, u64, Ticket, u32)>,
     refused: Vec<bool>,
@@ -88,6 +102,8 @@ impl Model {
             connections: BTreeMap::new(),
             opening: Vec::new(),
             queues: vec![VecDeque::new(); POOLS],
+            guests: VecDeque::new(),
+            inside: 0,
             served: None,
             refused: vec![false; POOLS],
         }
@@ -175,10 +191,61 @@ impl Model {
             }
             Verb::Sleep(ms) => self.now += Duration::from_millis(ms),
             Verb::Rejoin => self.rejoin(),
+            Verb::Guest | Verb::GuestGoes(_) => self.guest(verb),
+            Verb::GuestStays(_) | Verb::GuestFailed(_) => self.guest_inside(verb),
         }
-        if !matches!(verb, Verb::Release(_) | Verb::Opened(_)) {
+        if !matches!(
+            verb,
+            Verb::Release(_) | Verb::Opened(_) | Verb::GuestStays(_)
+        ) {
             self.served = None;
         }
+    }
+
+    fn guest(&mut self, verb: &Verb) {
+        match *verb {
+            Verb::GuestGoes(nth) if !self.guests.is_empty() => {
+                let (_, ticket) = self.guests.remove(nth % self.guests.len()).unwrap();
+                self.slots.abandon_guest(ticket);
+            }
+            Verb::Guest => {
+                self.next += 1;
+                let ticket = self.slots.enqueue_guest(self.next);
+                self.guests.push_back((self.next, ticket));
+            }
+            _ => {}
+        }
+        self.plan();
+    }
+
+    fn guest_inside(&mut self, verb: &Verb) {
+        if self.inside == 0 {
+            return;
+        }
+        self.inside -= 1;
+        match *verb {
+            Verb::GuestStays(nth) => {
+                let pool = nth % POOLS;
+                self.slots.guest_stays(self.pools[pool]);
+                self.next += 1;
+                let connection = self.next as u32;
+                let at = (pool, nth % WORKERS, Place::Leased);
+                self.connections.insert(connection, at);
+                self.release(connection);
+            }
+            Verb::GuestFailed(FailureKind::Refused) => self.slots.guest_leaves(),
+            Verb::GuestFailed(kind) => {
+                self.slots.guest_failed(kind, 1, self.now, 0.5);
+                assert!(self.slots.plan(self.now).is_empty(), "no pause");
+            }
+            _ => unreachable!("not of a guest inside"),
+        }
+    }
+
+    /// Guests to be let in.
+    fn guests_wanted(&self) -> usize {
+        let room = (self.cap / 2).max(1).saturating_sub(self.inside);
+        self.guests.len().min(room)
     }
 
     fn borrow(&mut self, pool: usize, worker: usize) {
@@ -240,7 +307,10 @@ impl Model {
                     let others_wait = (0..POOLS).any(|other| {
                         other != pool && self.queues[other].len() > self.openings(other)
                     });
-                    assert!(others_wait, "given up for nobody");
+                    assert!(
+                        others_wait || !self.guests.is_empty(),
+                        "given up for nobody"
+                    );
                 }
             }
         }
@@ -312,7 +382,9 @@ impl Model {
             .trouble()
             .is_some_and(|trouble| self.now < trouble.retry_at);
         let wanted: Vec<usize> = (0..POOLS).map(|pool| self.wanted(pool)).collect();
-        let all_wanted: usize = wanted.iter().sum();
+        let all_wanted = wanted.iter().sum::<usize>() + self.guests_wanted();
+        let guests_wanted = self.guests_wanted();
+        let before = self.inside;
         let mut opened = [0; POOLS];
         let min_idle = self.slots.policy().min_idle;
         let spare: Vec<usize> = (0..POOLS)
@@ -325,6 +397,10 @@ impl Model {
                     opened[pool.0] += 1;
                     self.opening.push(pool.0);
                 }
+                Order::Admit(guest) => {
+                    assert_eq!(self.guests.pop_front().unwrap().0, guest, "out of turn");
+                    self.inside += 1;
+                }
                 Order::Close(pool, held) => {
                     assert_eq!(self.connections[&held.connection].0, pool.0);
                     assert_eq!(self.connections[&held.connection].2, Place::Idle);
@@ -334,6 +410,7 @@ impl Model {
                 }
             }
         }
+        assert!(self.inside - before <= guests_wanted);
         for pool in 0..POOLS {
             let minimum = if self.refused[pool] {
                 0
@@ -347,12 +424,17 @@ impl Model {
         }
         let allowed = match self.slots.trouble() {
             Some(_) => 1,
-            None => self.slots.policy().openings_for(self.slots.waiting()),
+            None => {
+                let served_or_not = self.slots.waiting() + self.inside;
+                self.slots.policy().openings_for(served_or_not)
+            }
         };
-        let could = !pausing && self.opening.len() < allowed && self.slots.used() < self.cap;
+        let under_way = self.opening.len() + self.inside;
+        let could = !pausing && under_way < allowed && self.slots.used() < self.cap;
         // With a target that is full, room is made first.
         let making_room = self.slots.trouble().is_some() && self.nth_count(Place::Closing) > 0;
         if could && !making_room {
+            assert_eq!(self.guests_wanted(), 0, "a guest waits, and there is room");
             for pool in 0..POOLS {
                 assert_eq!(
                     self.wanted(pool),
@@ -405,8 +487,8 @@ impl Model {
             sum.waiting += counts.waiting;
         }
         let used = self.slots.used();
-        assert_eq!(used, sum.total());
-        assert_eq!(self.slots.waiting(), sum.waiting);
+        assert_eq!(used, sum.total() + self.inside);
+        assert_eq!(self.slots.waiting(), sum.waiting + self.guests.len());
         assert!(used <= self.cap.max(used_before), "above the cap");
         assert!(used == 0 || self.slots.needs_watching());
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::house::programs::signal;
-use crate::house::proxy::Setup;
-use crate::house::{eventually, free_port, http, local};
+use super::programs::signal;
+use super::proxy::Setup;
+use super::{eventually, free_port, http, local};
 
 pub struct Moto {
     pub address: SocketAddr,
