@@ -12,7 +12,7 @@ mod files;
 mod fleet;
 mod inquiry;
 pub mod log;
-mod probe;
+mod lone;
 mod reload;
 mod report;
 mod run;

@@ -54,25 +54,25 @@ pub struct Queue {
 /// Asks for a server: an idle one at once, or a place in line.
 pub fn ask(kind: Kind, desks: &Rc<Desks>, pool: PoolId) -> Asked {
     let version = desks.endpoint.board.version();
-    let (desk, at) = match desks.route(kind.role, kind.fallback) {
-        Route::To(place) => (desks.at(place), Some(place)),
-        Route::Nowhere => (desks.at(Place(0)), None),
+    let at = match desks.route(kind.role, kind.fallback) {
+        Route::To(place) => desks.at(place).map(|desk| (place, desk)),
+        Route::Nowhere => None,
         Route::NoReaders => return Asked::Refused(Unserved::NoReaders),
     };
-    let waiting = match at {
-        Some(_) => match serve(desk, pool) {
+    let waiting = match &at {
+        Some((_, desk)) => match serve(desk, pool) {
             Ok(Ok(lease)) => return Asked::Served(lease),
             Ok(Err(waiting)) => waiting,
             Err(error) => return Asked::Refused(Unserved::Borrow(error)),
         },
-        None => desk.stand_by(pool),
+        None => desks.any().stand_by(pool),
     };
     let moved = watch(desks);
     Asked::Queued(Box::new(Queue {
         kind,
         desks: Rc::clone(desks),
         waiting,
-        at,
+        at: at.map(|(place, _)| place),
         version,
         moved,
     }))
@@ -152,8 +152,10 @@ impl Queue {
         match self.desks.route(self.kind.role, self.kind.fallback) {
             Route::To(place) if self.at == Some(place) => {}
             Route::To(place) => {
-                self.waiting.move_to(self.desks.at(place));
-                self.at = Some(place);
+                if let Some(desk) = self.desks.at(place) {
+                    self.waiting.move_to(&desk);
+                    self.at = Some(place);
+                }
             }
             Route::Nowhere if self.at.is_none() => {}
             Route::Nowhere => {

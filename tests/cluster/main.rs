@@ -8,6 +8,7 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod discovery;
 mod failover;
 mod readers;
 mod told;

@@ -2,9 +2,10 @@
 //!
 //! Knows how to lose a writer in several ways and to follow a new one; does not know of Weir.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Client, PATIENCE, Postgres, Proxy, eventually, proxy::Setup};
+use super::{Client, PATIENCE, Postgres, Proxy, eventually, free_port, local, proxy::Setup};
 
 /// What each node is started with: a commit is acknowledged when a replica has it, too.
 const SETTINGS: &[&str] = &[
@@ -28,19 +29,40 @@ impl Cluster {
     }
 
     pub fn with(replicas: usize, more: &[&str]) -> Cluster {
-        let settings: Vec<&str> = SETTINGS.iter().chain(more).copied().collect();
-        let writer = Postgres::start(&settings);
+        let settings = SETTINGS.iter().chain(more);
+        let settings: Vec<String> = settings.map(|text| text.to_string()).collect();
+        let nodes = (0..=replicas).map(|_| (local(free_port()), settings.clone()));
+        Cluster::of(nodes.collect())
+    }
+
+    /// One whose nodes have one port and addresses of their own, 127.0.0.2 and so on, and are named by the last number of
+    /// that. The first of them answers at 127.0.0.1, too.
+    pub fn spread(replicas: usize) -> Cluster {
+        let port = free_port();
+        let node = |n: u8| {
+            let mut settings: Vec<String> = SETTINGS.iter().map(|text| text.to_string()).collect();
+            settings.push(format!("cluster_name={n}"));
+            if n == 2 {
+                settings.push("listen_addresses=127.0.0.1,127.0.0.2".into());
+            }
+            (SocketAddr::new([127, 0, 0, n].into(), port), settings)
+        };
+        Cluster::of((2..).take(replicas + 1).map(node).collect())
+    }
+
+    fn of(nodes: Vec<(SocketAddr, Vec<String>)>) -> Cluster {
+        let mut nodes = nodes.into_iter();
+        let (address, settings) = nodes.next().unwrap();
+        let writer = Postgres::start_at(address, &texts(&settings));
         let database = writer.database();
         // From here on commits wait for a replica; those that are copied now have it so as well.
         writer.sql("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'");
-        let mut nodes = vec![writer];
-        for _ in 0..replicas {
-            let replica = nodes[0].replica(&settings);
-            nodes.push(replica);
-        }
-        nodes[0].sql("SELECT pg_reload_conf()");
+        let replicas =
+            nodes.map(|(address, settings)| writer.replica_at(address, &texts(&settings)));
+        let replicas: Vec<Postgres> = replicas.collect();
+        writer.sql("SELECT pg_reload_conf()");
         let cluster = Cluster {
-            nodes,
+            nodes: std::iter::once(writer).chain(replicas).collect(),
             writer: 0,
             database,
         };
@@ -123,6 +145,10 @@ impl Cluster {
         self.nodes[node].clone_from(self.writer());
         self.settle();
     }
+}
+
+fn texts(all: &[String]) -> Vec<&str> {
+    all.iter().map(String::as_str).collect()
 }
 
 /// Waits until a fresh client of Weir's is served by the writer.

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, Login, Refusal};
 pub use names::Names;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, USER};
 pub use proxy::Proxy;
 pub use wire::Frame;
 

@@ -41,12 +41,16 @@ wait $child
 impl Postgres {
     /// A cluster of one's own, to stop, to fill, or to set up in a special way.
     pub fn start(settings: &[&str]) -> Postgres {
-        Postgres::create(settings, None)
+        Postgres::start_at(local(free_port()), settings)
+    }
+
+    pub fn start_at(address: SocketAddr, settings: &[&str]) -> Postgres {
+        Postgres::create(address, settings, None)
     }
 
     /// One that answers SSLRequest with S, and takes clear-text connections too.
     pub fn start_with_tls() -> Postgres {
-        Postgres::create(&[], Some(Certificates::make()))
+        Postgres::create(local(free_port()), &[], Some(Certificates::make()))
     }
 
     /// The suite's common cluster: ask it for a database of your own.
@@ -57,8 +61,12 @@ impl Postgres {
 
     /// A copy that follows this one.
     pub fn replica(&self, settings: &[&str]) -> Postgres {
+        self.replica_at(local(free_port()), settings)
+    }
+
+    pub fn replica_at(&self, address: SocketAddr, settings: &[&str]) -> Postgres {
         let replica = Postgres {
-            address: local(free_port()),
+            address,
             running: Mutex::new(None),
             settings: settings.iter().map(|setting| setting.to_string()).collect(),
             directory: new_directory(),
@@ -74,7 +82,8 @@ impl Postgres {
         let data = self.directory.join("data");
         let _ = fs::remove_dir_all(&data);
         let copied = as_postgres(&postgres_program("pg_basebackup"))
-            .args(["-h", "127.0.0.1", "-p", &writer.address.port().to_string()])
+            .args(["-h", &writer.address.ip().to_string()])
+            .args(["-p", &writer.address.port().to_string()])
             .args([
                 "-U",
                 SUPERUSER,
@@ -96,7 +105,8 @@ impl Postgres {
     /// Follows another writer from here on.
     pub fn follow(&self, writer: &Postgres) {
         self.sql(&format!(
-            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={} user={SUPERUSER}'",
+            "ALTER SYSTEM SET primary_conninfo = 'host={} port={} user={SUPERUSER}'",
+            writer.address.ip(),
             writer.address.port()
         ));
         self.sql("SELECT pg_reload_conf()");
@@ -165,7 +175,11 @@ impl Postgres {
         self.stop_by("KILL");
     }
 
-    fn create(settings: &[&str], certificates: Option<Certificates>) -> Postgres {
+    fn create(
+        address: SocketAddr,
+        settings: &[&str],
+        certificates: Option<Certificates>,
+    ) -> Postgres {
         let directory = new_directory();
         let password_file = directory.join("password");
         fs::write(&password_file, SUPERUSER_PASSWORD).unwrap();
@@ -210,7 +224,7 @@ impl Postgres {
             "ssl=off"
         };
         let postgres = Postgres {
-            address: local(free_port()),
+            address,
             running: Mutex::new(None),
             settings: settings
                 .iter()
@@ -222,7 +236,8 @@ impl Postgres {
             certificates,
         };
         postgres.allow(
-            "host all,replication postgres 127.0.0.1/32 trust\nhost all legacy 127.0.0.1/32 md5\n",
+            "host all,replication postgres 127.0.0.0/8 trust\nhost all legacy 127.0.0.1/32 md5\n\
+             host all all 127.0.0.0/8 scram-sha-256\n",
         );
         postgres.start_again();
         postgres.sql(&format!(
@@ -251,8 +266,9 @@ impl Postgres {
             .arg(&self.directory)
             .arg("-p")
             .arg(self.address.port().to_string());
+        let listen = format!("listen_addresses={}", self.address.ip());
         let usual = [
-            "listen_addresses=127.0.0.1",
+            &*listen,
             "fsync=off",
             "synchronous_commit=off",
             "full_page_writes=off",
