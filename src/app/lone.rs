@@ -21,7 +21,7 @@ use crate::topology::roles::{Company, Event, Missed, Place, Roles, Unavailable};
 struct Asker {
     desks: Rc<Desks>,
     shared: Arc<Shared>,
-    has_answered: Cell<bool>,
+    answers: Cell<bool>,
     /// For a connection; the answer may take as long.
     patience: Duration,
 }
@@ -33,11 +33,13 @@ pub async fn watch(desks: Rc<Desks>, shared: Arc<Shared>) {
         return;
     }
     let board = Arc::clone(&shared.endpoint.board);
-    let (pacing, terms, members) = cluster::terms(&config, Company::Alone);
+    let (mut pacing, terms, members) = cluster::terms(&config, Company::Alone);
+    // There is no other to turn to in a hurry, and a question that is broken off costs the pool its connection.
+    pacing.timeout = pacing.timeout.max(config.database.connect_timeout);
     let asker = Asker {
         desks,
         shared,
-        has_answered: Cell::new(false),
+        answers: Cell::new(false),
         patience: pacing.timeout / 2,
     };
     let monitor = Monitor::new(
@@ -61,7 +63,7 @@ impl Asker {
         if let Some(lease) = desk.try_borrow(entry.pool) {
             return Ok(lease);
         }
-        if self.has_answered.get() && desk.target().trouble().is_none() {
+        if self.answers.get() && desk.target().trouble().is_none() {
             return Err(busy());
         }
         let waiting = desk.borrow(entry.pool).map_err(refused)?;
@@ -101,13 +103,15 @@ impl Ask for Asker {
     async fn ask(&self, place: Place, kind: &mut Option<Kind>) -> Result<Answer, Missed> {
         let known = kind.take();
         let mut lease = self.borrow(place).await?;
+        // Without an answer it is in trouble, until there is one.
+        self.answers.set(false);
         let known = match known {
             Some(known) => known,
             None => cluster::kind(&lease.rows(crate::topology::probe::KIND).await)?,
         };
         let answer = cluster::answer(known, &lease.rows(&known.question()).await)?;
         lease.release();
-        self.has_answered.set(true);
+        self.answers.set(true);
         *kind = Some(known);
         Ok(answer)
     }

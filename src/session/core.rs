@@ -131,6 +131,8 @@ pub struct Core {
     begun: bool,
     /// And the server has not answered it.
     begin_open: bool,
+    /// The transaction that it began with is one that only reads.
+    read_only: bool,
     /// What may end the client's transaction.
     finale: Finale,
     eviction: Eviction,
@@ -176,6 +178,7 @@ impl Core {
             untouched: false,
             begun: false,
             begin_open: false,
+            read_only: false,
             finale: Finale::default(),
             eviction: Eviction::None,
             unnamed_foreign: false,
@@ -291,11 +294,17 @@ impl Core {
         let begin = self.deferred.take_begin();
         self.begun = begin.is_some();
         self.begin_open = self.begun;
+        self.read_only = begin.as_deref().is_some_and(says_read_only);
         if let Some(begin) = begin {
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
             self.interposed();
         }
+    }
+
+    /// Whether the client began its transaction as one that only reads.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Whether the server was told goodbye, and is expected to hang up.
@@ -445,6 +454,7 @@ impl Core {
         if concluded.asker == Asker::Client {
             // And with it the unit that might have been tried again.
             self.second_try.forget();
+            self.read_only &= ledger.tx() != TxStatus::Idle;
         }
         if concluded.by_query && !concluded.failed && !self.statement.exists() {
             // A Query that was carried out did away with whatever unnamed statement there was.
@@ -505,6 +515,12 @@ pub enum Owner {
 pub enum Sequences {
     Own,
     OfAnother,
+}
+
+/// Whether a BEGIN, plain as those are that are sent late, asks for a transaction that only reads.
+fn says_read_only(begin: &[u8]) -> bool {
+    let mut words = begin.split(|byte| !byte.is_ascii_alphabetic());
+    words.any(|word| word.eq_ignore_ascii_case(b"only"))
 }
 
 /// What a ReadyForQuery concludes.

@@ -1,4 +1,5 @@
-//! What a server's errors say about the prepared statements it has, and the words for it that the client gets.
+//! What a server's errors say about the prepared statements it has, with the words for it that the client gets, and
+//! about the server itself.
 //!
 //! Knows where a statement is named in an error; not what becomes of a statement, which `core` decides.
 
@@ -13,6 +14,7 @@ impl Session {
     /// An ErrorResponse is at the front, as much of it as its first fields take.
     #[cold]
     pub(super) fn hear_error(&mut self) {
+        self.doubt_writer();
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
@@ -60,6 +62,32 @@ impl Session {
         }
     }
 }
+
+impl Session {
+    /// A writer that will not write may be none any more: one that is demoted may keep its connections. (Not where the
+    /// client itself has asked for that. Where it did so by a statement of its own inside the transaction, the writer is
+    /// asked in vain, which happens only so often.)
+    fn doubt_writer(&self) {
+        let Link::Leased(lease) = &self.link else {
+            return;
+        };
+        let error = self.replies.raw().get(HEADER_BYTES..).unwrap_or_default();
+        if error_field(error, b'C') != Some(b"25006") || self.core.is_read_only() {
+            return;
+        }
+        let own = self.settings.now().value("default_transaction_read_only");
+        if own.is_some_and(|value| !OFF.iter().any(|off| value.eq_ignore_ascii_case(off))) {
+            return;
+        }
+        let writer = self.endpoint.board.view().writer;
+        if writer.is_some() && writer == self.desks.place_of(lease.desk()) {
+            lease.target().manage.suspect();
+        }
+    }
+}
+
+/// How a setting says no.
+const OFF: [&[u8]; 4] = [b"off", b"false", b"no", b"0"];
 
 /// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
 /// client is to get in their place.

@@ -10,5 +10,6 @@ mod house;
 
 mod discovery;
 mod failover;
+mod lone;
 mod readers;
 mod told;
