@@ -9,6 +9,7 @@ pub mod client;
 pub mod cluster;
 pub mod http;
 pub mod names;
+pub mod network;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
