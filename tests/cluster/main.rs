@@ -8,6 +8,7 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod broken;
 mod discovery;
 mod failover;
 mod lone;

@@ -11,7 +11,7 @@ use super::{Client, PATIENCE, Postgres, Proxy, eventually, free_port, local, pro
 /// What each node is started with: a commit is acknowledged when a replica has it, too.
 const SETTINGS: &[&str] = &[
     "synchronous_commit=on",
-    "wal_retrieve_retry_interval=100ms",
+    "wal_retrieve_retry_interval=10ms",
     "hot_standby=on",
     "max_wal_senders=10",
     "max_connections=150",
