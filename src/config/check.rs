@@ -162,6 +162,9 @@ fn fleet(values: &Values) -> Result<Option<Fleet>, ConfigError> {
         refresh: shape.refresh,
         settle: shape.settle,
         max_requests: shape.max_requests,
+        max_tasks: shape.max_tasks,
+        answer_timeout: shape.answer_timeout,
+        cancel_timeout: shape.cancel_timeout,
     }))
 }
 

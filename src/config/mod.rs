@@ -162,6 +162,9 @@ pub struct Fleet {
     /// At least three times `refresh`.
     pub settle: Duration,
     pub max_requests: usize,
+    pub max_tasks: usize,
+    pub answer_timeout: Duration,
+    pub cancel_timeout: Duration,
 }
 
 /// Clients times workers that a fleet's cancel keys have numbers for.

@@ -307,6 +307,12 @@ section! {
         settle: Duration = Is("30s"), Length(ms(200), secs(1_800)), [];
         /// Cancel requests being passed on to other tasks at a time, and connections of other tasks being answered; what is beyond is dropped.
         max_requests: usize = Is("64"), Number(1, 10_000), [];
+        /// Other tasks remembered, beside those that DNS lists.
+        max_tasks: usize = Is("1024"), Number(1, 100_000), [];
+        /// Time for DNS and for other tasks to answer; no longer than `fleet.refresh` where that is less.
+        answer_timeout: Duration = Is("2s"), Length(ms(10), secs(60)), [];
+        /// Time for a cancel request at another task until its client is told that it is over; the other task goes on with it.
+        cancel_timeout: Duration = Is("10s"), Length(ms(100), secs(300)), [];
     }
 }
 

@@ -106,22 +106,18 @@ fn whom_the_writer_does_not_name_any_more_leaves_after_a_while() {
         cluster.members.joined(Place(place), instance(id));
         cluster.says(place, id, "", Some(0));
     }
-    let join_w = Change::Join(instance("w"));
+    let join_w = [Change::Join(instance("w"))];
     let minute = Duration::from_secs(60);
-    assert_eq!(cluster.says(0, "w", "w a", Some(0)), [join_w.clone()]);
+    assert_eq!(cluster.says(0, "w", "w a", Some(0)), join_w);
     cluster.now += minute / 2;
-    assert_eq!(
-        cluster.says(0, "w", "w a b", Some(0)),
-        [join_w.clone()],
-        "it is back"
-    );
-    assert_eq!(cluster.says(0, "w", "w a", Some(0)), [join_w.clone()]);
+    assert_eq!(cluster.says(0, "w", "w a b", Some(0)), join_w, "it is back");
+    assert_eq!(cluster.says(0, "w", "w a", Some(0)), join_w);
     // What readers say is no proof, nor what is said while there is no writer.
     cluster.now += minute;
     assert_eq!(cluster.says(1, "a", "a", Some(0)), []);
     assert_eq!(cluster.says(1, "a", "a", None), []);
     let left = cluster.says(0, "w", "w a", Some(0));
-    assert_eq!(left, [join_w, Change::Leave(Place(2))]);
+    assert_eq!(left[1..], [Change::Leave(Place(2))]);
     // The writer itself stays, whatever it names.
     cluster.members.left(Place(2));
     cluster.now += minute * 2;
