@@ -109,8 +109,7 @@ pub async fn receive(arrival: Arrival) {
     };
     meters.logins.increment(1);
     meters.handshake.record(started.elapsed());
-    let ending = session.run().await;
-    tracing::debug!(reason = %ending, "client left");
+    session.run().await;
 }
 
 /// Where the client is: at the other end of the connection, or where the load balancer at that end says. `None`:
@@ -222,9 +221,9 @@ impl Seated {
         }
     }
 
-    async fn run(self) -> crate::session::ending::Ending {
+    async fn run(self) {
         let _present = self.present;
-        self.session.run().await
+        self.session.run().await;
     }
 }
 

@@ -92,6 +92,14 @@ pub fn put_close(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// Appends a Close of a portal.
+pub fn put_close_portal(out: &mut Vec<u8>, name: &[u8]) {
+    put(out, frontend::CLOSE, |to| {
+        to.push(b'P');
+        put_cstr(to, name);
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

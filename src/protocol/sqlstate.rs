@@ -18,6 +18,7 @@ impl SqlState {
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState("22023");
     pub const IN_FAILED_TRANSACTION: SqlState = SqlState("25P02");
     pub const IDLE_IN_TRANSACTION: SqlState = SqlState("25P03");
+    pub const SERIALIZATION_FAILURE: SqlState = SqlState("40001");
     pub const SYNTAX_ERROR: SqlState = SqlState("42601");
     pub const UNDEFINED_OBJECT: SqlState = SqlState("42704");
     pub const TOO_MANY_CONNECTIONS: SqlState = SqlState("53300");

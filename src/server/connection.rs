@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Reached;
 use super::ledger::{Asker, Fate, Ledger, Owed};
 use super::replies::{Garbled, Replies, Reply};
+use super::sequences::Users;
 use super::settings::{Change, OnRefusal, Settings};
 use super::simple::{self, AskError};
 use super::statements::Statements;
@@ -74,8 +75,8 @@ pub struct Connection {
     pub marked: bool,
     /// The session whose unnamed statement it has, and which of it.
     pub unnamed_of: Option<(u64, u64)>,
-    /// The session that had it last.
-    pub last_of: u64,
+    /// Who may have left values of sequences on it.
+    pub sequences_of: Users,
     /// A message was sent in part and never will be whole.
     pub half_sent: bool,
     /// TLS may hold bytes that were written.
@@ -128,7 +129,7 @@ impl Connection {
             applied: Arc::default(),
             marked: false,
             unnamed_of: None,
-            last_of: 0,
+            sequences_of: Users::None,
             half_sent: false,
             flush_due: false,
         }

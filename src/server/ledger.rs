@@ -100,15 +100,18 @@ pub struct Concluded {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfStep(pub u8);
 
-/// The prepared statements that a message changes, so that its outcome matters.
+/// What a message changes on the server, so that its outcome matters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes(u8);
 
 impl Changes {
     pub const NONE: Changes = Changes(0);
-    /// The one without a name.
+    /// The prepared statement without a name.
     pub const UNNAMED: Changes = Changes(1);
+    /// Those with one.
     pub const NAMED: Changes = Changes(1 << 1);
+    /// The values of sequences are discarded.
+    pub const SEQUENCES: Changes = Changes(1 << 2);
 
     #[must_use]
     pub const fn with(self, other: Changes) -> Changes {
@@ -121,7 +124,7 @@ impl Changes {
 
     /// Each by itself.
     fn each(self) -> impl Iterator<Item = Changes> {
-        let all = [Changes::UNNAMED, Changes::NAMED];
+        let all = [Changes::UNNAMED, Changes::NAMED, Changes::SEQUENCES];
         all.into_iter().filter(move |one| self.has(*one))
     }
 }

@@ -69,7 +69,7 @@ impl Connection {
                     Connection::note_parameter(&mut self.parameters, name, value);
                     start += bytes;
                 }
-                Reply::GoesDown { words: prefix } | Reply::Error { prefix, .. } => {
+                Reply::GoesDown { words: prefix, .. } | Reply::Error { prefix, .. } => {
                     return Err(CommandError::Refused(prefix.to_vec()));
                 }
             }

@@ -14,6 +14,7 @@ mod refusal;
 pub mod replies;
 mod reset;
 mod secure;
+pub mod sequences;
 pub mod settings;
 pub mod simple;
 pub mod statements;

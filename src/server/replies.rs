@@ -55,7 +55,7 @@ pub enum Reply<'a> {
     },
     /// The server goes down, or ends the connection for an operator: it says so here, and nothing that it owed comes any
     /// more. The ledger is as it was before; nothing is taken.
-    GoesDown { words: &'a [u8] },
+    GoesDown { words: &'a [u8], bytes: usize },
     Ready {
         bytes: usize,
         concluded: Concluded,
@@ -69,6 +69,9 @@ pub struct Replies {
     /// Bytes of the current message that have not been passed on.
     left: usize,
     fate: Fate,
+    /// The last message was a row: the next one, if it is one as well, goes the same way. The first of several may answer
+    /// another message than what came before it did.
+    in_rows: bool,
 }
 
 impl Default for Replies {
@@ -76,6 +79,7 @@ impl Default for Replies {
         Replies {
             left: 0,
             fate: Fate::Forward,
+            in_rows: false,
         }
     }
 }
@@ -99,15 +103,20 @@ impl Replies {
                 if passed > 0 {
                     break;
                 }
+                self.in_rows = false;
                 return self.notable(head, rest, ledger);
             }
-            if !is_row(head.tag) {
+            let row = is_row(head.tag);
+            if !(row && self.in_rows) {
                 let fate = ledger.fate_of(head.tag);
                 if passed > 0 && fate != self.fate {
                     break;
                 }
-                ledger.reply(head.tag)?;
+                if !row {
+                    ledger.reply(head.tag)?;
+                }
                 self.fate = fate;
+                self.in_rows = row;
             }
             self.left = head.frame_bytes();
             if self.fate == Fate::AsParsed {
@@ -140,6 +149,12 @@ impl Replies {
     /// The client is not to see the current message.
     pub fn withhold(&mut self) {
         self.fate = Fate::Withhold;
+    }
+
+    /// The next message is the last, of so many bytes, and the client is to see it.
+    pub fn last_word(&mut self, bytes: usize) {
+        self.left = bytes;
+        self.fate = Fate::Forward;
     }
 
     /// So many bytes of the current message were dealt with otherwise.
@@ -191,7 +206,7 @@ impl Replies {
             _ => {
                 let fatal = matches!(error_field(body, b'V'), Some(b"FATAL" | b"PANIC"));
                 if fatal && goes_down(body) {
-                    return Ok(Reply::GoesDown { words: body });
+                    return Ok(Reply::GoesDown { words: body, bytes });
                 }
                 let fate = ledger.error();
                 // The last word is the client's, whatever it answers.
@@ -260,6 +275,10 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.send(Owed::Query, Asker::Weir);
         ledger.send(Owed::Query, Asker::Client);
+        relay_with(ledger, stream, step)
+    }
+
+    fn relay_with(mut ledger: Ledger, stream: &[u8], step: usize) -> (Vec<u8>, String) {
         let (mut replies, mut seen, mut events) = (Replies::default(), Vec::new(), String::new());
         let (mut start, mut end) = (0, 0);
         while end < stream.len() {
@@ -315,6 +334,30 @@ mod tests {
             let (seen, events) = relay(&stream, step);
             assert_eq!(seen, expected, "reads of {step}");
             assert_eq!(events, "AZSEZ", "reads of {step}");
+        }
+    }
+
+    /// Rows of a portal that was open come behind nothing of its own.
+    #[test]
+    fn rows_go_where_their_own_message_says() {
+        let mut stream = Vec::new();
+        put(&mut stream, b'3', |_| {});
+        put_ready_for_query(&mut stream, TxStatus::InTransaction);
+        let mine = stream.len();
+        for row in [1, 2] {
+            put(&mut stream, b'D', |body| body.extend_from_slice(&[row; 9]));
+        }
+        put(&mut stream, b's', |_| {});
+        put_ready_for_query(&mut stream, TxStatus::InTransaction);
+        for step in 1..=stream.len() {
+            let mut ledger = Ledger::default();
+            ledger.send(Owed::Close, Asker::Weir);
+            ledger.send(Owed::Sync, Asker::Weir);
+            ledger.send(Owed::Execute, Asker::Client);
+            ledger.send(Owed::Sync, Asker::Client);
+            let (seen, events) = relay_with(ledger, &stream, step);
+            assert_eq!(seen, &stream[mine..], "reads of {step}");
+            assert_eq!(events, "ZZ", "reads of {step}");
         }
     }
 

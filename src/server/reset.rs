@@ -5,6 +5,7 @@
 use super::connection::CommandError;
 use super::dialer::Dialer;
 use super::ledger::Owed;
+use super::sequences::Users;
 use super::{Connection, Settings};
 use crate::protocol::frame::{put, put_cstr};
 use crate::protocol::reply::TxStatus;
@@ -30,6 +31,7 @@ pub(super) async fn clean(
     if connection.marked {
         connection.command("DISCARD ALL").await?;
         connection.marked = false;
+        connection.sequences_of = Users::None;
         connection.statements.clear();
         connection.applied = Arc::<Settings>::default();
         let init_query = dialer.init_query();

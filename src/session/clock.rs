@@ -14,7 +14,7 @@ use super::ending::Ending;
 use super::handle::CancelDone;
 use super::{Cancelling, Lease, Link, Phase, Presence, Session};
 use crate::protocol::SqlState;
-use crate::protocol::reply::{ErrorReply, Notice, Severity};
+use crate::protocol::reply::{ErrorReply, Notice, Severity, TxStatus};
 use crate::server::ledger::Fate;
 
 /// So long a query may run on for a client that has fallen silent without a goodbye.
@@ -196,6 +196,16 @@ impl Session {
         if let Some(limit) = self.limit_of(self.phase) {
             self.timer.set_by(self.phase_since + limit);
         }
+        if let Some(lifetime) = self.lifetime_now() {
+            self.timer.set_by(self.born + lifetime);
+        }
+    }
+
+    /// The age that a client may reach, where it could be closed.
+    #[inline]
+    fn lifetime_now(&self) -> Option<Duration> {
+        let between = self.phase == Phase::Idle && self.core.tx() == TxStatus::Idle;
+        self.limits.client_lifetime.filter(|_| between)
     }
 
     #[inline(never)]
@@ -212,6 +222,13 @@ impl Session {
     /// The timer went off, perhaps early: what is due, if anything; else it is set anew.
     pub(super) fn overdue(&mut self) -> Option<Ending> {
         let waited = self.phase_since.elapsed();
+        let left = match self.lifetime_now() {
+            Some(lifetime) => match lifetime.checked_sub(self.born.elapsed()) {
+                Some(left) if !left.is_zero() => left,
+                _ => return Some(Ending::Lifetime(lifetime)),
+            },
+            None => Duration::MAX,
+        };
         let next = match self.limit_of(self.phase) {
             Some(limit) if waited >= limit => match self.phase {
                 Phase::Idle => return Some(Ending::IdleClient(limit)),
@@ -233,7 +250,7 @@ impl Session {
             Some(limit) => limit - waited,
             None => self.limits.idle_client_timeout,
         };
-        self.timer.set(Instant::now() + next);
+        self.timer.set(Instant::now() + next.min(left));
         None
     }
 

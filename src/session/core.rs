@@ -6,10 +6,13 @@
 mod asking;
 mod eviction;
 mod loss;
+mod message;
 mod naming;
 mod passing;
+mod referring;
 mod refusing;
 mod second_try;
+mod sequences;
 mod standing;
 
 use std::sync::Arc;
@@ -19,11 +22,12 @@ use self::asking::Inquiry;
 use self::eviction::Eviction;
 use self::loss::Finale;
 pub use self::loss::{Loss, Words};
+use self::message::{Message, Outgoing};
 pub use self::naming::Trust;
-use self::naming::{Executing, Message, Outgoing, Passage, Timing};
-use self::passing::forget_sequences;
+use self::naming::{Executing, Passage, Timing};
 use self::second_try::SecondTry;
 pub use self::second_try::Sent;
+pub use self::sequences::Sequences;
 pub use self::standing::Standing;
 use super::culprit::Culprit;
 use super::deferred::{self, Deferred};
@@ -79,7 +83,7 @@ pub struct Bounds {
 }
 
 /// set_config by its number (`pg_proc.dat`): its arguments are not looked at.
-const SET_CONFIG_OID: [u8; 4] = 2078_u32.to_be_bytes();
+const SET_CONFIG: u32 = 2078;
 
 /// What becomes of a message.
 enum Pass {
@@ -138,8 +142,7 @@ pub struct Core {
     eviction: Eviction,
     /// The server may still have another's unnamed statement, or not this client's.
     unnamed_foreign: bool,
-    /// A text was seen that reads what nextval leaves behind.
-    reads_sequences: bool,
+    sequences: sequences::Values,
     /// The server was asked for the answers that it holds back.
     hurried: bool,
     /// The client's goodbye went to the server.
@@ -182,7 +185,7 @@ impl Core {
             finale: Finale::default(),
             eviction: Eviction::None,
             unnamed_foreign: false,
-            reads_sequences: false,
+            sequences: sequences::Values::default(),
             hurried: false,
             terminated: false,
             deferred: Deferred::default(),
@@ -286,10 +289,7 @@ impl Core {
             Owner::Nobody => self.statement.exists(),
             Owner::Another => true,
         };
-        if before.sequences == Sequences::OfAnother {
-            forget_sequences(ledger, prologue);
-            self.interposed();
-        }
+        self.begin_sequences(before.sequences, ledger, prologue);
         self.untouched = true;
         let begin = self.deferred.take_begin();
         self.begun = begin.is_some();
@@ -339,10 +339,6 @@ impl Core {
     /// Tells the client's unnamed statement from those it had before.
     pub fn unnamed_version(&self) -> u64 {
         self.statement.version()
-    }
-
-    pub fn reads_sequences(&self) -> bool {
-        self.reads_sequences
     }
 
     /// The client has a server. Messages of our own that must come before the bytes forwarded next
@@ -417,7 +413,9 @@ impl Core {
     pub fn note_outcomes(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
         self.suspect(statements);
         while let Some((changes, outcome)) = ledger.outcome() {
-            if changes == Changes::NAMED {
+            if changes == Changes::SEQUENCES {
+                self.discarded_sequences(outcome);
+            } else if changes == Changes::NAMED {
                 let left = self.named.settle(outcome, statements);
                 if !left.is_empty() {
                     self.leave(&left);
@@ -451,6 +449,9 @@ impl Core {
                 self.executing.clear();
             }
         }
+        if !concluded.asker.is_own() && ledger.tx() == TxStatus::Idle {
+            self.settle_sequences();
+        }
         if concluded.asker == Asker::Client {
             // And with it the unit that might have been tried again.
             self.second_try.forget();
@@ -464,6 +465,7 @@ impl Core {
             (Asker::Weir, true) => Conclusion::OwnFailed,
             (Asker::Discarding, false) => {
                 self.pins.discarded(Discard::Done);
+                self.forget_sequences();
                 Conclusion::Discarded
             }
             (Asker::Discarding, true) => {
@@ -508,13 +510,6 @@ pub enum Owner {
     Nobody,
     Self_,
     Another,
-}
-
-/// Whether what nextval left on a server must be forgotten first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sequences {
-    Own,
-    OfAnother,
 }
 
 /// Whether a BEGIN, plain as those are that are sent late, asks for a transaction that only reads.

@@ -14,7 +14,7 @@ use dashmap::DashMap;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::doubts::Doubts;
-use super::hidden::Finds;
+use super::hidden::{self, Finds};
 use super::pinboard::Pinboard;
 use super::prepared::table::{self, Edition, Table};
 use crate::metrics;
@@ -48,8 +48,15 @@ pub struct Entry {
     target_listeners: Arc<AtomicUsize>,
     /// Values that some connection of it has refused.
     pub(super) doubts: Doubts,
-    /// A client of this pool has read what nextval leaves behind.
-    reads_sequences: AtomicBool,
+    /// A client of this database has read what nextval leaves behind.
+    reads_sequences: Arc<AtomicBool>,
+}
+
+/// What the pools of one database share.
+#[derive(Clone, Default)]
+struct Common {
+    edition: Edition,
+    reads_sequences: Arc<AtomicBool>,
 }
 
 impl Entry {
@@ -69,11 +76,19 @@ impl Entry {
         self.pinned.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Names that lead to state which no text shows.
+    pub(super) fn found(&self, names: Vec<Vec<u8>>) {
+        if hidden::reads_sequences(&names) {
+            self.note_sequences();
+        }
+        self.finds.set(names);
+    }
+
     pub(super) fn note_sequences(&self) {
         self.reads_sequences.store(true, Ordering::Relaxed);
     }
 
-    /// From here on nobody gets a connection of this pool with another's sequence values on it.
+    /// From here on nobody gets a connection to this database with another's sequence values on it.
     pub(super) fn reads_sequences(&self) -> bool {
         self.reads_sequences.load(Ordering::Relaxed)
     }
@@ -163,7 +178,7 @@ pub struct Endpoint {
     pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
     /// Of each database that there is a pool for.
-    editions: DashMap<Arc<str>, Edition>,
+    common: DashMap<Arc<str>, Common>,
     greetings: DashMap<(PoolId, Role, Arc<Settings>), Greeting>,
     listeners: Arc<AtomicUsize>,
     greeting_terms: GreetingTerms,
@@ -195,7 +210,7 @@ impl Endpoint {
             registry,
             pinboard,
             entries: DashMap::new(),
-            editions: DashMap::new(),
+            common: DashMap::new(),
             greetings: DashMap::new(),
             listeners: Arc::default(),
             greeting_terms,
@@ -284,8 +299,8 @@ impl Endpoint {
         if self.entries.len() >= MAX_POOLS {
             return None;
         }
-        let edition = self.editions.entry(Arc::clone(&account.database));
-        let edition = edition.or_default().clone();
+        let common = self.common.entry(Arc::clone(&account.database));
+        let common = common.or_default().clone();
         let entry = self.entries.entry(account.clone()).or_insert_with(|| {
             let limit = self.user_limits.load().get(user).copied();
             let meters = metrics::Pool::new(&self.registry, &self.name, database, user);
@@ -295,14 +310,14 @@ impl Endpoint {
                 database: account.database,
                 user: account.user,
                 target_name: Arc::clone(&self.name),
-                statements: Arc::new(Table::new(self.statement_terms, edition)),
+                statements: Arc::new(Table::new(self.statement_terms, common.edition)),
                 finds: Finds::default(),
                 pinboard: Arc::clone(&self.pinboard),
                 pinned: AtomicUsize::new(0),
                 listeners: AtomicUsize::new(0),
                 target_listeners: Arc::clone(&self.listeners),
                 doubts: Doubts::default(),
-                reads_sequences: AtomicBool::new(false),
+                reads_sequences: common.reads_sequences,
             })
         });
         Some(Arc::clone(&entry))

@@ -1,12 +1,13 @@
-//! What a server's errors say about the prepared statements it has, with the words for it that the client gets, and
-//! about the server itself.
+//! What a server's errors say about what it has of the session and of itself, and the words for it that the client gets.
 //!
 //! Knows where a statement is named in an error; not what becomes of a statement, which `core` decides.
 
 use super::core::{Sent, Trust};
 use super::{Link, Session};
+use crate::error::Blame;
+use crate::protocol::SqlState;
 use crate::protocol::frame::{HEADER_BYTES, Head};
-use crate::protocol::reply::error_field;
+use crate::protocol::reply::{ErrorReply, Severity, error_field};
 use crate::server::Connection;
 use crate::server::statements::find_name;
 
@@ -25,12 +26,21 @@ impl Session {
             marked,
             ..
         } = &mut ***lease;
+        let error = self.replies.raw().get(HEADER_BYTES..).unwrap_or_default();
+        let field = |code| error_field(error, code).unwrap_or_default();
+        if self.core.has_lost_sequences(field(b'C'), field(b'R')) {
+            let error = lost_sequences();
+            let mut words = Vec::new();
+            error.put(&mut words);
+            replies.withhold();
+            self.replies.insert(&words);
+            self.context.clients.error(error.sqlstate, Blame::Proxy);
+            return;
+        }
         let failed = ledger.failed_use();
         if let Some(failed) = failed {
             // What was sent behind it is skipped: its name is what it was.
             self.core.note_outcomes(ledger, statements);
-            let error = self.replies.raw().get(HEADER_BYTES..).unwrap_or_default();
-            let field = |code| error_field(error, code).unwrap_or_default();
             let trust = self
                 .core
                 .use_failed(failed.uses, field(b'C'), field(b'R'), statements);
@@ -88,6 +98,26 @@ impl Session {
 
 /// How a setting says no.
 const OFF: [&[u8]; 4] = [b"off", b"false", b"no", b"0"];
+
+/// In place of PostgreSQL's word that there is no value. The transaction can be had again, and then there will be one: no
+/// server changes hands any more with another's values on it. That is what 40001 means to programs.
+fn lost_sequences() -> ErrorReply {
+    ErrorReply {
+        severity: Severity::Error,
+        sqlstate: SqlState::SERIALIZATION_FAILURE,
+        message: "could not tell this transaction's sequence values from another client's".into(),
+        detail: Some(
+            "Nobody had asked for currval or lastval in this database before, so that another client's values were still \
+             on the database connection; all of them were discarded."
+                .into(),
+        ),
+        hint: Some(
+            "Try the transaction again: from now on this does not happen any more. INSERT ... RETURNING gives the value \
+             without asking for it."
+                .into(),
+        ),
+    }
+}
 
 /// An ErrorResponse at the front that has the server's name for a statement in it: so many bytes, and what the
 /// client is to get in their place.

@@ -69,13 +69,19 @@ impl Finds {
     }
 }
 
+/// Whether something among them reads what nextval leaves behind, or may.
+pub fn reads_sequences(names: &[Vec<u8>]) -> bool {
+    names.len() >= MAX_NAMES || names.iter().any(Vec::is_empty)
+}
+
 fn nanoseconds(length: Duration) -> u64 {
     u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Functions whose source may change the session, and those that call these, two steps deep; with what calls them: triggers'
 /// tables, views, tables with such defaults or policies; and views, defaults and policies that call PostgreSQL's own
-/// functions of the kind. `set_config(..., true)` is the transaction's. Aggregates, C and built-in functions have no source
+/// functions of the kind. `set_config(..., true)` is the transaction's. A name of no letters: some of them read what nextval
+/// leaves behind. Aggregates, C and built-in functions have no source
 /// to read.
 pub const QUERY: &str = r#"WITH own AS MATERIALIZED (
   SELECT oid FROM pg_catalog.pg_namespace
@@ -101,6 +107,10 @@ f AS MATERIALIZED (
 d AS MATERIALIZED (
   SELECT d.classid, d.objid FROM pg_catalog.pg_depend d JOIN f ON d.refobjid OPERATOR(pg_catalog.=) f.oid
   WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass::pg_catalog.oid),
+e AS MATERIALIZED (
+  SELECT v.oid AS relation, pg_catalog.pg_get_viewdef(v.oid) AS source
+    FROM pg_catalog.pg_class v JOIN own ON own.oid OPERATOR(pg_catalog.=) v.relnamespace WHERE v.relkind OPERATOR(pg_catalog.=) 'v'
+  UNION ALL SELECT a.adrelid, pg_catalog.pg_get_expr(a.adbin, a.adrelid) FROM pg_catalog.pg_attrdef a),
 t AS (
   SELECT t.tgrelid AS relation FROM pg_catalog.pg_trigger t JOIN f ON f.oid OPERATOR(pg_catalog.=) t.tgfoid WHERE NOT t.tgisinternal
   UNION SELECT r.ev_class FROM d JOIN pg_catalog.pg_rewrite r ON r.oid OPERATOR(pg_catalog.=) d.objid
@@ -109,15 +119,14 @@ t AS (
     AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid
   UNION SELECT p.polrelid FROM d JOIN pg_catalog.pg_policy p ON p.oid OPERATOR(pg_catalog.=) d.objid
     AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass::pg_catalog.oid
-  UNION SELECT v.oid FROM pg_catalog.pg_class v JOIN own ON own.oid OPERATOR(pg_catalog.=) v.relnamespace
-    WHERE v.relkind OPERATOR(pg_catalog.=) 'v' AND pg_catalog.pg_get_viewdef(v.oid)
-      OPERATOR(pg_catalog.~*) 'set_config|pg_(try_)?advisory_lock|setseed|dblink|_to_xml'
-  UNION SELECT a.adrelid FROM pg_catalog.pg_attrdef a WHERE pg_catalog.pg_get_expr(a.adbin, a.adrelid)
+  UNION SELECT e.relation FROM e WHERE e.source
     OPERATOR(pg_catalog.~*) 'set_config|pg_(try_)?advisory_lock|setseed|dblink|_to_xml'
   UNION SELECT p.polrelid FROM pg_catalog.pg_policy p WHERE pg_catalog.concat(
       pg_catalog.pg_get_expr(p.polqual, p.polrelid), ' ', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
     OPERATOR(pg_catalog.~*) 'set_config|pg_(try_)?advisory_lock|setseed|dblink|_to_xml')
-SELECT proname FROM f
+SELECT ''::pg_catalog.name AS proname WHERE EXISTS (
+    SELECT FROM (SELECT body FROM s UNION ALL SELECT source FROM e) r WHERE r.body OPERATOR(pg_catalog.~*) '\m(currval|lastval)\M')
+UNION SELECT proname FROM f
 UNION SELECT c.relname FROM t JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) t.relation
 LIMIT 4000"#;
 

@@ -253,7 +253,7 @@ async fn ask_one(
         let names = tokio::time::timeout(limit, lease.names(hidden::QUERY)).await;
         let names = names.map_err(|_| CommandError::Silent(limit).to_string());
         match names.and_then(|names| names.map_err(|error| error.to_string())) {
-            Ok(names) => entry.finds.set(names),
+            Ok(names) => entry.found(names),
             Err(error) => {
                 tracing::warn!(error, database = %entry.database, "functions and triggers could not be looked through");
                 lease.close();

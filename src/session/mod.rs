@@ -62,6 +62,7 @@ use crate::metrics::Traffic;
 use crate::net::Stream;
 use crate::net::buf::Buf;
 use crate::pool;
+use crate::server::sequences::{Turn, Users};
 use crate::server::{Dialer, Parameters, Settings};
 
 pub use self::queue::Kind;
@@ -178,8 +179,8 @@ pub struct Session {
     /// Rings it.
     client_waker: Waker,
     born: Instant,
-    /// Tells this session from all others of the process; not 0.
-    number: u64,
+    /// Tells this session from all others of the process, and how many servers it has borrowed.
+    turn: Turn,
 }
 
 /// What a session is made of, once the client is known.
@@ -278,7 +279,10 @@ impl Session {
             bell,
             limits,
             born: now,
-            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+            turn: Turn {
+                session: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
+                number: 0,
+            },
         }
     }
 
@@ -310,6 +314,7 @@ impl Session {
             self.context.clients.error(reply.sqlstate, ending.blame());
             reply.put(&mut farewell);
         }
+        self.log_end(ending);
         if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
             return;
         }
@@ -329,6 +334,15 @@ impl Session {
         let _ = tokio::time::timeout(FAREWELL, telling).await;
     }
 
+    /// Who leaves by himself, and all who are sent away at the end, are nobody's concern.
+    fn log_end(&self, ending: &Ending) {
+        if !ending.is_told() || matches!(ending, Ending::Draining) {
+            return tracing::debug!(reason = %ending, "a session is over");
+        }
+        tracing::info!(reason = %ending, sqlstate = %ending.sqlstate(), client = self.address.map(tracing::field::display), user = %self.entry.user,
+            database = %self.entry.database, "a session was ended");
+    }
+
     /// Whether the server has to stay for what it listens to, pinned or not.
     fn channels_hold_server(&self) -> bool {
         self.listening
@@ -340,7 +354,7 @@ impl Session {
     fn hand_in(&mut self, mut lease: Lease, ending: &Ending) {
         // Whatever it has is a stranger's to all who come.
         lease.unnamed_of = Some(STRANGER);
-        lease.last_of = STRANGER.0;
+        lease.sequences_of = Users::Several;
         lease.half_sent |=
             self.core.is_mid_frame() || self.requests.has_cleared() || !self.prologue.is_empty();
         lease.marked |= self.core.pins().any()

@@ -274,6 +274,9 @@ impl Session {
         let step =
             self.core
                 .with_server(self.requests.raw(), ledger, statements, &mut self.prologue);
+        if self.core.take_sequences_wanted() {
+            self.entry.note_sequences();
+        }
         match step {
             // What was asked before is answered first, as PostgreSQL would.
             Ok(Step::Terminate) | Err(_)
@@ -430,7 +433,11 @@ impl Session {
                     }
                     self.hear_error();
                 }
-                Reply::GoesDown { words } => {
+                Reply::GoesDown { bytes, .. } if self.core.may_end_server() => {
+                    replies.last_word(bytes);
+                    self.server_fatal = true;
+                }
+                Reply::GoesDown { words, .. } => {
                     let cause = Cause::Said(Refusal::new(words));
                     return self.server_lost(cause);
                 }

@@ -20,6 +20,17 @@ pub struct Named {
     pub act: Act,
 }
 
+impl Named {
+    /// Whether it is to be known if it is set at all, and not only to what. What a SET was refused is worth no question, but
+    /// for the one setting that pins.
+    pub fn may_be_unset(&self) -> bool {
+        self.act == Act::Reset || self.name == TEMP_BUFFERS
+    }
+}
+
+/// A server that has used temporary tables takes no other value of it: with a value of its own, a session is pinned.
+pub const TEMP_BUFFERS: &str = "temp_buffers";
+
 /// Kinds of state that a connection keeps beyond a transaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Kinds(u8);
@@ -297,7 +308,7 @@ impl Parts<'_> {
             .extend_from_slice(b" FROM pg_catalog.unnest(ARRAY[");
         self.array(names.iter());
         self.body.extend_from_slice(b"]) AS x(n)");
-        let mut reset = names.iter().filter(|named| named.act == Act::Reset);
+        let mut reset = names.iter().filter(|named| named.may_be_unset());
         if reset.clone().next().is_some() {
             self.next(
                 "SELECT 'r', name, '' FROM pg_catalog.pg_settings WHERE source OPERATOR(pg_catalog.=) 'session' \

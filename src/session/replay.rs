@@ -260,7 +260,7 @@ impl Session {
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
-        let before = super::servers::before(lease, self.number, &self.core, &self.entry);
+        let before = super::servers::before(lease, self.turn, &self.core, &self.entry);
         self.core
             .begin(before, &mut lease.ledger, &mut self.prologue);
     }
@@ -354,11 +354,12 @@ impl Session {
             doubts.note(&one.name, one.value.as_deref(), by, now);
         }
         let names: Vec<String> = refused.iter().map(|one| one.name.clone()).collect();
-        let error = refused.first().map(|one| said(&one.error));
-        let error = error.unwrap_or_default();
-        // What is in vain again and again is told once.
+        let first = refused.first().map_or(&[][..], |one| &one.error);
+        let error = said(first);
+        // What is in vain again and again is told once. PostgreSQL's words would show the value.
         if self.replays.unable.is_none() {
-            tracing::info!(settings = ?names, error, fresh, user = %self.entry.user, database = %self.entry.database,
+            let sqlstate = String::from_utf8_lossy(error_field(first, b'C').unwrap_or_default());
+            tracing::info!(settings = ?names, %sqlstate, fresh, user = %self.entry.user, database = %self.entry.database,
                 "a server refused settings of a session");
         }
         match stage {

@@ -14,7 +14,7 @@ use super::endpoint::Entry;
 use super::pinning::Lifted;
 use super::pins::Reason;
 use super::pump::{MAX_ANSWER_BYTES, Moved};
-use super::questions::{Defaults, Kinds};
+use super::questions::{Defaults, Kinds, TEMP_BUFFERS};
 use super::queue::{self, Asked, Queue, Unserved};
 use super::settings::Learnt;
 use super::{Lease, Link, Presence, STRANGER, Session};
@@ -26,6 +26,7 @@ use crate::protocol::reply::{ErrorReply, TxStatus};
 use crate::protocol::tag::frontend;
 use crate::server::Settings;
 use crate::server::ledger::{Asker, Owed};
+use crate::server::sequences::{Turn, Users};
 use crate::server::settings::IDLE_LIMIT;
 
 /// How often the server of a pinned session is asked, unprompted, whether the reason is still there.
@@ -78,6 +79,7 @@ impl Session {
     pub(super) fn leased(&mut self, mut lease: Lease) {
         self.prologue.clear();
         self.asleep.server = false;
+        self.turn.number += 1;
         if !lease.unread.is_empty() {
             self.replies.append(&std::mem::take(&mut lease.unread));
         }
@@ -298,7 +300,7 @@ impl Session {
         }
         let mut channels = None;
         if let Answered::Hidden(names) = learnt {
-            self.entry.finds.set(names);
+            self.entry.found(names);
         } else if let Answered::State(asked, mut answer) = learnt {
             if asked.kinds.has(Kinds::LISTEN) {
                 channels = Some(std::mem::take(&mut answer.channels));
@@ -318,8 +320,7 @@ impl Session {
             if now.may_be_temporary() {
                 self.core.pin(Reason::Temporary);
             }
-            // A server that has used temporary tables takes no other value.
-            if now.value("temp_buffers").is_some() {
+            if now.value(TEMP_BUFFERS).is_some() {
                 self.core.pin(Reason::Setting);
             }
             if !Arc::ptr_eq(&before, now) {
@@ -346,16 +347,16 @@ impl Session {
         self.replays.released();
         self.traffic.transactions.add(1);
         if let Link::Leased(mut lease) = std::mem::replace(&mut self.link, Link::Free) {
-            lease.last_of = self.number;
+            lease.sequences_of = match self.core.owns_sequences() {
+                true => Users::One(self.turn),
+                false => Users::Several,
+            };
             match self.core.unnamed_owner() {
                 Owner::Nobody => lease.unnamed_of = None,
                 Owner::Self_ => {
-                    lease.unnamed_of = Some((self.number, self.core.unnamed_version()));
+                    lease.unnamed_of = Some((self.turn.session, self.core.unnamed_version()));
                 }
                 Owner::Another => lease.unnamed_of = Some(STRANGER),
-            }
-            if self.core.reads_sequences() {
-                self.entry.note_sequences();
             }
             if lease.is_clean() {
                 lease.release_at(self.now());
@@ -381,15 +382,16 @@ pub(super) fn shorten(waiting: &mut Queue, settings: &Settings) {
 const BORROW_TIMEOUT: &str = "weir.borrow_timeout";
 
 /// What another session may have left on this server that DISCARD does not concern.
-pub(super) fn before(lease: &Lease, me: u64, core: &Core, entry: &Entry) -> Before {
+pub(super) fn before(lease: &Lease, me: Turn, core: &Core, entry: &Entry) -> Before {
     let unnamed = match lease.unnamed_of {
         None => Owner::Nobody,
-        Some(owner) if owner == (me, core.unnamed_version()) => Owner::Self_,
+        Some(owner) if owner == (me.session, core.unnamed_version()) => Owner::Self_,
         Some(_) => Owner::Another,
     };
-    let sequences = match lease.last_of {
-        last if last != me && entry.reads_sequences() => Sequences::OfAnother,
-        _ => Sequences::Own,
+    let sequences = match lease.sequences_of {
+        users if users.are_only(me) => Sequences::Own,
+        _ if entry.reads_sequences() => Sequences::Unwanted,
+        _ => Sequences::Mixed,
     };
     Before { unnamed, sequences }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::questions::{Answer, Asked};
+use super::questions::{Answer, Asked, Named};
 use crate::server::Settings;
 use crate::server::settings::{IDLE_LIMIT, is_role};
 use crate::sql::Act;
@@ -103,7 +103,7 @@ impl Carried {
                     may_be_reset && empty && self.startup.value(&name).is_some()
                 }
                 false => {
-                    act.is_some_and(|named| named.act == Act::Reset)
+                    act.is_some_and(Named::may_be_unset)
                         && !answer.still_set.contains(&name)
                         && !is_role(&name)
                 }

@@ -60,6 +60,8 @@ impl Effects {
     pub const DATABASE_DDL: Effects = Effects(1 << 25);
     /// CREATE, ALTER, DROP of what is not temporary, and DO: other texts may mean something else from then on.
     pub const DEFINES: Effects = Effects(1 << 26);
+    /// pg_terminate_backend: it may be the server's own end.
+    pub const ENDS_SERVERS: Effects = Effects(1 << 27);
 
     /// What stays in the session, so that no other client may have the connection.
     const STAYING: u32 = (Effects::SEQUENCE_READ.0 - 1) | Effects::NEXTVAL.0;

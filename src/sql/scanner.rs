@@ -370,6 +370,7 @@ impl Statements {
             b"nextval" | b"setval" => Effects::NEXTVAL,
             b"setseed" => Effects::SEED,
             b"pg_notify" => Effects::NOTIFY,
+            b"pg_terminate_backend" => Effects::ENDS_SERVERS,
             b"dblink_connect" | b"dblink_connect_u" => Effects::LOAD,
             // What stays with a connection whatever is discarded.
             b"pg_create_physical_replication_slot"

@@ -370,11 +370,7 @@ fn a_lost_listener_is_told() {
     other.run("LISTEN b");
     moved(&proxy);
     postgres.kill_backends(&database);
-    eventually(
-        "were all gone",
-        || postgres.connections(&database),
-        |n| *n == 0,
-    );
+    // Not all gone for long: who has lost one looks at the server, over another.
     for client in [&mut one, &mut other] {
         let refusal = closed_with(client);
         assert_eq!(

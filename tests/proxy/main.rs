@@ -22,4 +22,5 @@ mod operations;
 mod pins;
 mod pool;
 mod replay;
+mod sequences;
 mod vanish;

@@ -408,7 +408,11 @@ fn temp_buffers_pins() {
     pinned(&proxy, 0);
     // This server has used its temporary buffers, and says no by itself.
     assert_eq!(one.ask("SET temp_buffers = '9MB'").code(), "22023");
-    pinned(&proxy, 0);
+    // Behind it comes the answer to what it has left: nothing.
+    assert_eq!(one.value("SHOW temp_buffers"), "8MB");
+    assert_eq!(one.value("SHOW temp_buffers"), "8MB");
+    let reasons = pinned(&proxy, 0)["reasons"].to_string();
+    assert!(!reasons.contains("setting"), "{reasons}");
     drop(one);
 
     let proxy = setup(2).start();

@@ -296,6 +296,30 @@ fn an_idle_client_is_told_to_go() {
     client.run("SELECT 1");
     let error = client.last_words().error().unwrap();
     assert_eq!((&*error.code, &*error.severity), ("57P05", "FATAL"));
+    let log = proxy.log();
+    let line = log.lines().find(|line| line.contains("session was ended"));
+    let line = line.expect("why it ended is in the log");
+    assert!(
+        line.contains("57P05") && line.contains("client=127.0.0.1:"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_client_has_its_age_even_if_it_is_silent() {
+    let (_, _, proxy) = house(1, &[("WEIR__SESSION__CLIENT_LIFETIME", "1s")]);
+    let mut client = proxy.client();
+    client.run("BEGIN");
+    client.run("SELECT pg_sleep(1.2)");
+    client.run("COMMIT");
+    let mut begun = proxy.client();
+    begun.run("BEGIN");
+    let mut silent = proxy.client();
+    for client in [&mut client, &mut silent] {
+        let error = client.last_words().error().unwrap();
+        assert_eq!((&*error.code, &*error.severity), ("57P01", "FATAL"));
+    }
+    assert_eq!(begun.value("SELECT 'inside'"), "inside");
 }
 
 #[test]

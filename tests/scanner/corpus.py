@@ -60,7 +60,7 @@ pg_catalog.set_config('A.b','c',false) set_config('a.'||'b','c',true) "set_confi
 set_config('x',f(a,(b),ARRAY[1,2]),true) set_config('x',set_config('y','z',false),true) set_config(E'x','y',false)
 set_config('x'::text,'y',false) set_config('x'::name,'y',true) set_config($$x$$,'y',false) set_config(('x'),'y',true)
 set_config('search_path','pg_temp',true) set_config('search_path',$1,true) nextval('s') currval('s') lastval()
-setval('s',1) setseed(0.5) set_limit(0.5) pg_notify('a','b') pg_advisory_lock(1) pg_try_advisory_lock_shared(1,2)
+setval('s',1) setseed(0.5) set_limit(0.5) pg_notify('a','b') pg_terminate_backend(0) pg_advisory_lock(1) pg_try_advisory_lock_shared(1,2)
 pg_advisory_xact_lock(1) pg_advisory_unlock(1) pg_advisory_unlock_all() dblink_connect('x') query_to_xml('x',true,true,'')
 pg_replication_origin_session_setup('x') pg_backup_start('x') now() count(*) pg_temp.f()""".split()
 FRAMES = """SELECT {}|SELECT * FROM {}|SELECT 1 FROM t WHERE {} = 1|WITH a AS (SELECT {}) SELECT 1|PREPARE p AS SELECT {}

@@ -15,7 +15,7 @@ from pglast import parser
 
 # By the whole name; the scanner may know more, by how they begin.
 FUNCTIONS = {
-    "set_config", "set_limit", "setseed", "pg_notify", "currval", "lastval", "nextval", "setval",
+    "set_config", "set_limit", "setseed", "pg_notify", "pg_terminate_backend", "currval", "lastval", "nextval", "setval",
     "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
     "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all",
     "dblink_connect", "dblink_connect_u", "dblink", "dblink_exec", "query_to_xml", "cursor_to_xml", "table_to_xml",

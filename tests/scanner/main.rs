@@ -220,6 +220,7 @@ fn by_function(name: &str) -> Effects {
         "set_limit" => Effects::SETTING,
         "setseed" => Effects::SEED,
         "pg_notify" => Effects::NOTIFY,
+        "pg_terminate_backend" => Effects::ENDS_SERVERS,
         "currval" | "lastval" => Effects::SEQUENCE_READ,
         "nextval" | "setval" => Effects::NEXTVAL,
         "dblink_connect" | "dblink_connect_u" => Effects::LOAD,

@@ -148,3 +148,5 @@ fn scripts() {
         assert_eq!(run(script), expected, "{script}");
     }
 }
+
+mod model;

@@ -50,6 +50,9 @@ impl Core {
         if effects.has(Effects::DEFINES) {
             self.named.redefine();
         }
+        if effects.has(Effects::ENDS_SERVERS) {
+            self.finale.ends_server = true;
+        }
     }
 
     /// Has the server asked, at the next occasion, whether what the session is pinned for is still there.
@@ -206,6 +209,7 @@ impl Core {
             false => Effects::ROUTINE,
         };
         self.culprit.turns_out(report.effects.with(suspicious));
+        self.want_sequences(report.effects);
         self.note_effects(report);
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Finale {
     /// A named one may commit that is not among `named`.
     unknown: bool,
     on_its_way: Ends,
+    /// What is on its way may end the server itself.
+    pub ends_server: bool,
 }
 
 impl Finale {
@@ -100,6 +102,7 @@ impl Finale {
     #[inline]
     pub fn answered(&mut self) {
         self.on_its_way = Ends::No;
+        self.ends_server = false;
     }
 }
 
@@ -127,6 +130,11 @@ pub struct Words {
 }
 
 impl Core {
+    /// Whether the client may have ended the server itself: then it is to see what PostgreSQL shows to whoever does that.
+    pub fn may_end_server(&self) -> bool {
+        self.finale.ends_server
+    }
+
     /// The server is gone, and what it owed never comes: what the client waits for goes to `answer`, and the
     /// conversation goes on without a server.
     pub fn lost(

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::Core;
-use crate::protocol::frame::{HEADER_BYTES, Head, put, split_cstr};
+use super::message::{Message, Outgoing};
+use crate::protocol::frame::{HEADER_BYTES, split_cstr};
 use crate::protocol::names::{
     NameAt, TOLD_BYTES, portal, put_close, put_describe, put_parse, told,
 };
@@ -15,22 +16,18 @@ use crate::protocol::reply::TxStatus;
 use crate::protocol::tag::frontend;
 use crate::server::Statements;
 use crate::server::ledger::{Asker, Changes, Ledger, Note, Owed, Telling};
-use crate::server::statements::{Act, Outlook, Presence, clients_name, find_mention};
+use crate::server::statements::{Act, Outlook, Presence, clients_name};
 use crate::session::pins::Reason;
-use crate::session::prepared::named::{Change, Meaning as Name, Name as Owned};
+use crate::session::prepared::named::{Change, Meaning as Name};
 use crate::session::prepared::table::{Sharing, Statement};
 use crate::session::questions::{self, Kinds};
-use crate::session::requests::{Meaning, TextScan};
-use crate::sql::{self, Deallocate, Effects, Report};
+use crate::session::requests::Meaning;
+use crate::sql::{Effects, Report};
 
 /// A Parse larger than this keeps its name, and the session its server. Must fit into a buffer.
-const MAX_PARSE_BYTES: usize = 60_000;
+pub(super) const MAX_PARSE_BYTES: usize = 60_000;
 /// So many portals may wait to be executed that change named statements.
 const MAX_EXECUTING: usize = 256;
-/// So many statements are given to a server because one text may refer to them.
-const MAX_REFERRED: usize = 64;
-/// Body of a Parse behind the name: no text, no parameters. Never fails.
-const EMPTY: &[u8] = b"\0\0\0";
 /// What a text may have to do with named statements.
 const REFERS: Effects = Effects::DEALLOCATE
     .with(Effects::EXECUTE)
@@ -38,110 +35,10 @@ const REFERS: Effects = Effects::DEALLOCATE
     .with(Effects::DISCARD_ALL);
 
 /// What may make a text reach the statements that a server has.
-const REACHES: Effects = REFERS
+pub(super) const REACHES: Effects = REFERS
     .with(Effects::DISCARD_IN_TEXT)
     .with(Effects::ROUTINE)
     .with(Effects::UNSURE);
-
-/// The client's next message, as much of it as is there.
-#[derive(Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub head: Head,
-    pub meaning: Meaning,
-    pub bytes: &'a [u8],
-    /// Where it stands in what is pending.
-    pub at: usize,
-    /// Of the text in it.
-    pub report: &'a Report,
-}
-
-impl<'a> Message<'a> {
-    fn is_whole(&self) -> bool {
-        self.bytes.len() >= self.head.frame_bytes()
-    }
-
-    fn frame(&self) -> &'a [u8] {
-        let end = self.head.frame_bytes().min(self.bytes.len());
-        self.bytes.get(..end).unwrap_or_default()
-    }
-
-    /// Whether the rest of it will come and is needed.
-    fn is_awaited(&self) -> bool {
-        self.head.frame_bytes() <= MAX_PARSE_BYTES && !self.is_whole()
-    }
-
-    #[inline]
-    fn name(&self) -> Option<NameAt> {
-        NameAt::find(self.head.tag, self.frame())
-    }
-
-    /// Where it first has a name of Weir's in it, if its text may reach that statement. A client can have it only from
-    /// `pg_prepared_statements`, and the statement may be another client's.
-    pub fn says_names(&self) -> Option<usize> {
-        match self.report.effects.has(REACHES) {
-            true => Some(self.at + find_mention(self.frame())?),
-            false => None,
-        }
-    }
-
-    /// The text of a Query or Parse that is there in full.
-    fn text(&self) -> &'a [u8] {
-        let body = self.frame().get(HEADER_BYTES..).unwrap_or_default();
-        TextScan::whole(self.head.tag, body)
-    }
-}
-
-/// A text larger than this is not awaited, however it begins.
-const AWAITED_BYTES: usize = 8192;
-
-impl Message<'_> {
-    /// Whether the text that has begun may turn out to be one that must be known in full before it goes.
-    fn may_come_to_refer(&self) -> bool {
-        if self.is_whole() || self.head.frame_bytes() > AWAITED_BYTES {
-            return false;
-        }
-        let text = self.text().trim_ascii_start();
-        let word = text
-            .iter()
-            .position(|byte| !byte.is_ascii_alphabetic())
-            .map_or(text, |end| text.get(..end).unwrap_or_default());
-        let words: [&[u8]; 4] = [b"deallocate", b"discard", b"execute", b"prepare"];
-        let begins = |whole: &&[u8]| {
-            let part = whole.get(..word.len());
-            part.is_some_and(|part| part.eq_ignore_ascii_case(word))
-        };
-        words.iter().any(begins)
-    }
-}
-
-/// The server, and what is on its way to it.
-pub(super) struct Outgoing<'a> {
-    pub pending: &'a [u8],
-    /// So many bytes of it are in the prologue, as they are or otherwise.
-    pub copied: usize,
-    pub prologue: &'a mut Vec<u8>,
-    pub ledger: &'a mut Ledger,
-    pub statements: &'a mut Statements,
-}
-
-impl Outgoing<'_> {
-    /// For what is to stand ahead of the byte at `at`.
-    #[inline]
-    fn ahead_of(&mut self, at: usize) -> &mut Vec<u8> {
-        let before = self.pending.get(self.copied..at).unwrap_or_default();
-        self.prologue.extend_from_slice(before);
-        self.copied = self.copied.max(at);
-        self.prologue
-    }
-
-    /// The message goes out under another name.
-    #[inline]
-    fn rename(&mut self, message: Message<'_>, at: NameAt, name: &[u8]) {
-        let prologue = self.ahead_of(message.at);
-        let taken = at.put_renamed(message.head, message.bytes, name, prologue);
-        self.copied = message.at + taken;
-    }
-}
 
 /// How a message is sent.
 pub(super) struct Passage {
@@ -174,6 +71,15 @@ pub(super) enum Timing {
     Now,
     /// Each time that it is bound.
     AtBind,
+}
+
+/// What a message waits for, for the sake of names.
+enum Need {
+    Nothing,
+    /// The rest of itself, or what became of the name that it uses.
+    ThisMessage,
+    /// What became of all names.
+    Names,
 }
 
 impl Core {
@@ -224,43 +130,50 @@ impl Core {
                 _ => false,
             };
         }
+        match self.need(message, statements) {
+            Need::Nothing => false,
+            Need::ThisMessage => true,
+            // Whether the transaction has failed must be known, too.
+            Need::Names => self.named.is_open() || ledger.owes_client_ready(),
+        }
+    }
+
+    /// What must be known of names before a message can be sent, while some of it is open.
+    fn need(&self, message: Message<'_>, statements: &Statements) -> Need {
         let name = message.name().map(|at| told(at.of(message.bytes)));
-        let name = name.unwrap_or_default();
-        let refers = match message.meaning {
-            Meaning::ParseNamed => {
-                if message.is_awaited() || matches!(self.named.meaning(name), Name::Open) {
-                    return true;
-                }
-                message.report.effects.has(REFERS)
-            }
-            Meaning::CloseNamed => return matches!(self.named.meaning(name), Name::Open),
-            Meaning::BindNamed | Meaning::DescribeNamed => match self.named.meaning(name) {
-                Name::Open => return true,
-                Name::Unknown => false,
-                Name::Known(statement, _) => {
-                    let outlook = statements.outlook(statement.id, self.named.sequence());
-                    if outlook == Outlook::Open {
-                        return true;
-                    }
-                    statement.report.effects.has(REFERS)
-                }
+        let meaning = self.named.meaning(name.unwrap_or_default());
+        let is_open = matches!(meaning, Name::Open);
+        let (awaits, refers) = match message.meaning {
+            Meaning::ParseNamed => (
+                message.is_awaited() || is_open,
+                message.report.effects.has(REFERS),
+            ),
+            Meaning::CloseNamed => (is_open, false),
+            Meaning::BindNamed | Meaning::DescribeNamed => match meaning {
+                Name::Open => (true, false),
+                Name::Unknown => (false, false),
+                Name::Known(statement, _) => (
+                    statements.outlook(statement.id, self.named.sequence()) == Outlook::Open,
+                    statement.report.effects.has(REFERS),
+                ),
             },
-            Meaning::Query | Meaning::ParseUnnamed => {
-                if message.may_come_to_refer() {
-                    return true;
-                }
-                message.report.effects.has(REFERS)
-            }
+            Meaning::Query | Meaning::ParseUnnamed => (
+                message.may_come_to_refer(),
+                message.report.effects.has(REFERS),
+            ),
             Meaning::BindUnnamed => {
                 let mut bound = self.statement.bound();
-                bound.any(|(_, report)| report.effects.has(REFERS))
+                (false, bound.any(|(_, report)| report.effects.has(REFERS)))
             }
             Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
-                false
+                (false, false)
             }
         };
-        // Whether the transaction has failed must be known, too.
-        refers && (self.named.is_open() || ledger.owes_client_ready())
+        match (awaits, refers) {
+            (true, _) => Need::ThisMessage,
+            (false, true) => Need::Names,
+            (false, false) => Need::Nothing,
+        }
     }
 
     /// Puts ahead of a message what it needs on this server, and its own front if it goes under another name.
@@ -292,43 +205,49 @@ impl Core {
                     }
                 }
             }
-            Meaning::CloseNamed => {
-                if let Some(at) = message.name()
-                    && let name = told(at.of(message.bytes))
-                {
-                    let Name::Known(statement, _) = self.named.meaning(name) else {
-                        if let Some(name) = clients_name(name) {
-                            out.rename(message, at, &name);
-                        }
-                        return passage;
-                    };
-                    if out.ledger.is_doubtful() {
-                        // Nobody will tell whether it was carried out; the connection is nobody else's any more.
-                        out.rename(message, at, &statement.server_name);
-                    } else {
-                        if let Some(name) = clients_name(name) {
-                            out.rename(message, at, &name);
-                        }
-                        let change = Change::Forget(vec![name.into()]);
-                        self.note(Some(change), &mut passage.note, out);
-                    }
-                }
-            }
+            Meaning::CloseNamed => self.close_it(message, &mut passage, out),
             Meaning::BindNamed | Meaning::DescribeNamed => self.use_it(message, &mut passage, out),
             Meaning::BindUnnamed => self.bind_unnamed(message, out),
             Meaning::Plain if message.head.tag == frontend::EXECUTE => {
-                // It stays: where this one is passed over, another may come.
-                let name = portal(message.frame()).unwrap_or_default();
-                let mut executing = self.executing.iter();
-                let executed = executing.find(|(portal, _)| **portal == *name);
-                let does = executed.map(|(_, does)| does.clone()).unwrap_or_default();
-                self.suspects |= does.unseen;
-                self.note(does.change, &mut passage.note, out);
+                self.execute(message, &mut passage, out);
             }
             Meaning::CloseUnnamed | Meaning::FunctionCall | Meaning::Plain | Meaning::Terminate => {
             }
         }
         passage
+    }
+
+    /// An Execute.
+    fn execute(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
+        // It stays: where this one is passed over, another may come.
+        let name = portal(message.frame()).unwrap_or_default();
+        let mut executing = self.executing.iter();
+        let executed = executing.find(|(portal, _)| **portal == *name);
+        let does = executed.map(|(_, does)| does.clone()).unwrap_or_default();
+        self.suspects |= does.unseen;
+        self.note(does.change, &mut passage.note, out);
+    }
+
+    /// A Close. The server keeps the statement, for whoever comes with its text.
+    fn close_it(&mut self, message: Message<'_>, passage: &mut Passage, out: &mut Outgoing<'_>) {
+        let Some(at) = message.name() else { return };
+        let name = told(at.of(message.bytes));
+        let known = match self.named.meaning(name) {
+            Name::Known(statement, _) => Some(statement),
+            Name::Open | Name::Unknown => None,
+        };
+        if let Some(statement) = known.filter(|_| out.ledger.is_doubtful()) {
+            // Nobody will tell whether it was carried out; the connection is nobody else's any more.
+            return out.rename(message, at, &statement.server_name);
+        }
+        let is_known = known.is_some();
+        if let Some(name) = clients_name(name) {
+            out.rename(message, at, &name);
+        }
+        if is_known {
+            let change = Change::Forget(vec![name.into()]);
+            self.note(Some(change), &mut passage.note, out);
+        }
     }
 
     /// Inside COPY PostgreSQL has words for it. But the COPY may have failed by the time that it reads this, and then it
@@ -452,29 +371,20 @@ impl Core {
             statement = own;
             outlook = Outlook::Known(Presence::Absent);
         }
-        let act = match outlook {
-            Outlook::Known(Presence::There) if !out.ledger.may_be_failed() => {
-                // Has it been redefined since, unseen? Then this is refused as a Bind would be.
-                out.statements.used(statement.id);
-                put_describe(out.ahead_of(message.at), &statement.server_name);
-                out.copied = message.at + message.head.frame_bytes();
-                passage.owed = Some(Owed::Describe);
-                passage.note.telling = Telling::AsParsed;
-                passage.note.uses = statement.id;
-                self.begin_second_try(statement.id, out.ledger);
-                None
-            }
-            _ => {
-                match outlook {
-                    Outlook::Known(Presence::Absent) => self.make_room(message.at, out),
-                    Outlook::Known(Presence::There | Presence::Stale) | Outlook::Open => {
-                        self.close(statement.id, &statement.server_name, message.at, out);
-                    }
+        passage.note.uses = statement.id;
+        let is_there = outlook == Outlook::Known(Presence::There) && !out.ledger.may_be_failed();
+        let act = if is_there {
+            self.describe_instead(&statement, message, passage, out);
+            None
+        } else {
+            match outlook {
+                Outlook::Known(Presence::Absent) => self.make_room(message.at, out),
+                Outlook::Known(Presence::There | Presence::Stale) | Outlook::Open => {
+                    self.close(statement.id, &statement.server_name, message.at, out);
                 }
-                passage.note.uses = statement.id;
-                out.rename(message, at, &statement.server_name);
-                Some(Act::Parse)
             }
+            out.rename(message, at, &statement.server_name);
+            Some(Act::Parse)
         };
         let change = Change::Name {
             name: name.into(),
@@ -484,6 +394,23 @@ impl Core {
         self.note(Some(change), &mut passage.note, out);
         passage.note.name = self.named.number(name);
         self.says(message, at);
+    }
+
+    /// The server has what a Parse would make, and is asked about it. Has it been redefined since, unseen? Then this is
+    /// refused as a Bind would be.
+    fn describe_instead(
+        &mut self,
+        statement: &Statement,
+        message: Message<'_>,
+        passage: &mut Passage,
+        out: &mut Outgoing<'_>,
+    ) {
+        out.statements.used(statement.id);
+        put_describe(out.ahead_of(message.at), &statement.server_name);
+        out.copied = message.at + message.head.frame_bytes();
+        passage.owed = Some(Owed::Describe);
+        passage.note.telling = Telling::AsParsed;
+        self.begin_second_try(statement.id, out.ledger);
     }
 
     /// A name longer than PostgreSQL tells apart is repeated in full where it has words for it.
@@ -591,127 +518,6 @@ impl Core {
         }
     }
 
-    /// A text refers to named statements, or may: the server is given those for as long as it takes. What
-    /// becomes of them when the text is carried out.
-    fn refer(
-        &mut self,
-        text: &[u8],
-        effects: Effects,
-        at: usize,
-        out: &mut Outgoing<'_>,
-    ) -> Option<Change> {
-        let dropped = dropped(text, effects);
-        let forgets_all = dropped.contains(&Deallocate::All);
-        let is_dropped = |name: &[u8]| {
-            let mut dropped = dropped.iter();
-            dropped.any(|what| matches!(what, Deallocate::Name(known) if known == name))
-        };
-        // In a failed transaction nothing is run, and nothing but an empty text parsed.
-        let may_run = out.ledger.tx() != TxStatus::Failed && !out.ledger.is_doubtful();
-        let runs = may_run && effects.has(Effects::EXECUTE.with(Effects::PREPARE));
-        let several =
-            may_run && effects.has(Effects::DEALLOCATE) && sql::deallocate(text).is_none();
-        let referred: Vec<(Owned, Option<Arc<Statement>>)> = self
-            .named
-            .live()
-            .filter(|(name, _)| {
-                let all = several && forgets_all;
-                all || is_dropped(name) || (runs && mentions(text, name))
-            })
-            .map(|(name, statement)| {
-                let is_needed = runs || several;
-                (name.into(), is_needed.then(|| Arc::clone(statement)))
-            })
-            .take(MAX_REFERRED)
-            .collect();
-        let mut forgotten = Vec::new();
-        for (name, statement) in referred {
-            if forgets_all || is_dropped(&name) {
-                forgotten.push(name.clone());
-            }
-            let body = statement
-                .as_ref()
-                .map_or(EMPTY, |statement| statement.body());
-            if let Some(statement) = &statement {
-                // EXECUTE runs it.
-                self.culprit
-                    .blame_text(statement.text(), statement.report.effects);
-                self.note_effects(&statement.report);
-            }
-            self.lend(name, body, at, out);
-        }
-        if several && !forgotten.is_empty() {
-            if effects.has(Effects::PREPARE) {
-                // It may give a name that it takes away to another.
-                self.leave(&forgotten);
-            }
-            let begins = text.split(|&byte| byte == b';').next();
-            let begins = begins.and_then(sql::deallocate);
-            let first = match begins {
-                Some(Deallocate::All) => true,
-                Some(Deallocate::Name(_)) => !forgets_all && forgotten.len() == 1,
-                None => false,
-            };
-            return Some(Change::Leave {
-                first: first && dropped.len() == 1 && !effects.has(Effects::PREPARE),
-                names: forgotten,
-                all: forgets_all,
-            });
-        }
-        if forgets_all {
-            return Some(Change::ForgetAll);
-        }
-        (!forgotten.is_empty()).then_some(Change::Forget(forgotten))
-    }
-
-    /// What the server has under these names is the client's, and PostgreSQL has the last word on it.
-    pub(super) fn leave(&mut self, names: &[Owned]) {
-        self.strays.retain(|name| !names.contains(name));
-        self.pins.add(Reason::NamedStatement);
-    }
-
-    /// Gives the server a statement under the client's own name, for a while.
-    fn lend(&mut self, name: Owned, body: &[u8], at: usize, out: &mut Outgoing<'_>) {
-        if out.ledger.is_doubtful() || out.ledger.is_copying_in() {
-            return;
-        }
-        let name = clients_name(&name).unwrap_or(name);
-        let prologue = out.ahead_of(at);
-        put_close(prologue, &name);
-        put_parse(prologue, &name, body);
-        out.ledger.send(Owed::Close, Asker::Weir);
-        out.ledger.send(Owed::Parse, Asker::Weir);
-        if !self.strays.contains(&name) {
-            self.strays.push(name);
-        }
-    }
-
-    /// Whether something of ours is left on the server under a client's name, or the client waits for an answer that
-    /// only we can have the server give.
-    #[inline]
-    pub fn is_untidy(&self, ledger: &Ledger) -> bool {
-        !self.strays.is_empty() || ledger.is_sync_due()
-    }
-
-    /// Sends what makes the server as it should be, if now is the time for it.
-    pub fn tidy(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) -> bool {
-        if ledger.take_sync_due() {
-            put(prologue, frontend::SYNC, |_| {});
-            ledger.send(Owed::Sync, Asker::Client);
-            return true;
-        }
-        if self.strays.is_empty() || !ledger.is_settled() || self.frame_left > 0 {
-            return false;
-        }
-        for name in self.strays.drain(..) {
-            put_close(prologue, &name);
-            ledger.send(Owed::Close, Asker::Weir);
-        }
-        put(prologue, frontend::SYNC, |_| {});
-        ledger.send(Owed::Sync, Asker::Weir);
-        true
-    }
-
     /// A message failed that used a statement. Whether the server's copy is to blame, by the error's code and
     /// the routine that raised it.
     pub fn use_failed(
@@ -753,27 +559,4 @@ impl Core {
     pub fn name_of(&self, number: u64, id: u64) -> Option<&[u8]> {
         self.named.name_of(number, id)
     }
-}
-
-/// What a text of statements deallocates, if all goes well.
-fn dropped(text: &[u8], effects: Effects) -> Vec<Deallocate> {
-    if effects.has(Effects::DISCARD_ALL) {
-        return vec![Deallocate::All];
-    }
-    if !effects.has(Effects::DEALLOCATE) {
-        return Vec::new();
-    }
-    match sql::deallocate(text) {
-        Some(what) => vec![what],
-        None => {
-            let statements = text.split(|&byte| byte == b';');
-            statements.filter_map(sql::deallocate).collect()
-        }
-    }
-}
-
-/// Whether a text has a name in it, in whatever case.
-fn mentions(text: &[u8], name: &[u8]) -> bool {
-    let mut parts = text.windows(name.len().max(1));
-    parts.any(|part| part.eq_ignore_ascii_case(name))
 }

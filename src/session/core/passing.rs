@@ -64,12 +64,12 @@ impl Core {
         }
         if self.is_held_up(message, out.ledger, out.statements)
             || self.awaits_eviction(&report, at)
+            || self.awaits_sequences(message, out)
             || (self.unnamed_foreign && !self.place_unnamed(meaning, at, out.ledger, out.prologue))
         {
             return Ok(Pass::NotNow);
         }
         self.eviction = Eviction::None;
-        self.note_sequences(meaning, report.effects, out.ledger, out.prologue);
         let passage = self.name(message, out);
         if head.tag == frontend::BIND {
             self.bound_in = self.named.sequence();
@@ -175,6 +175,11 @@ impl Core {
         if harmless || ledger.is_unsynced() || ledger.is_copying_in() {
             return true;
         }
+        // Nobody could tell our answers from the client's; and a COPY that has come to that began with a Query, which did away
+        // with the unnamed statement, or in a sequence of messages that had been seen to.
+        if ledger.is_doubtful() {
+            return true;
+        }
         let answered = self.untouched || !ledger.owes();
         if forwarded > 0 || !answered {
             return false;
@@ -185,25 +190,6 @@ impl Core {
         }
         self.unnamed_foreign = false;
         true
-    }
-
-    /// What nextval has left behind is each session's own.
-    fn note_sequences(
-        &mut self,
-        meaning: Meaning,
-        effects: Effects,
-        ledger: &mut Ledger,
-        prologue: &mut Vec<u8>,
-    ) {
-        let unknown = meaning == Meaning::FunctionCall || effects.has(Effects::UNSURE);
-        if !unknown && !effects.has(Effects::SEQUENCE_READ) {
-            return;
-        }
-        if self.untouched && !self.reads_sequences {
-            forget_sequences(ledger, prologue);
-            self.interposed();
-        }
-        self.reads_sequences = true;
     }
 
     /// Lets one message pass, as much of it as is there; what it changes is noted.
@@ -237,7 +223,7 @@ impl Core {
             self.suspects = true;
             self.questions.note_anything();
             self.questions.pass_over(self.pins.ignored().kinds());
-            if frame.get(HEADER_BYTES..HEADER_BYTES + 4) == Some(&SET_CONFIG_OID) {
+            if message.function() == Some(SET_CONFIG) {
                 self.pins.add(Reason::Setting);
             }
         }
@@ -353,13 +339,4 @@ impl Core {
             forward: count,
         }
     }
-}
-
-/// currval and lastval are about to be asked of a server that another client may have used: better
-/// PostgreSQL's error (55000) than that client's value.
-pub(super) fn forget_sequences(ledger: &mut Ledger, prologue: &mut Vec<u8>) {
-    put(prologue, frontend::QUERY, |body| {
-        put_cstr(body, b"DISCARD SEQUENCES");
-    });
-    ledger.send(Owed::Query, Asker::Weir);
 }

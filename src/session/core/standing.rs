@@ -14,7 +14,6 @@ use crate::sql::Effects;
 pub struct Standing {
     pins: Pinned,
     begin: Option<Vec<u8>>,
-    reads_sequences: bool,
 }
 
 impl Core {
@@ -23,7 +22,6 @@ impl Core {
         Standing {
             pins: self.pins.clone(),
             begin: self.deferred.begin().map(<[u8]>::to_vec),
-            reads_sequences: self.reads_sequences,
         }
     }
 
@@ -41,7 +39,6 @@ impl Core {
         self.named.transaction_ended(false);
         self.executing.clear();
         self.second_try.forget();
-        self.second_try.forget();
         self.strays.clear();
         self.suspects = false;
         self.questions = Questions::default();
@@ -54,7 +51,6 @@ impl Core {
         self.frame_left = 0;
         self.text = TextScan::default();
         self.pins = standing.pins;
-        self.reads_sequences = standing.reads_sequences;
         if let Some(begin) = standing.begin {
             self.deferred = Deferred::Begun(begin);
         }

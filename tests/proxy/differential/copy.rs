@@ -263,3 +263,27 @@ fn what_weir_would_say_behind_a_copy_that_may_fail() {
         [good, sync(), behind].concat(),
     ]);
 }
+
+/// Nor are answers to messages of Weir's own told from the client's: another's unnamed statement is not closed then.
+#[test]
+fn behind_a_copy_in_doubt_nothing_of_weirs_is_sent() {
+    let sides = Sides::new(1);
+    let fails = [
+        query("COPY t FROM STDIN"),
+        copy_data(b"y\n"),
+        sync(),
+        copy_done(),
+    ];
+    for behind in [sync(), [bind("", "", &[]), execute("", 0), sync()].concat()] {
+        let another = [unnamed("SELECT 'another'", &[]), sync()].concat();
+        assert_eq!(sides.proxy.client().exchange(&another).errors(), []);
+        sides.agree(
+            TABLE,
+            &[
+                Step::then_ready(fails.concat(), 1),
+                Step::then_pause(sync()),
+                Step::then_end([behind, terminate()].concat()),
+            ],
+        );
+    }
+}

@@ -524,6 +524,49 @@ fn names_follow_their_client() {
     assert_eq!(sides.pins(), "", "nothing of all that pins");
 }
 
+/// The rows of a portal that is open already are the first that its Execute is answered with.
+#[test]
+fn an_open_portals_rows_behind_messages_of_weirs() {
+    let text = "SELECT generate_series(1, 9)";
+    let more = [execute("p", 2), sync()].concat();
+    let opened = [
+        parse("b", "SELECT 2"),
+        sync(),
+        query("BEGIN"),
+        parse("a", text),
+        bind("p", "a", &[]),
+        more.clone(),
+    ]
+    .concat();
+    let between = [
+        [parse("s", text), sync()].concat(),
+        parse("s", text),
+        [parse("s", text), parse("s2", text)].concat(),
+        query("EXECUTE b"),
+        query("DEALLOCATE b"),
+        [describe(b'S', "b"), describe(b'S', "a")].concat(),
+        [close(b'S', "b"), close(b'S', "a")].concat(),
+        query("SET DateStyle = German"),
+    ];
+    let mut conversations: Vec<Vec<u8>> = between
+        .iter()
+        .map(|what| [&*opened, what, &*more, &*more, &*query("COMMIT")].concat())
+        .collect();
+    let held = [
+        query(&format!("DECLARE c CURSOR WITH HOLD FOR {text}")),
+        [execute("c", 2), sync()].concat(),
+        query("SELECT pg_advisory_unlock_all()"),
+        [execute("c", 2), sync()].concat(),
+        query("CLOSE c"),
+    ];
+    conversations.push(held.concat());
+    each_agrees(&conversations);
+    let sides = Sides::new(2);
+    for conversation in &conversations {
+        sides.agree(super::TABLE, &units(conversation));
+    }
+}
+
 /// Cut behind every Sync and Query: each answer is awaited.
 fn units(conversation: &[u8]) -> Vec<Step> {
     let mut rest = conversation.to_vec();

@@ -44,6 +44,30 @@ fn simple_queries_in_one_write() {
     ]);
 }
 
+/// Who ends his own connection is cut off, as by PostgreSQL; a server that others end costs no client its session.
+#[test]
+fn a_client_that_ends_its_own_server() {
+    let end = "SELECT pg_terminate_backend(pg_backend_pid())";
+    each_agrees(&[
+        query(end),
+        [query("BEGIN"), query("SELECT 1"), query(end)].concat(),
+        query(&format!("SELECT 1; {end}; SELECT 2")),
+        query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = pg_backend_pid()",
+        ),
+        [parse("", end), bind("", "", &[]), execute("", 0), sync()].concat(),
+        [
+            parse("named", end),
+            sync(),
+            bind("", "named", &[]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
+        [query("SELECT pg_terminate_backend(-1)"), query("SELECT 1")].concat(),
+    ]);
+}
+
 #[test]
 fn transactions() {
     let scripts = [
