@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use super::authorities::authorities;
 use super::fleet::{Fleet, FleetError};
 use super::inquiry;
-use super::shared::{Proofs, Shared};
+use super::shared::{Proofs, Shared, Way};
 use super::trial;
 use super::worker::{Backroom, MAX_ORDERS, Order, Plan, Stage};
 use crate::client::iam::{Iam, IamError};
@@ -87,7 +87,9 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let http = bind_one("listen.http", config.listen.http)?;
     let fleet = fleet(&config, &registry)?;
 
-    let endpoint = Arc::new(endpoint(&config, &security, &vault, &registry, &pinboard));
+    let board = Arc::new(board(&config));
+    let maker = Maker::new(security, Arc::clone(&vault), board);
+    let endpoint = Arc::new(endpoint(&config, &maker, &registry, &pinboard));
     let workers = config.workers.get();
     let (orders, inboxes): (Vec<mpsc::Sender<Order>>, Vec<_>) =
         (0..workers).map(|_| mpsc::channel(MAX_ORDERS)).unzip();
@@ -98,7 +100,8 @@ pub fn build(config: Config) -> Result<House, StartError> {
         iam,
         prober,
     };
-    let shared = Shared::new(config, proofs, registry, pinboard, endpoint, orders);
+    let way = Way { endpoint, maker };
+    let shared = Shared::new(config, proofs, registry, pinboard, way, orders);
     let fellow = fleet.as_ref().map(|(fleet, _)| Arc::clone(fleet));
     let shared = Arc::new(shared.in_fleet(fellow));
     let plans = inboxes.into_iter().enumerate().map(|(id, orders)| Plan {
@@ -180,59 +183,76 @@ fn fleet(
     Ok(Some((Arc::new(fleet), listener)))
 }
 
-/// One of the cluster's instances, with its pools.
-fn instance(
-    (place, at): (usize, &HostPort),
-    config: &Config,
-    security: &Security,
-    vault: &Arc<Vault>,
-    board: &Arc<Board>,
-    tickets: &Tickets,
-) -> Instance {
-    let host = server::Target::new(at.clone(), &config.database, security.clone());
-    let board = Arc::clone(board);
-    // Until it has said what it is.
-    let duty = match config.database.hosts.contains(at) {
-        true => Duty::Writer,
-        false => Duty::Reader,
-    };
-    let dialer = Dialer::new(
-        host,
-        duty,
-        terms(config),
-        Arc::clone(vault),
-        Box::new(move || board.hint(Place(place))),
-    );
-    let first_cap = terms(config).first_cap();
-    let workers = config.workers.get();
-    let target = Target::new(
-        dialer,
-        policy(config),
-        workers,
-        first_cap,
-        Arc::clone(tickets),
-    );
-    Instance {
-        name: at.to_string().into(),
-        target: Arc::new(target),
+/// Makes the cluster's instances, those too that become known later.
+pub struct Maker {
+    security: Security,
+    vault: Arc<Vault>,
+    board: Arc<Board>,
+    tickets: Tickets,
+}
+
+impl Maker {
+    fn new(security: Security, vault: Arc<Vault>, board: Arc<Board>) -> Maker {
+        Maker {
+            security,
+            vault,
+            board,
+            tickets: Tickets::default(),
+        }
     }
+
+    /// How an instance is dialled.
+    pub fn host(&self, at: &HostPort, config: &Config) -> server::Target {
+        server::Target::new(at.clone(), &config.database, self.security.clone())
+    }
+
+    /// One instance, without pools as yet.
+    pub fn instance(&self, place: Place, at: &HostPort, config: &Config) -> Instance {
+        let board = Arc::clone(&self.board);
+        // Until it has said what it is.
+        let duty = match config.database.hosts.contains(at) {
+            true => Duty::Writer,
+            false => Duty::Reader,
+        };
+        let dialer = Dialer::new(
+            self.host(at, config),
+            duty,
+            terms(config),
+            Arc::clone(&self.vault),
+            Box::new(move || board.hint(place)),
+        );
+        let target = Target::new(
+            dialer,
+            policy(config),
+            config.workers.get(),
+            terms(config).first_cap(),
+            Arc::clone(&self.tickets),
+        );
+        Instance {
+            place,
+            name: at.to_string().into(),
+            target: Arc::new(target),
+        }
+    }
+}
+
+/// As long as nobody was asked, one alone is taken for the writer.
+fn board(config: &Config) -> Board {
+    Board::new(match &*config.database.instances() {
+        [one] => View::of_one(one.to_string().into()),
+        _ => View::default(),
+    })
 }
 
 fn endpoint(
     config: &Config,
-    security: &Security,
-    vault: &Arc<Vault>,
+    maker: &Maker,
     registry: &Arc<metrics::Registry>,
     pinboard: &Arc<Pinboard>,
 ) -> Endpoint {
     let hosts = config.database.instances();
-    let view = match &*hosts {
-        [one] => View::of_one(one.to_string().into()),
-        _ => View::default(),
-    };
-    let (board, tickets) = (Arc::new(Board::new(view)), Tickets::default());
     let instances = hosts.into_iter().enumerate();
-    let instances = instances.map(|host| instance(host, config, security, vault, &board, &tickets));
+    let instances = instances.map(|(place, at)| maker.instance(Place(place), at, config));
     let greetings = GreetingTerms {
         max: config.session.max_startup_cache,
         lasts: config.session.startup_cache_ttl,
@@ -243,7 +263,7 @@ fn endpoint(
     };
     let endpoint = Endpoint::new(
         instances.collect(),
-        Arc::clone(&board),
+        Arc::clone(&maker.board),
         Arc::clone(registry),
         Arc::clone(pinboard),
         greetings,
@@ -283,7 +303,7 @@ pub fn terms(config: &Config) -> Terms {
             percent: u32::from(reader_percent.unwrap_or(pool.max_connections_percent)),
         },
         // The monitor's own.
-        kept_aside: u32::from(config.database.instances().len() > 1),
+        kept_aside: u32::from(config.database.is_cluster()),
         max_statements: config.pool.max_statements_per_connection,
         init_query: config.pool.init_query.as_str().into(),
     }

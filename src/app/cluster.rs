@@ -5,16 +5,17 @@
 use std::sync::Arc;
 
 use super::shared::Shared;
-use crate::config::Config;
+use crate::config::{Config, HostPort};
 use crate::net::Stream;
 use crate::pool::Lent;
 use crate::server::dialer::{Account, Duty};
-use crate::server::{ConnectError, Failure, simple};
-use crate::session::endpoint::Instance;
+use crate::server::simple::{self, AskError, Row};
+use crate::server::{ConnectError, Failure};
 use crate::topology::Unavailable;
+use crate::topology::members::{self, Members};
 use crate::topology::monitor::{Ask, Monitor, Pacing};
-use crate::topology::probe::Kind;
-use crate::topology::roles::{Event, Missed, Place, Said, Terms};
+use crate::topology::probe::{Answer, Kind};
+use crate::topology::roles::{Company, Event, Missed, Place, Roles, Terms};
 
 /// A connection that instances are asked on.
 pub struct Line {
@@ -24,24 +25,21 @@ pub struct Line {
 
 pub struct Asker(Arc<Shared>);
 
-/// Watches all instances. Never ends; nothing to do where there is only one.
+/// Watches all instances. Never ends; nothing to do where there is only one, and no more can become known.
 pub async fn watch(shared: Arc<Shared>) {
-    let instances = &shared.endpoint.instances;
-    if instances.len() < 2 {
-        return std::future::pending().await;
+    let config = shared.config.load_full();
+    if !config.database.is_cluster() {
+        return;
     }
-    let names: Vec<Arc<str>> = instances.iter().map(|i| Arc::clone(&i.name)).collect();
+    let hosts: Vec<HostPort> = config.database.instances().into_iter().cloned().collect();
     let board = Arc::clone(&shared.endpoint.board);
-    let (pacing, terms) = terms(&shared.config.load());
-    let monitor = Monitor::new(Asker(shared), board, pacing, terms, &names);
-    let mut watchers = tokio::task::JoinSet::new();
-    for place in 0..names.len() {
-        watchers.spawn_local(std::rc::Rc::clone(&monitor).watch(Place(place)));
-    }
-    while watchers.join_next().await.is_some() {}
+    let (pacing, terms, members) = terms(&config, Company::Several);
+    let asker = Asker(shared);
+    let monitor = Monitor::new(asker, board, pacing, Roles::new(terms), members, &hosts);
+    monitor.run().await;
 }
 
-fn terms(config: &Config) -> (Pacing, Terms) {
+pub fn terms(config: &Config, company: Company) -> (Pacing, Terms, Members) {
     let cluster = &config.cluster;
     let pacing = Pacing {
         interval: cluster.probe_interval,
@@ -50,36 +48,24 @@ fn terms(config: &Config) -> (Pacing, Terms) {
     };
     let terms = Terms {
         max_lag: cluster.max_replica_lag,
+        company,
     };
-    (pacing, terms)
+    let members = Members::new(members::Terms {
+        reached_at: config.database.members.clone(),
+        overrides: cluster.instance_endpoint.is_some(),
+        max: cluster.max_instances,
+        forget_after: cluster.forget_after,
+    });
+    (pacing, terms, members)
 }
 
 impl Asker {
-    fn instance(&self, Place(place): Place) -> Option<&Instance> {
-        self.0.endpoint.instances.get(place)
-    }
-
-    /// An instance has the limits of what it is there for.
-    fn assign(&self, place: Place, writer: Place) {
-        let duty = match place == writer {
-            true => Duty::Writer,
-            false => Duty::Reader,
-        };
-        if let Some(instance) = self.instance(place)
-            && let Some(cap) = instance.target.manage.set_duty(duty)
-        {
-            instance.target.set_cap(cap);
-        }
-    }
-
     async fn connect(&self, place: Place) -> Result<Line, Missed> {
-        let account = self.0.first_account();
-        let (Some((database, user)), Some(instance)) = (account, self.instance(place)) else {
-            return Err(Missed {
-                reason: Unavailable::AuthFailure,
-                text: "there is no user to ask as until one with a verifier has logged in".into(),
-            });
-        };
+        let (database, user) = self.0.first_account().ok_or_else(no_account)?;
+        let instance = self.0.endpoint.instance(place).ok_or_else(|| Missed {
+            reason: Unavailable::Unreachable,
+            text: "it has left".into(),
+        })?;
         let account = Account {
             database: database.into(),
             user: user.into(),
@@ -87,8 +73,8 @@ impl Asker {
         let connected = instance.target.manage.dial(&account, "").await;
         let (connected, _) = connected.map_err(|error| missed(&error))?;
         let mut stream = connected.stream;
-        let answer = simple::query(&mut stream, crate::topology::probe::KIND).await;
-        let kind = Kind::read(&answer.map_err(broken)?.rows).map_err(broken)?;
+        let asked = simple::query(&mut stream, crate::topology::probe::KIND).await;
+        let kind = kind(&asked.map(|answer| answer.rows))?;
         Ok(Line { stream, kind })
     }
 }
@@ -96,70 +82,141 @@ impl Asker {
 impl Ask for Asker {
     type Line = Line;
 
-    async fn ask(&self, place: Place, line: &mut Option<Line>) -> Result<Said, Missed> {
+    async fn ask(&self, place: Place, line: &mut Option<Line>) -> Result<Answer, Missed> {
         let mut open = match line.take() {
             Some(open) => open,
             None => self.connect(place).await?,
         };
-        let answer = simple::query(&mut open.stream, &open.kind.question()).await;
-        let answer = answer.map_err(broken)?;
-        let answer = open.kind.answer(&answer.rows).map_err(broken)?;
+        let asked = simple::query(&mut open.stream, &open.kind.question()).await;
+        let answer = answer(open.kind, &asked.map(|answer| answer.rows))?;
         *line = Some(open);
-        Ok(answer.said)
+        Ok(answer)
+    }
+
+    fn join(&self, place: Place, at: &HostPort) {
+        // One that comes back before the last connection to it is gone has its pools still.
+        if self.0.endpoint.instance(place).is_none() {
+            let config = self.0.config.load();
+            let instance = self.0.maker.instance(place, at, &config);
+            self.0.endpoint.put(instance);
+        }
+    }
+
+    fn move_to(&self, place: Place, at: &HostPort) {
+        if let Some(mut instance) = self.0.endpoint.instance(place) {
+            let config = self.0.config.load();
+            let target = &instance.target;
+            target.manage.move_to(self.0.maker.host(at, &config));
+            instance.name = at.to_string().into();
+            self.0.endpoint.put(instance);
+        }
+    }
+
+    fn part(&self, place: Place) -> bool {
+        let Some(instance) = self.0.endpoint.instance(place) else {
+            return true;
+        };
+        let (_, used) = instance.target.usage();
+        let over = used == 0 && instance.target.load() == 0.0;
+        if over {
+            self.0.endpoint.remove(place);
+        }
+        over
     }
 
     fn is_used(&self) -> bool {
-        self.0.endpoint.instances.iter().any(|instance| {
+        let instances = self.0.endpoint.instances();
+        instances.iter().any(|instance| {
             let (_, used) = instance.target.usage();
             used > 0 || instance.target.load() > 0.0
         })
     }
 
     fn happened(&self, events: &[Event]) {
-        for event in events {
-            let (Event::Renewed(place)
-            | Event::Severed(place)
-            | Event::Promoted(place)
-            | Event::Lost(place)
-            | Event::Refused(place)) = *event;
-            let Some(instance) = self.instance(place) else {
-                continue;
-            };
-            let name = &instance.name;
-            match event {
-                Event::Renewed(_) => instance.target.renew(Lent::Keep),
-                Event::Severed(_) => instance.target.renew(Lent::Sever),
-                Event::Promoted(writer) => {
-                    for place in 0..self.0.endpoint.instances.len() {
-                        self.assign(Place(place), *writer);
-                    }
-                    tracing::warn!(instance = %name, "the writer is another one now");
-                    self.0.endpoint.forget_greetings();
-                    self.0.cluster_meters.failovers.increment(1);
-                }
-                Event::Lost(_) => {
-                    tracing::warn!(instance = %name, "the writer is a writer no longer, and no other is known yet");
-                }
-                Event::Refused(_) => {
-                    tracing::error!(instance = %name, "two instances claim to be the writer; this one is refused, for its timeline is the older one (or not newer): stop it");
-                    self.0.cluster_meters.refused_writers.increment(1);
-                }
-            }
-        }
+        follow(&self.0, events);
     }
 
     fn allows(&self, place: Place, connections: u32) {
-        if let Some(instance) = self.instance(place) {
-            let cap = instance.target.manage.set_allowed(connections);
-            instance.target.set_cap(cap);
-        }
-        if let Some(writer) = self.0.endpoint.board.view().writer {
-            self.assign(place, writer);
+        allow(&self.0, place, connections);
+    }
+}
+
+/// Has the pools follow what has happened.
+pub fn follow(shared: &Shared, events: &[Event]) {
+    for event in events {
+        let (Event::Renewed(place)
+        | Event::Severed(place)
+        | Event::Promoted(place)
+        | Event::Lost(place)
+        | Event::Refused(place)) = *event;
+        let Some(instance) = shared.endpoint.instance(place) else {
+            continue;
+        };
+        let name = &instance.name;
+        match event {
+            Event::Renewed(_) => instance.target.renew(Lent::Keep),
+            Event::Severed(_) => instance.target.renew(Lent::Sever),
+            Event::Promoted(writer) => {
+                for one in &*shared.endpoint.instances() {
+                    assign(shared, one.place, *writer);
+                }
+                tracing::warn!(instance = %name, "the writer is another one now");
+                shared.endpoint.forget_greetings();
+                shared.cluster_meters.failovers.increment(1);
+            }
+            Event::Lost(_) => {
+                tracing::warn!(instance = %name, "the writer is a writer no longer, and no other is known yet");
+            }
+            Event::Refused(_) => {
+                tracing::error!(instance = %name, "two instances claim to be the writer; this one is refused, for its timeline is the older one (or not newer): stop it");
+                shared.cluster_meters.refused_writers.increment(1);
+            }
         }
     }
 }
 
-fn missed(error: &ConnectError) -> Missed {
+/// The cap follows what an instance said that it allows.
+pub fn allow(shared: &Shared, place: Place, connections: u32) {
+    if let Some(instance) = shared.endpoint.instance(place) {
+        let cap = instance.target.manage.set_allowed(connections);
+        instance.target.set_cap(cap);
+    }
+    if let Some(writer) = shared.endpoint.board.view().writer {
+        assign(shared, place, writer);
+    }
+}
+
+/// An instance has the limits of what it is there for.
+fn assign(shared: &Shared, place: Place, writer: Place) {
+    let duty = match place == writer {
+        true => Duty::Writer,
+        false => Duty::Reader,
+    };
+    if let Some(instance) = shared.endpoint.instance(place)
+        && let Some(cap) = instance.target.manage.set_duty(duty)
+    {
+        instance.target.set_cap(cap);
+    }
+}
+
+pub fn kind(rows: &Result<Vec<Row>, AskError>) -> Result<Kind, Missed> {
+    let rows = rows.as_ref().map_err(broken)?;
+    Kind::read(rows).map_err(broken)
+}
+
+pub fn answer(kind: Kind, rows: &Result<Vec<Row>, AskError>) -> Result<Answer, Missed> {
+    let rows = rows.as_ref().map_err(broken)?;
+    kind.answer(rows).map_err(broken)
+}
+
+pub fn no_account() -> Missed {
+    Missed {
+        reason: Unavailable::AuthFailure,
+        text: "there is no user to ask as until one with a verifier has logged in".into(),
+    }
+}
+
+pub fn missed(error: &ConnectError) -> Missed {
     let reason = match error.failure() {
         Failure::Unreachable => Unavailable::Unreachable,
         Failure::Busy => Unavailable::PendingProxyCapacity,

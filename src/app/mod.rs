@@ -13,7 +13,7 @@ mod files;
 mod fleet;
 mod inquiry;
 pub mod log;
-mod probe;
+mod lone;
 mod reload;
 mod report;
 mod run;

@@ -69,7 +69,7 @@ impl Reloader {
             standing,
         );
         shared.gate.store(Arc::new(gate));
-        for instance in &shared.endpoint.instances {
+        for instance in &*shared.endpoint.instances() {
             let target = &instance.target;
             target.set_policy(policy(&config));
             if let Some(cap) = target.manage.set_terms(terms(&config)) {
@@ -109,6 +109,10 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
             old.database.reader_hosts != new.database.reader_hosts,
         ),
         ("cluster.*", old.cluster != new.cluster),
+        (
+            "pool.max_connections = 1 (with which the cluster's members are not looked for)",
+            old.database.members != new.database.members,
+        ),
         ("database.ssl", old.database.ssl != new.database.ssl),
         (
             "database.ca_file",

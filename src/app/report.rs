@@ -13,7 +13,7 @@ use crate::admin::{
 use crate::metrics::{self, PoolNow, TargetNow};
 use crate::session::endpoint::{Endpoint, Entry, Instance};
 use crate::session::pinboard::Listing;
-use crate::topology::{self, Health, Place, Seen};
+use crate::topology::{self, Health, Place, Seen, View};
 
 /// Pins that are told of one by one.
 const MAX_PINS: usize = 1000;
@@ -36,9 +36,7 @@ impl House for Reporter {
         }
         let endpoint = &self.shared.endpoint;
         let view = endpoint.board.view();
-        let writer = view
-            .writer
-            .and_then(|Place(place)| endpoint.instances.get(place));
+        let writer = view.writer.and_then(|place| endpoint.instance(place));
         let Some(writer) = writer else {
             return Err(format!("no instance is the writer: {}", view.explain()));
         };
@@ -53,7 +51,7 @@ impl House for Reporter {
         }
         match writer.target.down() {
             Some(cause) => Err(cause.to_string()),
-            None if writer.target.has_answered() || endpoint.instances.len() > 1 => Ok(()),
+            None if writer.target.has_answered() || is_available(&view, writer.place) => Ok(()),
             // Nothing to ask with until the first client has logged in: it must be let through.
             None if self.shared.first_account().is_none() => Ok(()),
             None => Err(format!(
@@ -64,15 +62,14 @@ impl House for Reporter {
     }
 
     fn pools(&self) -> PoolsReport {
+        let instances = self.instances();
+        let endpoint = &self.shared.endpoint;
+        let pools = instances.iter();
+        let pools = pools.flat_map(|(seen, at)| pools_of(endpoint, seen, at));
+        let targets = instances.iter().map(|(seen, at)| target_of(seen, at));
         PoolsReport {
-            pools: self
-                .instances()
-                .flat_map(|(seen, at)| pools_of(&self.shared.endpoint, seen, at))
-                .collect(),
-            targets: self
-                .instances()
-                .map(|(seen, at)| target_of(seen, at))
-                .collect(),
+            pools: pools.collect(),
+            targets: targets.collect(),
             clients: self.shared.clients(),
         }
     }
@@ -96,7 +93,7 @@ impl House for Reporter {
 
 impl Reporter {
     /// Each instance with what is known of it.
-    fn instances(&self) -> impl Iterator<Item = (Seen, &Instance)> {
+    fn instances(&self) -> Vec<(Seen, Instance)> {
         let endpoint = &self.shared.endpoint;
         let seen = endpoint.board.view().instances.clone();
         // Before the first question nothing is known.
@@ -108,12 +105,21 @@ impl Reporter {
             position: None,
             serves_readers: false,
         };
-        let instances = endpoint.instances.iter().enumerate();
-        instances.map(move |(place, instance)| {
+        let instances = endpoint.instances();
+        let instances = instances.iter().map(|instance| {
+            let Place(place) = instance.place;
             let seen = seen.get(place).cloned();
-            (seen.unwrap_or_else(|| unknown(instance)), instance)
-        })
+            (seen.unwrap_or_else(|| unknown(instance)), instance.clone())
+        });
+        // To one that has left there are connections still, for a while.
+        let here = |seen: &Seen| seen.health != Health::Gone;
+        instances.filter(|(seen, _)| here(seen)).collect()
     }
+}
+
+fn is_available(view: &View, Place(place): Place) -> bool {
+    let seen = view.instances.get(place);
+    seen.is_some_and(|seen| seen.health == Health::Available)
 }
 
 fn role_of(seen: &Seen) -> Role {
@@ -123,9 +129,9 @@ fn role_of(seen: &Seen) -> Role {
     }
 }
 
-fn pools_of(endpoint: &Endpoint, seen: Seen, instance: &Instance) -> Vec<PoolReport> {
+fn pools_of(endpoint: &Endpoint, seen: &Seen, instance: &Instance) -> Vec<PoolReport> {
     let entries = endpoint.entries();
-    let single = endpoint.instances.len() == 1;
+    let single = endpoint.instances().len() == 1;
     let report = |entry: &Arc<Entry>| {
         let counts = instance.target.counts(entry.pool);
         // Whoever is pinned, is so to the writer, as a rule: nobody counts it by instance.
@@ -135,7 +141,7 @@ fn pools_of(endpoint: &Endpoint, seen: Seen, instance: &Instance) -> Vec<PoolRep
         };
         PoolReport {
             target: instance.name.to_string(),
-            role: role_of(&seen),
+            role: role_of(seen),
             database: entry.database.to_string(),
             user: entry.user.to_string(),
             total: counts.idle + counts.leased,
@@ -182,12 +188,12 @@ fn pins_of(listing: Listing) -> PinsReport {
     }
 }
 
-fn target_of(seen: Seen, instance: &Instance) -> TargetReport {
+fn target_of(seen: &Seen, instance: &Instance) -> TargetReport {
     let target = &instance.target;
     let (cap, used) = target.usage();
     let (mut state, mut reason) = match &seen.health {
-        Health::Registering => (State::Registering, None),
-        Health::Available => (
+        Health::Registering | Health::Gone if !target.has_answered() => (State::Registering, None),
+        Health::Registering | Health::Gone | Health::Available => (
             State::Available,
             target.trouble().map(|cause| cause.to_string()),
         ),
@@ -201,7 +207,7 @@ fn target_of(seen: Seen, instance: &Instance) -> TargetReport {
     }
     TargetReport {
         target: instance.name.to_string(),
-        role: role_of(&seen),
+        role: role_of(seen),
         cap: target.has_answered().then_some(cap),
         used,
         state,

@@ -113,8 +113,9 @@ fn announce(shared: &Shared) {
         tracing::info!(address = %config.listen.reader, cluster = %name, "listening for readers");
     }
     tracing::info!(address = %config.listen.http, workers = config.workers, "HTTP listening");
-    let targets = shared.endpoint.instances.iter().map(|one| &one.target);
-    super::files::check(&config, targets.map(|target| target.usage().0).sum());
+    let instances = shared.endpoint.instances();
+    let caps = instances.iter().map(|one| one.target.usage().0);
+    super::files::check(&config, caps.sum());
 }
 
 /// How often the workers are looked after.

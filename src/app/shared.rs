@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::build::Maker;
 use super::fleet::Fleet;
 use super::worker::Order;
 use crate::client::iam::Iam;
@@ -33,6 +34,12 @@ pub struct Proofs {
     pub prober: Prober,
 }
 
+/// The way to the database, and how it is extended.
+pub struct Way {
+    pub endpoint: Arc<Endpoint>,
+    pub maker: Maker,
+}
+
 pub struct Shared {
     pub config: ArcSwap<Config>,
     pub registry: Arc<metrics::Registry>,
@@ -45,6 +52,7 @@ pub struct Shared {
     pub gate: ArcSwap<Gate>,
     /// The way to the database.
     pub endpoint: Arc<Endpoint>,
+    pub maker: Maker,
     pub cluster_meters: metrics::Cluster,
     /// Where each worker takes orders.
     pub workers: Vec<mpsc::Sender<Order>>,
@@ -76,7 +84,7 @@ impl Shared {
         proofs: Proofs,
         registry: Arc<metrics::Registry>,
         pinboard: Arc<Pinboard>,
-        endpoint: Arc<Endpoint>,
+        way: Way,
         workers: Vec<mpsc::Sender<Order>>,
     ) -> Shared {
         let Proofs {
@@ -102,7 +110,8 @@ impl Shared {
             vault,
             acceptor,
             prober,
-            endpoint,
+            endpoint: way.endpoint,
+            maker: way.maker,
             workers,
             clients: AtomicUsize::new(0),
             draining: AtomicBool::new(false),

@@ -44,7 +44,11 @@ async fn attempt_login(attempt: Attempt, mut answer: oneshot::Sender<Tried>, des
         let _ = answer.send(Tried::Unanswered(nobody.into()));
         return;
     };
-    let desk = desks.at(place);
+    let Some(desk) = desks.at(place) else {
+        let gone = "the instance that was to be asked has left";
+        let _ = answer.send(Tried::Unanswered(gone.into()));
+        return;
+    };
     let room = tokio::select! {
         room = desk.room() => room,
         () = answer.closed() => return,

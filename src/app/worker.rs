@@ -99,13 +99,10 @@ impl Plan {
         let mut guests = Guests::default();
         let mut all_hubs = Vec::new();
         let (incoming, mut arrivals) = mpsc::channel(1);
-        let (desks, cleaners) = Desks::new(Arc::clone(&self.shared.endpoint), self.id);
-        for cleaner in cleaners {
-            janitors.spawn_local(cleaner.run());
-        }
+        let desks = Desks::new(Arc::clone(&self.shared.endpoint), self.id);
         if self.id == WorkerId(0) {
             let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
-            janitors.spawn_local(super::probe::keep_asking(desks, shared));
+            janitors.spawn_local(super::lone::watch(desks, shared));
         }
         if let Some(Backroom { inquiries, trials }) = self.backroom.take() {
             janitors.spawn_local(trial::answer(trials, Rc::clone(&desks)));

@@ -102,6 +102,77 @@ impl Parser for One {
     }
 }
 
+/// How the instances of a cluster are reached: a host in which `?` stands for an instance's name, and perhaps a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern {
+    host: String,
+    port: Option<u16>,
+}
+
+impl HostPattern {
+    /// What an RDS cluster's endpoint says of its instances': `C.cluster-ID.REGION...` or `C.cluster-ro-ID.REGION...`
+    /// leads to `?.ID.REGION...`.
+    pub fn of_cluster(endpoint: &str) -> Option<HostPattern> {
+        let (_, rest) = endpoint.split_once('.')?;
+        let rest = rest
+            .strip_prefix("cluster-ro-")
+            .or_else(|| rest.strip_prefix("cluster-"))?;
+        Some(HostPattern {
+            host: format!("?.{rest}"),
+            port: None,
+        })
+    }
+
+    /// Where an instance of this name is reached; `port`: if nothing else is said. `None`: no host is called so.
+    pub fn of(&self, name: &str, port: u16) -> Option<HostPort> {
+        let usual = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let valid = (1..=63).contains(&name.len()) && name.bytes().all(usual);
+        valid.then(|| HostPort {
+            host: self.host.replace('?', name),
+            port: self.port.unwrap_or(port),
+        })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.host)?;
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+pub struct Pattern;
+
+impl Parser for Pattern {
+    type Out = HostPattern;
+
+    fn parse(&self, raw: &Raw) -> Result<HostPattern, String> {
+        let text = raw.text()?;
+        let text = text.trim();
+        if text.matches('?').count() != 1 {
+            return Err("must have one ? in it, for the instance's name".into());
+        }
+        let HostMaybePort { port, .. } = one_host(&text.replace('?', "x"))?;
+        let host = match port {
+            Some(_) => text.rsplit_once(':').map_or(text, |(host, _)| host),
+            None => text,
+        };
+        Ok(HostPattern {
+            host: host.to_owned(),
+            port,
+        })
+    }
+
+    fn allowed(&self) -> String {
+        "a host with one `?` in it, as \"?.abc.eu-west-1.rds.amazonaws.com\", and perhaps a port"
+            .into()
+    }
+
+    fn show(&self, value: &HostPattern) -> Option<String> {
+        Some(quoted(value.to_string()))
+    }
+}
+
 /// Addresses that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
@@ -289,6 +360,40 @@ mod tests {
         }
         let list = Raw::List(vec!["a".into(), "b:6".into()]);
         assert_eq!(Hosts.parse(&list).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn instances_are_found_beside_their_cluster() {
+        let of = |endpoint| HostPattern::of_cluster(endpoint)?.of("orders-2", 5432);
+        let expected = Some(HostPort {
+            host: "orders-2.abc123.eu-west-1.rds.amazonaws.com".into(),
+            port: 5432,
+        });
+        for endpoint in [
+            "orders.cluster-abc123.eu-west-1.rds.amazonaws.com",
+            "orders.cluster-ro-abc123.eu-west-1.rds.amazonaws.com",
+        ] {
+            assert_eq!(of(endpoint), expected);
+        }
+        assert_eq!(of("orders-1.abc123.eu-west-1.rds.amazonaws.com"), None);
+        assert_eq!(of("localhost"), None);
+        let said = |pattern: &str, name: &str| {
+            let pattern = Pattern.parse(&text(pattern)).ok()?;
+            Some(pattern.of(name, 1)?.to_string())
+        };
+        for (pattern, name, host) in [
+            ("?.example", "a", Some("a.example:1")),
+            ("127.0.0.?:7", "2", Some("127.0.0.2:7")),
+            ("?.example", "a.b", None),
+            ("?.example", "", None),
+            ("?.example", "a b", None),
+            ("example", "a", None),
+            ("?.?", "a", None),
+            ("?.exa mple", "a", None),
+            ("?.example:0", "a", None),
+        ] {
+            assert_eq!(said(pattern, name).as_deref(), host, "{pattern} {name}");
+        }
     }
 
     #[test]

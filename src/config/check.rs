@@ -11,22 +11,25 @@ use super::given::Values;
 use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
-    Auth, AuthMethod, AuthScheme, Cluster, DatabaseShape, FleetShape, House, Listen, Log, Pool,
-    Secrets, Session, SslMode, TlsShape, UserShape,
+    Auth, AuthMethod, AuthScheme, Cluster, DatabaseShape, Discover, FleetShape, House, Listen, Log,
+    Pool, Secrets, Session, SslMode, TlsShape, UserShape,
 };
 use super::section::Section;
 use super::{
     CertificateFiles, ClientAuthorities, Config, Credential, Database, FLEET_MAX_SESSIONS, Fleet,
-    HostPort, Tls, User,
+    HostPattern, HostPort, Tls, User,
 };
 
 pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     let values = &layers.house;
     let house = House::read(values)?;
-    let database = database(values)?;
+    let cluster = Cluster::read(values)?;
+    let mut database = database(values)?;
+    let pool = pool(values, &database)?;
+    database.members = members(&cluster, &database, &pool);
+    too_many_hosts(values, &cluster, &database)?;
     let fleet = fleet(values)?;
     let listen = listen(values, &database, fleet.as_ref())?;
-    let pool = pool(values, &database)?;
     let auth = Auth::read(values)?;
     let workers = house
         .workers
@@ -51,7 +54,7 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     Ok(Config {
         tls,
         users,
-        cluster: Cluster::read(values)?,
+        cluster,
         session: Session::read(values)?,
         query_user: query_user(values, &auth)?,
         secrets,
@@ -159,6 +162,9 @@ fn fleet(values: &Values) -> Result<Option<Fleet>, ConfigError> {
         refresh: shape.refresh,
         settle: shape.settle,
         max_requests: shape.max_requests,
+        max_tasks: shape.max_tasks,
+        answer_timeout: shape.answer_timeout,
+        cancel_timeout: shape.cancel_timeout,
     }))
 }
 
@@ -232,6 +238,7 @@ fn database(values: &Values) -> Result<Database, ConfigError> {
     Ok(Database {
         hosts,
         reader_hosts,
+        members: None,
         name: shape.name,
         ssl,
         ca_file: shape.ca_file,
@@ -241,6 +248,37 @@ fn database(values: &Values) -> Result<Database, ConfigError> {
         keepalive_retries: shape.keepalive_retries,
         tcp_user_timeout: shape.tcp_user_timeout,
     })
+}
+
+/// How the cluster's own instances are reached, if they are to be used. To see which is what, each takes one connection:
+/// there must be another.
+fn members(cluster: &Cluster, database: &Database, pool: &Pool) -> Option<HostPattern> {
+    if cluster.discover == Discover::Never || pool.max_connections == Some(1) {
+        return None;
+    }
+    let of_host = |host: &&HostPort| HostPattern::of_cluster(&host.host);
+    let derived = || database.instances().iter().find_map(of_host);
+    cluster.instance_endpoint.clone().or_else(derived)
+}
+
+fn too_many_hosts(
+    values: &Values,
+    cluster: &Cluster,
+    database: &Database,
+) -> Result<(), ConfigError> {
+    let (count, max) = (database.instances().len(), cluster.max_instances);
+    if count > max {
+        let problem = format!(
+            "and database.reader_host name {count} hosts, more than cluster.max_instances ({max})"
+        );
+        return Err(clash(
+            values,
+            "database.host",
+            "database.reader_host",
+            problem,
+        ));
+    }
+    Ok(())
 }
 
 fn with_ports(

@@ -26,7 +26,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use address::Network;
+pub use address::{HostPattern, Network};
 pub use arn::SecretArn;
 pub use error::{ConfigError, Place};
 pub use iam::{
@@ -97,6 +97,8 @@ pub struct Database {
     /// At least one; none twice.
     pub hosts: Vec<HostPort>,
     pub reader_hosts: Vec<HostPort>,
+    /// How instances are reached that the cluster itself names; `None`: they are not looked for.
+    pub members: Option<HostPattern>,
     /// The database of clients that name none.
     pub name: String,
     pub ssl: SslMode,
@@ -122,7 +124,12 @@ impl Database {
 
     /// Whether there is a listener for readers.
     pub fn has_readers(&self) -> bool {
-        !self.reader_hosts.is_empty() || self.hosts.len() > 1
+        !self.reader_hosts.is_empty() || self.is_cluster()
+    }
+
+    /// Whether there may be more than one instance.
+    pub fn is_cluster(&self) -> bool {
+        self.instances().len() > 1 || self.members.is_some()
     }
 }
 
@@ -156,6 +163,9 @@ pub struct Fleet {
     /// At least three times `refresh`.
     pub settle: Duration,
     pub max_requests: usize,
+    pub max_tasks: usize,
+    pub answer_timeout: Duration,
+    pub cancel_timeout: Duration,
 }
 
 /// Clients times workers that a fleet's cancel keys have numbers for.

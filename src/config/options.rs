@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::HostPort;
-use super::address::{Address, HostMaybePort, Hosts, Network, Networks, One};
+use super::address::{Address, HostMaybePort, HostPattern, Hosts, Network, Networks, One, Pattern};
 use super::arn::{Arn, Arns, SecretArn};
 use super::given::Builtin::{Absent, Is, Required};
 use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
@@ -45,7 +45,7 @@ section! {
     pub struct Listen in "listen." {
         /// The listener for everything.
         writer: SocketAddr = Is("0.0.0.0:5432"), Address, ["WEIR_LISTEN"];
-        /// The listener for readers; opens only where a reader host, or more than one host, is given.
+        /// The listener for readers; opens only where a reader host, more than one host, or a cluster's endpoint is given.
         reader: SocketAddr = Is("0.0.0.0:5433"), Address, ["WEIR_READER_LISTEN"];
         /// The HTTP listener: health, readiness, metrics, pools, reload. Without authentication: keep it inside.
         http: SocketAddr = Is("0.0.0.0:8080"), Address, ["WEIR_HTTP_LISTEN"];
@@ -155,7 +155,7 @@ section! {
 }
 
 section! {
-    /// Which instance of the cluster is what; of use where there is more than one host.
+    /// Which instances the cluster has, and which of them is what.
     pub struct Cluster in "cluster." {
         /// How often each instance is asked what it is, while the cluster is used.
         probe_interval: Duration = Is("1s"), Length(ms(100), secs(60)), [];
@@ -173,6 +173,14 @@ section! {
         causal_window: Duration = Is("1s"), Length(ms(0), secs(300)), [];
         /// Clients that name a database with this behind its name get that database's readers, at any listener, as with `weir.target_session_attrs`: "@readers" makes `orders@readers` of `orders`.
         reader_suffix: Option<String> = Is("off"), Off(Text::NotEmpty), [];
+        /// Whether instances are used that are not listed here but that the cluster itself names (Aurora, RDS Multi-AZ clusters). Needs a cluster's endpoint as a host, or `instance_endpoint`; and more than one connection to each.
+        discover: Discover = Is("true"), OneOf::<Discover>::new(), [];
+        /// How such an instance is reached, `?` standing for its name.
+        instance_endpoint: Option<HostPattern> = Absent("from the cluster's endpoint"), Maybe(Pattern), [];
+        /// Instances at most, those listed here counted in; any more that the cluster names are left out.
+        max_instances: usize = Is("32"), Number(1, 64), [];
+        /// How long an instance stays that the writer does not name any more.
+        forget_after: Duration = Is("1m"), Length(ms(100), DAY), [];
     }
 }
 
@@ -309,6 +317,12 @@ section! {
         settle: Duration = Is("30s"), Length(ms(200), secs(1_800)), [];
         /// Cancel requests being passed on to other tasks at a time, and connections of other tasks being answered; what is beyond is dropped.
         max_requests: usize = Is("64"), Number(1, 10_000), [];
+        /// Other tasks remembered, beside those that DNS lists.
+        max_tasks: usize = Is("1024"), Number(1, 100_000), [];
+        /// Time for DNS and for other tasks to answer; no longer than `fleet.refresh` where that is less.
+        answer_timeout: Duration = Is("2s"), Length(ms(10), secs(60)), [];
+        /// Time for a cancel request at another task until its client is told that it is over; the other task goes on with it.
+        cancel_timeout: Duration = Is("10s"), Length(ms(100), secs(300)), [];
     }
 }
 
@@ -459,6 +473,18 @@ pub enum ReadOnlyTransactions {
 impl Word for ReadOnlyTransactions {
     const WORDS: &'static [(&'static str, Self)] =
         &[("writer", Self::Writer), ("readers", Self::Readers)];
+}
+
+/// Whether the cluster's own word is taken for who belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discover {
+    Never,
+    Members,
+}
+
+impl Word for Discover {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("true", Self::Members), ("false", Self::Never)];
 }
 
 /// What Weir proves itself with to the database; RDS Proxy's word, and its values beside ours.

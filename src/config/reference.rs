@@ -61,6 +61,9 @@ impl From<&Fleet> for FleetShape {
             refresh: fleet.refresh,
             settle: fleet.settle,
             max_requests: fleet.max_requests,
+            max_tasks: fleet.max_tasks,
+            answer_timeout: fleet.answer_timeout,
+            cancel_timeout: fleet.cancel_timeout,
         }
     }
 }

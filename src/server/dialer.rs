@@ -6,6 +6,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use arc_swap::ArcSwap;
+
 use super::replayed::Replayed;
 use super::reset;
 use super::statements::Statements;
@@ -63,7 +65,7 @@ pub type Suspect = Box<dyn Fn() + Send + Sync>;
 
 /// Opens connections to one target, and looks after them.
 pub struct Dialer {
-    host: Target,
+    host: ArcSwap<Target>,
     terms: RwLock<Terms>,
     vault: Arc<Vault>,
     suspect: Suspect,
@@ -82,7 +84,7 @@ impl Dialer {
         suspect: Suspect,
     ) -> Dialer {
         Dialer {
-            host,
+            host: ArcSwap::from_pointee(host),
             terms: RwLock::new(terms),
             vault,
             suspect,
@@ -90,6 +92,11 @@ impl Dialer {
             replayed: Replayed::default(),
             is_reader: AtomicBool::new(duty == Duty::Reader),
         }
+    }
+
+    /// The same target is reached elsewhere from here on.
+    pub fn move_to(&self, host: Target) {
+        self.host.store(Arc::new(host));
     }
 
     /// The cap that follows from new terms, if the instance has said what it allows.
@@ -145,7 +152,7 @@ impl Dialer {
 
     /// Asks the server to cancel what `key` names; returns when it has taken note, or can't be asked.
     pub async fn cancel(&self, reached: Reached, key: &CancelKey) {
-        if let Err(error) = cancel(&self.host, reached, key).await {
+        if let Err(error) = cancel(&self.host.load_full(), reached, key).await {
             tracing::warn!(%error, "a cancel request could not be passed on");
         }
     }
@@ -176,7 +183,7 @@ impl Dialer {
             parameters: &[],
             init_query: &terms.init_query,
         };
-        let connected = connect(&self.host, &login).await?;
+        let connected = connect(&self.host.load(), &login).await?;
         Ok(self.opened(connected, Arc::clone(&account.user), &terms))
     }
 
@@ -210,8 +217,9 @@ impl Dialer {
         init_query: &str,
         attempts: &mut Attempts,
     ) -> Result<Connected, ConnectError> {
+        let host = self.host.load_full();
         loop {
-            let credential = attempts.login(&self.host.at).await;
+            let credential = attempts.login(&host.at).await;
             let credential = credential.map_err(|why| self.no_login(why))?;
             let login = Login {
                 user: attempts.role(),
@@ -220,7 +228,7 @@ impl Dialer {
                 parameters: &[],
                 init_query,
             };
-            match connect(&self.host, &login).await {
+            match connect(&host, &login).await {
                 Ok(connected) => {
                     attempts.taken();
                     return Ok(connected);
@@ -238,7 +246,7 @@ impl Dialer {
 
     fn no_login(&self, why: NoLogin) -> ConnectError {
         ConnectError {
-            at: self.host.at.to_string(),
+            at: self.host.load().at.to_string(),
             fault: Fault::NoLogin(why),
         }
     }

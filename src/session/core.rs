@@ -137,6 +137,8 @@ pub struct Core {
     begun: bool,
     /// And the server has not answered it.
     begin_open: bool,
+    /// The transaction that it began with is one that only reads.
+    read_only: bool,
     /// What may end the client's transaction.
     finale: Finale,
     eviction: Eviction,
@@ -183,6 +185,7 @@ impl Core {
             untouched: false,
             begun: false,
             begin_open: false,
+            read_only: false,
             finale: Finale::default(),
             eviction: Eviction::None,
             unnamed_foreign: false,
@@ -295,6 +298,7 @@ impl Core {
         self.untouched = true;
         self.begun = self.deferred.begin().is_some();
         self.begin_open = self.begun;
+        self.read_only = false;
         if self.begun {
             self.send_begin(ledger, prologue);
         }
@@ -303,10 +307,16 @@ impl Core {
     #[inline(never)]
     fn send_begin(&mut self, ledger: &mut Ledger, prologue: &mut Vec<u8>) {
         if let Some(begin) = self.deferred.take_begin() {
+            self.read_only = says_read_only(&begin);
             prologue.extend_from_slice(&begin);
             ledger.send(Owed::Query, Asker::Weir);
             self.interposed();
         }
+    }
+
+    /// Whether the client began its transaction as one that only reads.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     /// Whether the server was told goodbye, and is expected to hang up.
@@ -464,6 +474,7 @@ impl Core {
         if concluded.asker == Asker::Client {
             // And with it the unit that might have been tried again.
             self.second_try.forget();
+            self.read_only &= ledger.tx() != TxStatus::Idle;
         }
         if concluded.by_query && !concluded.failed && !self.statement.exists() {
             // A Query that was carried out did away with whatever unnamed statement there was.
@@ -519,6 +530,12 @@ pub enum Owner {
     Nobody,
     Self_,
     Another,
+}
+
+/// Whether a BEGIN, plain as those are that are sent late, asks for a transaction that only reads.
+fn says_read_only(begin: &[u8]) -> bool {
+    let mut words = begin.split(|byte| !byte.is_ascii_alphabetic());
+    words.any(|word| word.eq_ignore_ascii_case(b"only"))
 }
 
 /// What a ReadyForQuery concludes.

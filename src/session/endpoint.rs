@@ -3,19 +3,23 @@
 //!
 //! Shared by all workers. Knows names; nothing of any session.
 
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::doubts::Doubts;
 use super::hidden::{self, Finds};
 use super::pinboard::Pinboard;
 use super::prepared::table::{self, Edition, Table};
 use crate::metrics;
-use crate::pool::{self, Janitor, PoolId, WorkerId};
+use crate::pool::portion::{Growth, Portion};
+use crate::pool::{self, PoolId, WorkerId};
 use crate::protocol::reply::put_parameter_status;
 use crate::server::dialer::{Account, Customer, Dialer};
 use crate::server::{Parameters, Settings};
@@ -147,20 +151,32 @@ pub struct GreetingTerms {
 const REFUSAL_LASTS: Duration = Duration::from_secs(1);
 
 /// One instance of the cluster.
+#[derive(Clone)]
 pub struct Instance {
+    pub place: Place,
     pub name: Arc<str>,
     pub target: Arc<pool::Target<Dialer>>,
 }
 
+/// What is made alike at all instances.
+#[derive(Default)]
+struct Alike {
+    /// In the order of their pools' numbers.
+    accounts: Vec<Account>,
+    portion: Option<(Portion, Growth)>,
+}
+
 pub struct Endpoint {
     /// At least one, in the order of their places.
-    pub instances: Vec<Instance>,
+    instances: ArcSwap<Vec<Instance>>,
+    /// Counts the changes of these.
+    edition: AtomicU64,
     /// What the cluster is called.
     pub name: Arc<str>,
     /// Which instance is what.
     pub board: Arc<Board>,
-    /// Held while a pool is made, so that it has the same number at all instances.
-    making: Mutex<()>,
+    /// Held while a pool or an instance is made, so that each pool has the same number at all instances.
+    alike: Mutex<Alike>,
     registry: Arc<metrics::Registry>,
     pinboard: Arc<Pinboard>,
     entries: DashMap<Account, Arc<Entry>>,
@@ -171,7 +187,7 @@ pub struct Endpoint {
     greeting_terms: GreetingTerms,
     statement_terms: table::Terms,
     /// A user's own limit, if it has one.
-    user_limits: arc_swap::ArcSwap<std::collections::HashMap<String, usize>>,
+    user_limits: ArcSwap<std::collections::HashMap<String, usize>>,
 }
 
 impl Endpoint {
@@ -190,9 +206,10 @@ impl Endpoint {
                 .collect::<Vec<_>>()
                 .join(",")
                 .into(),
-            instances,
+            instances: ArcSwap::from_pointee(instances),
+            edition: AtomicU64::new(1),
             board,
-            making: Mutex::new(()),
+            alike: Mutex::default(),
             registry,
             pinboard,
             entries: DashMap::new(),
@@ -201,14 +218,71 @@ impl Endpoint {
             listeners: Arc::default(),
             greeting_terms,
             statement_terms,
-            user_limits: arc_swap::ArcSwap::default(),
+            user_limits: ArcSwap::default(),
         }
+    }
+
+    /// All instances that there are, in the order of their places.
+    pub fn instances(&self) -> Arc<Vec<Instance>> {
+        self.instances.load_full()
+    }
+
+    pub fn instance(&self, place: Place) -> Option<Instance> {
+        let instances = self.instances.load();
+        let found = instances.iter().find(|one| one.place == place);
+        found.cloned()
+    }
+
+    /// There is one more, or another name for one that there is; it gets the pools that all have.
+    pub fn put(&self, instance: Instance) {
+        let alike = self.alike();
+        let known = self.instance(instance.place);
+        if known.is_none_or(|known| !Arc::ptr_eq(&known.target, &instance.target)) {
+            for account in &alike.accounts {
+                let limit = self.user_limits.load().get(&*account.user).copied();
+                self.make_pool(&instance, account, limit);
+            }
+            if let Some((portion, growth)) = alike.portion {
+                instance.target.set_portion(portion, growth);
+            }
+        }
+        let mut all = Vec::clone(&self.instances.load());
+        all.retain(|one| one.place != instance.place);
+        all.push(instance);
+        all.sort_by_key(|one| one.place);
+        self.set_instances(all);
+    }
+
+    /// One is given up, to which there is no connection any more.
+    pub fn remove(&self, place: Place) {
+        let _one = self.alike();
+        let mut all = Vec::clone(&self.instances.load());
+        all.retain(|one| one.place != place);
+        self.set_instances(all);
+    }
+
+    fn set_instances(&self, all: Vec<Instance>) {
+        self.instances.store(Arc::new(all));
+        self.edition.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// This process's portion of what each instance allows.
+    pub fn set_portion(&self, portion: Portion, growth: Growth) {
+        let mut alike = self.alike();
+        alike.portion = Some((portion, growth));
+        for instance in &*self.instances() {
+            instance.target.set_portion(portion, growth);
+        }
+    }
+
+    fn alike(&self) -> MutexGuard<'_, Alike> {
+        self.alike.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the users' own limits, for pools that exist and for those to come.
     pub fn set_user_limits(&self, limits: std::collections::HashMap<String, usize>) {
         for entry in &self.entries {
-            for instance in &self.instances {
+            for instance in &*self.instances() {
                 let limit = limits.get(&*entry.user).copied();
                 instance.target.set_limit(entry.pool, limit);
             }
@@ -254,19 +328,23 @@ impl Endpoint {
 
     /// A pool at each instance, all of the same number.
     fn make_pools(&self, account: &Account, limit: Option<usize>) -> PoolId {
-        let _one = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = |instance: &Instance| {
-            let (database, user) = (&account.database, &account.user);
-            let meters = metrics::Pool::new(&self.registry, &instance.name, database, user);
-            let customer = Customer {
-                account: account.clone(),
-                meters: Arc::new(meters),
-            };
-            instance.target.add_pool(customer, limit)
-        };
-        let numbers: Vec<PoolId> = self.instances.iter().map(make).collect();
+        let mut alike = self.alike();
+        alike.accounts.push(account.clone());
+        let instances = self.instances.load();
+        let make = |instance: &Instance| self.make_pool(instance, account, limit);
+        let numbers: Vec<PoolId> = instances.iter().map(make).collect();
         debug_assert!(numbers.windows(2).all(|two| two.first() == two.last()));
         *numbers.first().expect("there is an instance")
+    }
+
+    fn make_pool(&self, instance: &Instance, account: &Account, limit: Option<usize>) -> PoolId {
+        let (database, user) = (&account.database, &account.user);
+        let meters = metrics::Pool::new(&self.registry, &instance.name, database, user);
+        let customer = Customer {
+            account: account.clone(),
+            meters: Arc::new(meters),
+        };
+        instance.target.add_pool(customer, limit)
     }
 
     /// For one worker to count by what its sessions do in this pool.
@@ -348,32 +426,95 @@ impl Endpoint {
 /// One worker's counters, one for each instance.
 pub struct Desks {
     pub endpoint: Arc<Endpoint>,
-    desks: Vec<Rc<Desk>>,
+    worker: WorkerId,
+    counters: RefCell<Vec<Counter>>,
+    /// The endpoint's when they were made.
+    edition: Cell<u64>,
+    janitors: RefCell<JoinSet<()>>,
+}
+
+struct Counter {
+    place: Place,
+    desk: Rc<Desk>,
+    janitor: AbortHandle,
 }
 
 impl Desks {
-    /// And the janitors that the worker has to run.
-    pub fn new(endpoint: Arc<Endpoint>, worker: WorkerId) -> (Rc<Desks>, Vec<Janitor<Dialer>>) {
-        let desk = |instance: &Instance| Desk::new(Arc::clone(&instance.target), worker);
-        let (desks, janitors) = endpoint.instances.iter().map(desk).unzip();
-        (Rc::new(Desks { endpoint, desks }), janitors)
+    /// With the janitors that belong to it.
+    pub fn new(endpoint: Arc<Endpoint>, worker: WorkerId) -> Rc<Desks> {
+        let desks = Desks {
+            endpoint,
+            worker,
+            counters: RefCell::default(),
+            edition: Cell::new(0),
+            janitors: RefCell::default(),
+        };
+        desks.follow();
+        Rc::new(desks)
     }
 
-    pub fn at(&self, Place(place): Place) -> &Rc<Desk> {
-        self.desks
-            .get(place)
-            .expect("the board names only instances that there are")
+    /// Takes up what instances have come, and gives up those that have gone: nobody has anything of these.
+    fn follow(&self) {
+        self.edition
+            .set(self.endpoint.edition.load(Ordering::Acquire));
+        let instances = self.endpoint.instances();
+        let mut counters = self.counters.borrow_mut();
+        let mut janitors = self.janitors.borrow_mut();
+        counters.retain(|counter| {
+            let same = |one: &Instance| Arc::ptr_eq(&one.target, counter.desk.target());
+            let stays = instances.iter().any(same);
+            if !stays {
+                counter.janitor.abort();
+            }
+            stays
+        });
+        for instance in &*instances {
+            if counters
+                .iter()
+                .any(|counter| counter.place == instance.place)
+            {
+                continue;
+            }
+            let (desk, janitor) = Desk::new(Arc::clone(&instance.target), self.worker);
+            counters.push(Counter {
+                place: instance.place,
+                desk,
+                janitor: janitors.spawn_local(janitor.run()),
+            });
+        }
+        while janitors.try_join_next().is_some() {}
+    }
+
+    /// `None`: it has just gone.
+    pub fn at(&self, place: Place) -> Option<Rc<Desk>> {
+        if self.edition.get() != self.endpoint.edition.load(Ordering::Acquire) {
+            self.follow();
+        }
+        let counters = self.counters.borrow();
+        // As a rule each stands at its place.
+        let usual = counters.get(place.0).filter(|one| one.place == place);
+        let found = usual.or_else(|| counters.iter().find(|one| one.place == place));
+        found.map(|counter| Rc::clone(&counter.desk))
+    }
+
+    /// Anyone's, for who has to wait and can't at any.
+    pub fn any(&self) -> Rc<Desk> {
+        let counters = self.counters.borrow();
+        let first = counters.first().expect("there is an instance");
+        Rc::clone(&first.desk)
     }
 
     pub fn place_of(&self, desk: &Rc<Desk>) -> Option<Place> {
-        let place = self.desks.iter().position(|own| Rc::ptr_eq(own, desk));
-        place.map(Place)
+        let counters = self.counters.borrow();
+        let found = counters.iter().find(|one| Rc::ptr_eq(&one.desk, desk));
+        found.map(|counter| counter.place)
     }
 
     /// Where a client of this kind is to be served.
     #[inline]
     pub fn route(&self, role: Role, fallback: Fallback) -> Route {
         let board = &self.endpoint.board;
-        board.route(role, fallback, |place| self.at(place).target().load())
+        let load = |place| self.at(place).map_or(f64::MAX, |desk| desk.target().load());
+        board.route(role, fallback, load)
     }
 }

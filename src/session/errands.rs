@@ -213,8 +213,11 @@ impl Session {
         let (mut best, mut hopeful) = (None, None);
         let mut any = false;
         for (place, seen) in view.readers() {
+            let Some(desk) = self.desks.at(place) else {
+                continue;
+            };
             any = true;
-            let target = self.desks.at(place).target();
+            let target = desk.target();
             let (generation, replayed) = (target.generation(), target.manage.replayed());
             let has = replayed
                 .position(generation)

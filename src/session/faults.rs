@@ -1,4 +1,4 @@
-//! What a server's errors say about what it has of the session, and the words for it that the client gets.
+//! What a server's errors say about what it has of the session and of itself, and the words for it that the client gets.
 //!
 //! Knows where a statement is named in an error; not what becomes of a statement, which `core` decides.
 
@@ -15,6 +15,7 @@ impl Session {
     /// An ErrorResponse is at the front, as much of it as its first fields take.
     #[cold]
     pub(super) fn hear_error(&mut self) {
+        self.doubt_writer();
         let Link::Leased(lease) = &mut self.link else {
             return;
         };
@@ -71,6 +72,32 @@ impl Session {
         }
     }
 }
+
+impl Session {
+    /// A writer that will not write may be none any more: one that is demoted may keep its connections. (Not where the
+    /// client itself has asked for that. Where it did so by a statement of its own inside the transaction, the writer is
+    /// asked in vain, which happens only so often.)
+    fn doubt_writer(&self) {
+        let Link::Leased(lease) = &self.link else {
+            return;
+        };
+        let error = self.replies.raw().get(HEADER_BYTES..).unwrap_or_default();
+        if error_field(error, b'C') != Some(b"25006") || self.core.is_read_only() {
+            return;
+        }
+        let own = self.settings.now().value("default_transaction_read_only");
+        if own.is_some_and(|value| !OFF.iter().any(|off| value.eq_ignore_ascii_case(off))) {
+            return;
+        }
+        let writer = self.endpoint.board.view().writer;
+        if writer.is_some() && writer == self.desks.place_of(lease.desk()) {
+            lease.target().manage.suspect();
+        }
+    }
+}
+
+/// How a setting says no.
+const OFF: [&[u8]; 4] = [b"off", b"false", b"no", b"0"];
 
 /// In place of PostgreSQL's word that there is no value. The transaction can be had again, and then there will be one: no
 /// server changes hands any more with another's values on it. That is what 40001 means to programs.

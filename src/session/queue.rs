@@ -70,32 +70,43 @@ pub fn ask(kind: Kind, desks: &Rc<Desks>, pool: PoolId) -> Asked {
 pub fn ask_at(kind: Kind, desks: &Rc<Desks>, pool: PoolId, at: Option<Place>) -> Asked {
     let version = desks.endpoint.board.version();
     let route = at.map_or_else(|| desks.route(kind.role, kind.fallback), Route::To);
-    if let Route::To(place) = route
-        && let Some(lease) = desks.at(place).try_borrow(pool)
-    {
+    let (place, desk) = match route {
+        Route::To(place) => match desks.at(place) {
+            Some(desk) => (place, desk),
+            None => return stand_by(kind, desks, pool, version),
+        },
+        Route::Nowhere => return stand_by(kind, desks, pool, version),
+        Route::NoReaders => return Asked::Refused(Unserved::NoReaders),
+    };
+    if let Some(lease) = desk.try_borrow(pool) {
         return Asked::Served(lease);
     }
-    queue_up(kind, desks, pool, version, route)
+    match desk.borrow(pool) {
+        Ok(waiting) => queue_up(kind, desks, waiting, Some(place), version),
+        Err(error) => Asked::Refused(Unserved::Borrow(error)),
+    }
+}
+
+/// A place in line where no instance is the right one.
+fn stand_by(kind: Kind, desks: &Rc<Desks>, pool: PoolId, version: u64) -> Asked {
+    queue_up(kind, desks, desks.any().stand_by(pool), None, version)
 }
 
 #[inline(never)]
-fn queue_up(kind: Kind, desks: &Rc<Desks>, pool: PoolId, version: u64, route: Route) -> Asked {
-    let (waiting, at) = match route {
-        Route::To(place) => match desks.at(place).borrow(pool) {
-            Ok(waiting) => (waiting, Some(place)),
-            Err(error) => return Asked::Refused(Unserved::Borrow(error)),
-        },
-        Route::Nowhere => (desks.at(Place(0)).stand_by(pool), None),
-        Route::NoReaders => return Asked::Refused(Unserved::NoReaders),
-    };
-    let moved = watch(desks);
+fn queue_up(
+    kind: Kind,
+    desks: &Rc<Desks>,
+    waiting: Waiting<Dialer>,
+    at: Option<Place>,
+    version: u64,
+) -> Asked {
     Asked::Queued(Box::new(Queue {
         kind,
         desks: Rc::clone(desks),
         waiting,
         at,
         version,
-        moved,
+        moved: watch(desks),
     }))
 }
 
@@ -164,8 +175,10 @@ impl Queue {
         match self.desks.route(self.kind.role, self.kind.fallback) {
             Route::To(place) if self.at == Some(place) => {}
             Route::To(place) => {
-                self.waiting.move_to(self.desks.at(place));
-                self.at = Some(place);
+                if let Some(desk) = self.desks.at(place) {
+                    self.waiting.move_to(&desk);
+                    self.at = Some(place);
+                }
             }
             Route::Nowhere if self.at.is_none() => {}
             Route::Nowhere => {

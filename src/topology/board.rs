@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-use super::roles::{Place, Role, View};
+use super::roles::{Health, Place, Role, View};
 
 /// Hints are kept for so many instances, which is also how many there may be.
 pub const MAX_INSTANCES: usize = 64;
@@ -150,6 +150,6 @@ impl View {
     fn has_readers(&self) -> bool {
         let others = self.instances.iter().enumerate();
         let mut others = others.filter(|(place, _)| self.writer != Some(Place(*place)));
-        others.any(|(_, seen)| seen.role != Some(Role::Writer))
+        others.any(|(_, seen)| seen.role != Some(Role::Writer) && seen.health != Health::Gone)
     }
 }

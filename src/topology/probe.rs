@@ -19,15 +19,19 @@ pub enum Kind {
     MultiAz,
 }
 
-/// The first question on a connection: which functions there are.
-pub const KIND: &str = "SELECT pg_catalog.to_regprocedure('pg_catalog.aurora_replica_status()') IS NOT NULL, \
-    pg_catalog.to_regprocedure('rds_tools.show_topology(text)') IS NOT NULL";
+/// The first question on a connection: which functions there are, for who asks.
+pub const KIND: &str = "SELECT pg_catalog.bool_or(nspname = 'pg_catalog'), pg_catalog.bool_or(nspname = 'rds_tools') \
+    FROM pg_catalog.pg_proc JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pronamespace \
+    WHERE (nspname, proname) IN (('pg_catalog', 'aurora_replica_status'), ('rds_tools', 'show_topology')) \
+    AND pg_catalog.has_schema_privilege(pg_namespace.oid, 'USAGE') \
+    AND pg_catalog.has_function_privilege(pg_proc.oid, 'EXECUTE')";
 
 /// An instance of the same cluster, as another tells of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its identifier (Aurora), or its whole endpoint.
     pub id: String,
+    /// Its endpoint, where that is told.
+    pub host: Option<String>,
     pub port: Option<u16>,
 }
 
@@ -76,15 +80,15 @@ impl Kind {
             }
         };
         let (id, members) = match self {
-            Kind::Plain => ("NULL", "(SELECT NULL, NULL, NULL)"),
+            Kind::Plain => ("NULL", "(SELECT NULL, NULL, NULL, NULL)"),
             Kind::Aurora => (
                 "pg_catalog.aurora_db_instance_identifier()",
-                "(SELECT server_id, NULL, replica_lag_in_msec, last_update_timestamp, session_id \
+                "(SELECT server_id, NULL, NULL, replica_lag_in_msec, last_update_timestamp, session_id \
                   FROM pg_catalog.aurora_replica_status())",
             ),
             Kind::MultiAz => (
-                "NULL",
-                "(SELECT endpoint, port, NULL FROM rds_tools.show_topology('weir'))",
+                "rds_tools.dbi_resource_id()",
+                "(SELECT id, endpoint, port, NULL FROM rds_tools.show_topology('weir'))",
             ),
         };
         let fresh = match self {
@@ -94,8 +98,8 @@ impl Kind {
             Kind::Plain | Kind::MultiAz => String::new(),
         };
         let columns = match self {
-            Kind::Aurora => "member(id, port, lag, updated, session)",
-            Kind::Plain | Kind::MultiAz => "member(id, port, lag)",
+            Kind::Aurora => "member(id, host, port, lag, updated, session)",
+            Kind::Plain | Kind::MultiAz => "member(id, host, port, lag)",
         };
         format!(
             "SELECT pg_catalog.pg_is_in_recovery(), {positions}, pg_catalog.pg_postmaster_start_time(), \
@@ -103,13 +107,13 @@ impl Kind {
              - pg_catalog.current_setting('superuser_reserved_connections')::int4 \
              - COALESCE(NULLIF(pg_catalog.current_setting('reserved_connections', true), '')::int4, 0) \
              - COALESCE(NULLIF(pg_catalog.current_setting('rds.rds_superuser_reserved_connections', true), '')::int4, 0), \
-             {id}, member.id, member.port, member.lag FROM {members} AS {columns}{fresh}"
+             {id}, member.id, member.host, member.port, member.lag FROM {members} AS {columns}{fresh}"
         )
     }
 
     pub fn answer(self, rows: &[Row]) -> Result<Answer, Unintelligible> {
         let first = rows.first().ok_or(Unintelligible)?;
-        let [recovery, walfile, position, started, allows, id, _, _, _] = &**first else {
+        let [recovery, walfile, position, started, allows, id, _, _, _, _] = &**first else {
             return Err(Unintelligible);
         };
         let id = text(id).map(str::to_owned);
@@ -124,7 +128,7 @@ impl Kind {
             member.is_some() && member == id.as_deref()
         });
         let lag = own_lag.and_then(|row| {
-            let ms: f64 = text(row.get(8)?)?.parse().ok()?;
+            let ms: f64 = text(row.get(9)?)?.parse().ok()?;
             Duration::try_from_secs_f64(ms / 1000.0).ok()
         });
         Ok(Answer {
@@ -147,8 +151,9 @@ impl Kind {
 
 fn member(row: &Row) -> Option<Member> {
     let id = text(row.get(6)?)?.to_owned();
-    let port = row.get(7).and_then(text).and_then(|port| port.parse().ok());
-    Some(Member { id, port })
+    let host = row.get(7).and_then(text).map(str::to_owned);
+    let port = row.get(8).and_then(text).and_then(|port| port.parse().ok());
+    Some(Member { id, host, port })
 }
 
 fn text(value: &Option<Vec<u8>>) -> Option<&str> {
@@ -164,32 +169,6 @@ pub fn lsn(text: &str) -> Option<u64> {
     let (high, low) = text.split_once('/')?;
     let part = |digits| u32::from_str_radix(digits, 16).ok().map(u64::from);
     Some(part(high)? << 32 | part(low)?)
-}
-
-/// A pattern of instances' endpoints, `?` standing for the instance's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(String);
-
-impl Pattern {
-    /// `None` without exactly one `?`.
-    pub fn new(pattern: &str) -> Option<Pattern> {
-        (pattern.matches('?').count() == 1).then(|| Pattern(pattern.to_owned()))
-    }
-
-    /// What an RDS cluster's endpoint says of its instances': `C.cluster-ID.REGION...` or `C.cluster-ro-ID.REGION...`
-    /// leads to `?.ID.REGION...`.
-    pub fn of_cluster(endpoint: &str) -> Option<Pattern> {
-        let (_, rest) = endpoint.split_once('.')?;
-        let rest = rest
-            .strip_prefix("cluster-ro-")
-            .or_else(|| rest.strip_prefix("cluster-"))?;
-        Some(Pattern(format!("?.{rest}")))
-    }
-
-    /// The host that an instance is reached at.
-    pub fn host(&self, id: &str) -> String {
-        self.0.replace('?', id)
-    }
 }
 
 #[cfg(test)]
@@ -210,6 +189,7 @@ mod tests {
                 Some(position),
                 Some("2026-01-01"),
                 Some("97"),
+                None,
                 None,
                 None,
                 None,
@@ -238,6 +218,7 @@ mod tests {
                 Some("10"),
                 Some("i2"),
                 Some(member),
+                None,
                 None,
                 lag,
             ])
@@ -271,23 +252,5 @@ mod tests {
         ] {
             assert_eq!(lsn(text), number, "{text}");
         }
-    }
-
-    #[test]
-    fn instances_are_found_beside_their_cluster() {
-        let of = |endpoint| Pattern::of_cluster(endpoint).map(|pattern| pattern.host("orders-2"));
-        let expected = Some("orders-2.abc123.eu-west-1.rds.amazonaws.com".to_owned());
-        assert_eq!(
-            of("orders.cluster-abc123.eu-west-1.rds.amazonaws.com"),
-            expected
-        );
-        assert_eq!(
-            of("orders.cluster-ro-abc123.eu-west-1.rds.amazonaws.com"),
-            expected
-        );
-        assert_eq!(of("orders-1.abc123.eu-west-1.rds.amazonaws.com"), None);
-        assert_eq!(of("localhost"), None);
-        assert_eq!(Pattern::new("?.example").unwrap().host("a"), "a.example");
-        assert_eq!((Pattern::new("x"), Pattern::new("??")), (None, None));
     }
 }

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// An instance, counted in the order in which they became known; never used again for another.
+use super::board::MAX_INSTANCES;
+
+/// An instance's number; used again only for another one when nobody uses the one of before any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place(pub usize);
 
@@ -75,6 +77,8 @@ pub enum Health {
     Registering,
     Available,
     Unavailable(Unavailable, String),
+    /// It does not belong to the cluster any more; its place may be another's soon.
+    Gone,
 }
 
 /// An instance as it is seen from here.
@@ -101,12 +105,12 @@ pub struct View {
 }
 
 impl View {
-    /// Of a single instance, which nobody asks.
+    /// Of a single instance that was not asked yet.
     pub fn of_one(name: Arc<str>) -> View {
         let seen = Seen {
             name,
             role: Some(Role::Writer),
-            health: Health::Available,
+            health: Health::Registering,
             lag: None,
             position: None,
             serves_readers: false,
@@ -132,15 +136,16 @@ impl View {
 
     /// One line for people: each instance, and how it is.
     pub fn explain(&self) -> String {
-        let each = self.instances.iter().map(|seen| match &seen.health {
-            Health::Registering => format!("{} has not answered yet", seen.name),
+        let each = self.instances.iter().filter_map(|seen| match &seen.health {
+            Health::Gone => None,
+            Health::Registering => Some(format!("{} has not answered yet", seen.name)),
             Health::Unavailable(reason, why) => {
-                format!("{}: {}: {why}", seen.name, reason.as_str())
+                Some(format!("{}: {}: {why}", seen.name, reason.as_str()))
             }
-            Health::Available => match seen.role {
+            Health::Available => Some(match seen.role {
                 Some(Role::Writer) => format!("{} is the writer", seen.name),
                 Some(Role::Reader) | None => format!("{} is a reader", seen.name),
-            },
+            }),
         });
         each.collect::<Vec<_>>().join("; ")
     }
@@ -173,6 +178,15 @@ pub enum Pace {
 pub struct Terms {
     /// A reader further behind gets no clients.
     pub max_lag: Option<Duration>,
+    pub company: Company,
+}
+
+/// How many instances there are to choose from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Company {
+    /// One alone: whoever comes is sent there, whatever it is.
+    Alone,
+    Several,
 }
 
 /// Questions in a row without an answer, after which a silent writer may be followed by one whose timeline does not
@@ -183,9 +197,20 @@ const HASTE: Duration = Duration::from_secs(30);
 /// The writer's positions that are remembered, to tell how old it is what a reader has.
 const MAX_SAMPLES: usize = 600;
 
+/// Whether an instance belongs to the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Present,
+    /// No longer, but there may be connections to it.
+    Leaving,
+    /// The place is free.
+    Vacant,
+}
+
 #[derive(Debug)]
 struct Instance {
     name: Arc<str>,
+    standing: Standing,
     said: Option<Said>,
     /// Since it last answered: why it did not, and how often.
     missed: Option<(Missed, u32)>,
@@ -194,6 +219,16 @@ struct Instance {
 }
 
 impl Instance {
+    fn new(name: Arc<str>) -> Instance {
+        Instance {
+            name,
+            standing: Standing::Present,
+            said: None,
+            missed: None,
+            refused: false,
+        }
+    }
+
     /// What it says that it is, if it answers.
     fn role(&self) -> Option<Role> {
         let answers = self.missed.is_none();
@@ -239,14 +274,69 @@ impl Roles {
         }
     }
 
-    pub fn add(&mut self, name: Arc<str>) -> Place {
-        self.instances.push(Instance {
-            name,
-            said: None,
-            missed: None,
-            refused: false,
-        });
-        Place(self.instances.len() - 1)
+    /// A place for an instance: that which it has left, if there are still connections to it; else a free one. `None`:
+    /// all are taken.
+    pub fn add(&mut self, name: Arc<str>) -> Option<Place> {
+        let mut places = self.instances.iter();
+        let back = places
+            .position(|instance| instance.standing == Standing::Leaving && instance.name == name);
+        let mut places = self.instances.iter();
+        let free = || places.position(|instance| instance.standing == Standing::Vacant);
+        let place = back.or_else(free).unwrap_or(self.instances.len());
+        let instance = Instance::new(name);
+        match self.instances.get_mut(place) {
+            Some(old) => *old = instance,
+            None if place < MAX_INSTANCES => self.instances.push(instance),
+            None => return None,
+        }
+        Some(Place(place))
+    }
+
+    /// The only one that is known is taken for the writer, until something else is heard.
+    pub fn assume(&mut self, place: Place) {
+        self.writer = Some(place);
+    }
+
+    /// An instance is called otherwise from here on.
+    pub fn rename(&mut self, place: Place, name: Arc<str>) -> Vec<Event> {
+        if let Some(instance) = self.instances.get_mut(place.0) {
+            instance.name = name;
+        }
+        vec![Event::Renewed(place)]
+    }
+
+    /// An instance does not belong to the cluster any more.
+    pub fn retire(&mut self, place: Place, now: Instant) -> Vec<Event> {
+        let mut events = vec![Event::Renewed(place)];
+        if let Some(instance) = self.instances.get_mut(place.0) {
+            let name = Arc::clone(&instance.name);
+            *instance = Instance {
+                standing: Standing::Leaving,
+                ..Instance::new(name)
+            };
+        }
+        self.conclude(now, &mut events);
+        events
+    }
+
+    pub fn is_leaving(&self, place: Place) -> bool {
+        let instance = self.instances.get(place.0);
+        instance.is_some_and(|instance| instance.standing == Standing::Leaving)
+    }
+
+    /// Nobody uses it any more, either.
+    pub fn vacate(&mut self, place: Place) {
+        if let Some(instance) = self.instances.get_mut(place.0) {
+            instance.standing = Standing::Vacant;
+        }
+    }
+
+    pub fn name(&self, place: Place) -> Option<Arc<str>> {
+        self.instances.get(place.0).map(|one| Arc::clone(&one.name))
+    }
+
+    pub fn writer(&self) -> Option<Place> {
+        self.writer
     }
 
     /// Something is wrong with an instance, as far as those can tell who use it.
@@ -267,7 +357,12 @@ impl Roles {
         let writer = self
             .writer
             .and_then(|Place(place)| self.instances.get(place));
-        !self.in_doubt && writer.is_some_and(|writer| writer.role() == Some(Role::Writer))
+        let role = writer.and_then(Instance::role);
+        !self.in_doubt
+            && match self.terms.company {
+                Company::Alone => role.is_some(),
+                Company::Several => role == Some(Role::Writer),
+            }
     }
 
     pub fn pace(&self, now: Instant) -> Pace {
@@ -368,6 +463,9 @@ impl Roles {
 
     /// Who is the writer, after all that was heard. The one of before stays for as long as nothing better is known.
     fn next_writer(&self) -> Option<Place> {
+        if self.terms.company == Company::Alone {
+            return self.writer;
+        }
         let claims = self.instances.iter().enumerate();
         let claims = claims.filter(|(_, instance)| instance.role() == Some(Role::Writer));
         // A claim on a timeline that has ended is one of the past.
@@ -380,7 +478,11 @@ impl Roles {
             let known = self.writer == Some(Place(*place));
             (instance.timeline(), known, std::cmp::Reverse(*place))
         });
-        let Some(before) = self.writer else {
+        let present = |place: &Place| {
+            let instance = self.instances.get(place.0);
+            instance.is_some_and(|instance| instance.standing == Standing::Present)
+        };
+        let Some(before) = self.writer.filter(present) else {
             return best.map(|(place, _)| Place(place));
         };
         let silent = self.instances.get(before.0);
@@ -431,6 +533,7 @@ impl Roles {
                 .and_then(|said| self.lag(said, now));
             let behind = matches!((lag, self.terms.max_lag), (Some(lag), Some(max)) if lag > max);
             let health = match (&instance.missed, said) {
+                _ if instance.standing != Standing::Present => Health::Gone,
                 (Some((missed, _)), _) => Health::Unavailable(missed.reason, missed.text.clone()),
                 (None, None) => Health::Registering,
                 (None, Some(_)) if instance.refused => Health::Unavailable(

@@ -8,7 +8,10 @@
 #[path = "../house/mod.rs"]
 mod house;
 
+mod broken;
+mod discovery;
 mod failover;
+mod lone;
 mod readers;
 mod routing;
 mod told;

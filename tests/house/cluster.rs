@@ -2,14 +2,16 @@
 //!
 //! Knows how to lose a writer in several ways and to follow a new one; does not know of Weir.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Client, PATIENCE, Postgres, Proxy, eventually, proxy::Setup};
+use super::network::{Host, Network};
+use super::{Client, PATIENCE, Postgres, Proxy, eventually, free_port, local, proxy::Setup};
 
 /// What each node is started with: a commit is acknowledged when a replica has it, too.
 const SETTINGS: &[&str] = &[
     "synchronous_commit=on",
-    "wal_retrieve_retry_interval=100ms",
+    "wal_retrieve_retry_interval=10ms",
     "hot_standby=on",
     "max_wal_senders=10",
     "max_connections=150",
@@ -19,6 +21,14 @@ pub struct Cluster {
     pub nodes: Vec<Postgres>,
     pub writer: usize,
     pub database: String,
+    /// Goes when all nodes are gone.
+    _network: Option<Network>,
+}
+
+struct Node {
+    address: SocketAddr,
+    host: Option<Host>,
+    settings: Vec<String>,
 }
 
 impl Cluster {
@@ -28,21 +38,70 @@ impl Cluster {
     }
 
     pub fn with(replicas: usize, more: &[&str]) -> Cluster {
-        let settings: Vec<&str> = SETTINGS.iter().chain(more).copied().collect();
-        let writer = Postgres::start(&settings);
+        let settings = SETTINGS.iter().chain(more);
+        let settings: Vec<String> = settings.map(|text| text.to_string()).collect();
+        let nodes = (0..=replicas).map(|_| Node {
+            address: local(free_port()),
+            host: None,
+            settings: settings.clone(),
+        });
+        Cluster::of(nodes.collect(), None)
+    }
+
+    /// One whose nodes are machines of their own; `None` where there can be none.
+    pub fn apart(replicas: usize) -> Option<Cluster> {
+        let mut network = Network::lay()?;
+        let nodes = (0..=replicas).map(|_| {
+            let host = network.host();
+            Node {
+                address: SocketAddr::new(host.address, 5432),
+                host: Some(host),
+                settings: SETTINGS.iter().map(|text| text.to_string()).collect(),
+            }
+        });
+        let nodes = nodes.collect();
+        Some(Cluster::of(nodes, Some(network)))
+    }
+
+    /// One whose nodes have one port and addresses of their own, 127.0.0.2 and so on, and are named by the last number of
+    /// that. The first of them answers at 127.0.0.1, too.
+    pub fn spread(replicas: usize) -> Cluster {
+        let port = free_port();
+        let node = |n: u8| {
+            let mut settings: Vec<String> = SETTINGS.iter().map(|text| text.to_string()).collect();
+            settings.push(format!("cluster_name={n}"));
+            if n == 2 {
+                settings.push("listen_addresses=127.0.0.1,127.0.0.2".into());
+            }
+            Node {
+                address: SocketAddr::new([127, 0, 0, n].into(), port),
+                host: None,
+                settings,
+            }
+        };
+        Cluster::of((2..).take(replicas + 1).map(node).collect(), None)
+    }
+
+    fn of(nodes: Vec<Node>, network: Option<Network>) -> Cluster {
+        let mut nodes = nodes.into_iter();
+        let Node {
+            address,
+            host,
+            settings,
+        } = nodes.next().unwrap();
+        let writer = Postgres::start_at(address, host, &texts(&settings));
         let database = writer.database();
         // From here on commits wait for a replica; those that are copied now have it so as well.
         writer.sql("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (*)'");
-        let mut nodes = vec![writer];
-        for _ in 0..replicas {
-            let replica = nodes[0].replica(&settings);
-            nodes.push(replica);
-        }
-        nodes[0].sql("SELECT pg_reload_conf()");
+        let replicas =
+            nodes.map(|node| writer.replica_at(node.address, node.host, &texts(&node.settings)));
+        let replicas: Vec<Postgres> = replicas.collect();
+        writer.sql("SELECT pg_reload_conf()");
         let cluster = Cluster {
-            nodes,
+            nodes: std::iter::once(writer).chain(replicas).collect(),
             writer: 0,
             database,
+            _network: network,
         };
         cluster.settle();
         cluster
@@ -125,19 +184,26 @@ impl Cluster {
     }
 }
 
+fn texts(all: &[String]) -> Vec<&str> {
+    all.iter().map(String::as_str).collect()
+}
+
+/// Asks a server where it is.
+pub const ADDRESS: &str = "SELECT host(inet_server_addr()) || ':' || inet_server_port()";
+
 /// Waits until a fresh client of Weir's is served by the writer.
 pub fn served_by(proxy: &Proxy, writer: &Postgres) {
-    let port = writer.address.port().to_string();
+    let address = writer.address.to_string();
     let deadline = Instant::now() + PATIENCE;
     let mut client: Client = proxy.client();
     loop {
-        let answer = client.ask("SELECT inet_server_port()");
-        if answer.column() == [port.clone()] {
+        let answer = client.ask(ADDRESS);
+        if answer.column() == [address.clone()] {
             return;
         }
         assert!(
             Instant::now() < deadline,
-            "not served by {port}: {answer:?}\n{}",
+            "not served by {address}: {answer:?}\n{}",
             proxy.log()
         );
         std::thread::sleep(Duration::from_millis(20));

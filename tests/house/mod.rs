@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod http;
 pub mod moto;
 pub mod names;
+pub mod network;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Client, Login, Refusal};
 pub use names::Names;
-pub use postgres::Postgres;
+pub use postgres::{Postgres, USER};
 pub use proxy::Proxy;
 pub use wire::Frame;
 

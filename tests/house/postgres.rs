@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::network::Host;
 use super::programs::{postgres_program, said};
 use super::tls::Certificates;
 use super::{Client, Login, eventually, free_port, local};
@@ -26,6 +27,8 @@ pub struct Postgres {
     pub certificates: Option<Certificates>,
     running: Mutex<Option<Child>>,
     settings: Vec<String>,
+    /// A machine of its own; `None`: this one.
+    pub host: Option<Host>,
 }
 
 /// Ends PostgreSQL when this process ends, however it does: our end of the pipe closes then.
@@ -41,12 +44,16 @@ wait $child
 impl Postgres {
     /// A cluster of one's own, to stop, to fill, or to set up in a special way.
     pub fn start(settings: &[&str]) -> Postgres {
-        Postgres::create(settings, None)
+        Postgres::start_at(local(free_port()), None, settings)
+    }
+
+    pub fn start_at(address: SocketAddr, host: Option<Host>, settings: &[&str]) -> Postgres {
+        Postgres::create(address, host, settings, None)
     }
 
     /// One that answers SSLRequest with S, and takes clear-text connections too.
     pub fn start_with_tls() -> Postgres {
-        Postgres::create(&[], Some(Certificates::make()))
+        Postgres::create(local(free_port()), None, &[], Some(Certificates::make()))
     }
 
     /// The suite's common cluster: ask it for a database of your own.
@@ -57,12 +64,22 @@ impl Postgres {
 
     /// A copy that follows this one.
     pub fn replica(&self, settings: &[&str]) -> Postgres {
+        self.replica_at(local(free_port()), None, settings)
+    }
+
+    pub fn replica_at(
+        &self,
+        address: SocketAddr,
+        host: Option<Host>,
+        settings: &[&str],
+    ) -> Postgres {
         let replica = Postgres {
-            address: local(free_port()),
+            address,
             running: Mutex::new(None),
             settings: settings.iter().map(|setting| setting.to_string()).collect(),
             directory: new_directory(),
             certificates: None,
+            host,
         };
         replica.clone_from(self);
         replica
@@ -74,7 +91,8 @@ impl Postgres {
         let data = self.directory.join("data");
         let _ = fs::remove_dir_all(&data);
         let copied = as_postgres(&postgres_program("pg_basebackup"))
-            .args(["-h", "127.0.0.1", "-p", &writer.address.port().to_string()])
+            .args(["-h", &writer.address.ip().to_string()])
+            .args(["-p", &writer.address.port().to_string()])
             .args([
                 "-U",
                 SUPERUSER,
@@ -96,7 +114,8 @@ impl Postgres {
     /// Follows another writer from here on.
     pub fn follow(&self, writer: &Postgres) {
         self.sql(&format!(
-            "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port={} user={SUPERUSER}'",
+            "ALTER SYSTEM SET primary_conninfo = 'host={} port={} user={SUPERUSER}'",
+            writer.address.ip(),
             writer.address.port()
         ));
         self.sql("SELECT pg_reload_conf()");
@@ -165,7 +184,12 @@ impl Postgres {
         self.stop_by("KILL");
     }
 
-    fn create(settings: &[&str], certificates: Option<Certificates>) -> Postgres {
+    fn create(
+        address: SocketAddr,
+        host: Option<Host>,
+        settings: &[&str],
+        certificates: Option<Certificates>,
+    ) -> Postgres {
         let directory = new_directory();
         let password_file = directory.join("password");
         fs::write(&password_file, SUPERUSER_PASSWORD).unwrap();
@@ -210,7 +234,7 @@ impl Postgres {
             "ssl=off"
         };
         let postgres = Postgres {
-            address: local(free_port()),
+            address,
             running: Mutex::new(None),
             settings: settings
                 .iter()
@@ -220,9 +244,12 @@ impl Postgres {
                 .collect(),
             directory,
             certificates,
+            host,
         };
         postgres.allow(
-            "host all,replication postgres 127.0.0.1/32 trust\nhost all legacy 127.0.0.1/32 md5\n",
+            "host all,replication postgres 127.0.0.0/8 trust\nhost all legacy 127.0.0.1/32 md5\n\
+             host all,replication postgres 198.18.0.0/15 trust\n\
+             host all all 127.0.0.0/8 scram-sha-256\nhost all all 198.18.0.0/15 scram-sha-256\n",
         );
         postgres.start_again();
         postgres.sql(&format!(
@@ -241,9 +268,18 @@ impl Postgres {
 
     /// Starts it, on the same port as before, and waits until it answers.
     pub fn start_again(&self) {
-        let mut command = as_postgres(Path::new("sh"));
+        let mut command = match &self.host {
+            None => as_postgres(Path::new("env")),
+            Some(host) if is_root() => host.run_as(&["runuser", "-u", "postgres", "--", "env"]),
+            Some(host) => {
+                let me = std::env::var("USER").unwrap();
+                host.run_as(&["sudo", "-n", "-u", &me, "env"])
+            }
+        };
         command
-            .args(["-c", KEEPER, "keeper"])
+            .arg(format!("LOG={}", self.directory.join("log").display()))
+            .arg(format!("DIRECTORY={}", self.directory.display()))
+            .args(["sh", "-c", KEEPER, "keeper"])
             .arg(postgres_program("postgres"))
             .arg("-D")
             .arg(self.directory.join("data"))
@@ -251,8 +287,9 @@ impl Postgres {
             .arg(&self.directory)
             .arg("-p")
             .arg(self.address.port().to_string());
+        let listen = format!("listen_addresses={}", self.address.ip());
         let usual = [
-            "listen_addresses=127.0.0.1",
+            &*listen,
             "fsync=off",
             "synchronous_commit=off",
             "full_page_writes=off",
@@ -267,8 +304,6 @@ impl Postgres {
             command.arg("-c").arg(setting);
         }
         let keeper = command
-            .env("LOG", self.directory.join("log"))
-            .env("DIRECTORY", &self.directory)
             .stdin(Stdio::piped())
             .spawn()
             .expect("PostgreSQL can be run");
@@ -412,7 +447,7 @@ fn give_to_postgres(path: &Path) {
     }
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
 }

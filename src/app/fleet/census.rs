@@ -29,6 +29,8 @@ pub struct Terms {
     /// Between two looks at DNS; `settle` is at least three times as long.
     pub refresh: Duration,
     pub settle: Duration,
+    /// Tasks that are remembered beside those that DNS lists; all of them know the key.
+    pub max_heard: usize,
 }
 
 impl Terms {
@@ -122,7 +124,7 @@ impl Census {
 
     /// Another task has said that it is there, or has answered with it.
     pub fn on_heard(&mut self, now: Instant, name: SocketAddr) {
-        if self.me != Some(name) && self.heard.len() < MAX_HEARD {
+        if self.me != Some(name) && self.heard.len() < self.terms.max_heard {
             self.heard.insert(name, now);
             self.look(now);
         }
@@ -270,9 +272,6 @@ impl Census {
         }
     }
 }
-
-/// Tasks that are remembered beside those that DNS lists; all of them know the key.
-const MAX_HEARD: usize = 1024;
 
 /// Views that are kept one by one.
 const MAX_VIEWS: usize = 256;

@@ -33,13 +33,6 @@ use crate::pool::portion::Portion;
 use crate::protocol::CancelKey;
 use crate::session::handle::TaskTag;
 
-/// How long DNS, a hello or a question may take; no longer than `fleet.refresh` either.
-const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long a cancel request may take at another task until its client is told that it is over. The other task goes on
-/// with it.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
-
 pub struct Fleet {
     config: config::Fleet,
     id: TaskId,
@@ -67,12 +60,13 @@ impl Fleet {
         let filled = SystemRandom::new().fill(&mut random);
         filled.map_err(|_| FleetError::Chance)?;
         let [id @ .., high, low] = random;
-        let patience = config.refresh.min(PATIENCE);
+        let patience = config.refresh.min(config.answer_timeout);
         let names = Names::new(config.discover.clone(), config.resolver, patience)
             .map_err(|error| FleetError::Resolver(error.to_string()))?;
         let terms = Terms {
             refresh: config.refresh,
             settle: config.settle,
+            max_heard: config.max_tasks,
         };
         Ok(Fleet {
             id: TaskId(u64::from_be_bytes(id)),
@@ -142,7 +136,7 @@ impl Fleet {
             };
             let question = Question::Cancel(key.clone());
             let asking = line::ask(address, &self.config.key, &question);
-            match timeout(CANCEL_PATIENCE, asking).await {
+            match timeout(self.config.cancel_timeout, asking).await {
                 Ok(Ok(_)) | Err(_) => asked = true,
                 Ok(Err(error)) => {
                     tracing::warn!(%address, %error, "a cancel request could not be passed on to its task");
@@ -157,7 +151,7 @@ impl Fleet {
 
     /// Looks up who is there and greets them all, for ever.
     async fn look_around(&self) {
-        let patience = self.config.refresh.min(PATIENCE);
+        let patience = self.patience();
         let mut in_trouble = false;
         loop {
             let began = tokio::time::Instant::now();
@@ -219,7 +213,7 @@ impl Fleet {
         all: &BTreeSet<SocketAddr>,
         me: Option<SocketAddr>,
     ) -> Vec<(SocketAddr, TaskId, TaskTag)> {
-        let patience = self.config.refresh.min(PATIENCE);
+        let patience = self.patience();
         let mut greetings = JoinSet::new();
         let mut answers = Vec::new();
         let mut take = |outcome: Option<Result<_, _>>| {
@@ -279,7 +273,8 @@ impl Fleet {
     }
 
     async fn answer(&self, tcp: TcpStream, peer: SocketAddr, shared: &Shared) {
-        let (question, asked) = match timeout(PATIENCE, line::hear(tcp, &self.config.key)).await {
+        let patience = self.config.answer_timeout;
+        let (question, asked) = match timeout(patience, line::hear(tcp, &self.config.key)).await {
             Ok(Ok(heard)) => heard,
             Ok(Err(LineError::Stranger(why))) => {
                 self.meters.strangers.increment(1);
@@ -304,7 +299,12 @@ impl Fleet {
             }
         };
         // Whoever has not waited for it does without.
-        let _ = timeout(PATIENCE, asked.answer(&answer)).await;
+        let _ = timeout(patience, asked.answer(&answer)).await;
+    }
+
+    /// For DNS, a hello or a question.
+    fn patience(&self) -> Duration {
+        self.config.refresh.min(self.config.answer_timeout)
     }
 
     fn census(&self) -> MutexGuard<'_, Census> {

@@ -2,6 +2,7 @@
 //!
 //! Knows when connections above the share must be gone; which of them go, `pool` and `session` decide.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::census::{Place, Standing};
@@ -10,6 +11,7 @@ use crate::app::shared::Shared;
 use crate::app::worker::Order;
 use crate::pool::portion::{Growth, Portion};
 use crate::session::context::Excess;
+use crate::topology;
 
 /// How often it is looked whether anything is due; shorter where the fleet itself is quicker.
 const ROUND: Duration = Duration::from_millis(200);
@@ -18,7 +20,7 @@ const ROUND: Duration = Duration::from_millis(200);
 pub async fn keep(fleet: &Fleet, shared: &Shared) {
     let round = ROUND.min(fleet.config.refresh / 4);
     let mut known: Option<(Portion, Growth)> = None;
-    let mut over_since = vec![None; shared.endpoint.instances.len()];
+    let mut over_since = HashMap::new();
     let mut shedding = vec![Excess::Borne; shared.workers.len()];
     loop {
         let standing = fleet.standing();
@@ -27,9 +29,7 @@ pub async fn keep(fleet: &Fleet, shared: &Shared) {
             known = Some(allowed);
             tell(&standing);
         }
-        for instance in &shared.endpoint.instances {
-            instance.target.set_portion(allowed.0, allowed.1);
-        }
+        shared.endpoint.set_portion(allowed.0, allowed.1);
         fleet.meters.tasks.set(standing.members as f64);
         let shed_within = fleet.census().terms().shed_within();
         let due = is_due(shared, &mut over_since, shed_within);
@@ -55,12 +55,19 @@ fn portion(standing: &Standing, shared: &Shared) -> Portion {
     }
 }
 
-fn is_due(shared: &Shared, over_since: &mut [Option<Instant>], shed_within: Duration) -> Excess {
+/// `over_since`: the instances that have too many connections.
+fn is_due(
+    shared: &Shared,
+    over_since: &mut HashMap<topology::Place, Instant>,
+    shed_within: Duration,
+) -> Excess {
+    let instances = shared.endpoint.instances();
+    let over = instances.iter().filter(|one| one.target.excess() > 0);
+    let over: Vec<topology::Place> = over.map(|one| one.place).collect();
+    over_since.retain(|place, _| over.contains(place));
     let mut excess = Excess::Borne;
-    for (instance, since) in shared.endpoint.instances.iter().zip(over_since) {
-        if instance.target.excess() == 0 {
-            *since = None;
-        } else if since.get_or_insert_with(now).elapsed() >= shed_within {
+    for place in over {
+        if over_since.entry(place).or_insert_with(now).elapsed() >= shed_within {
             excess = Excess::Due;
         }
     }

@@ -168,9 +168,9 @@ impl Hubs {
     }
 
     /// Where connections are to be had at the moment.
-    fn desk(&self) -> Option<&Rc<Desk>> {
+    fn desk(&self) -> Option<Rc<Desk>> {
         match self.desks.route(self.kind.role, self.kind.fallback) {
-            Route::To(place) => Some(self.desks.at(place)),
+            Route::To(place) => self.desks.at(place),
             Route::Nowhere | Route::NoReaders => None,
         }
     }

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::topology::roles::{Role, View};
+use crate::topology::members;
+use crate::topology::roles::{Company, Role, Said, Terms, View};
 
 /// Instances that answer as the test says.
 #[derive(Clone, Default)]
@@ -21,21 +22,33 @@ struct Knobs {
 impl Ask for Fake {
     type Line = ();
 
-    async fn ask(&self, place: Place, line: &mut Option<()>) -> Result<Said, Missed> {
+    async fn ask(&self, place: Place, line: &mut Option<()>) -> Result<Answer, Missed> {
         self.0.asked.borrow_mut()[place.0] += 1;
         let answer = self.0.roles.borrow()[place.0];
         let Some((role, timeline)) = answer else {
             return std::future::pending().await;
         };
         *line = Some(());
-        Ok(Said {
-            role,
-            timeline: (role == Role::Writer).then_some(timeline),
-            position: None,
-            lag: None,
-            started: Vec::new(),
-            allows: 10,
+        Ok(Answer {
+            said: Said {
+                role,
+                timeline: (role == Role::Writer).then_some(timeline),
+                position: None,
+                lag: None,
+                started: Vec::new(),
+                allows: 10,
+            },
+            id: None,
+            members: Vec::new(),
         })
+    }
+
+    fn join(&self, _: Place, _: &HostPort) {}
+
+    fn move_to(&self, _: Place, _: &HostPort) {}
+
+    fn part(&self, _: Place) -> bool {
+        true
     }
 
     fn is_used(&self) -> bool {
@@ -66,12 +79,23 @@ fn run(test: impl AsyncFn(Fake, Arc<Board>)) {
             hurried_interval: Duration::from_millis(100),
             timeout: Duration::from_millis(500),
         };
-        let names = ["a".into(), "b".into()];
-        let terms = Terms { max_lag: None };
-        let monitor = Monitor::new(fake.clone(), Arc::clone(&board), pacing, terms, &names);
-        for place in [0, 1] {
-            tokio::task::spawn_local(Rc::clone(&monitor).watch(Place(place)));
-        }
+        let hosts = ["a", "b"].map(|host| HostPort {
+            host: host.into(),
+            port: 1,
+        });
+        let roles = Roles::new(Terms {
+            max_lag: None,
+            company: Company::Several,
+        });
+        let members = Members::new(members::Terms {
+            reached_at: None,
+            overrides: false,
+            max: 2,
+            forget_after: Duration::from_secs(60),
+        });
+        let kept = Arc::clone(&board);
+        let monitor = Monitor::new(fake.clone(), kept, pacing, roles, members, &hosts);
+        tokio::task::spawn_local(monitor.run());
         sleep(Duration::from_millis(50)).await;
         assert_eq!(board.view().writer, Some(Place(0)));
         test(fake, board).await;

@@ -18,9 +18,10 @@ impl Cluster {
     fn new(count: usize) -> Cluster {
         let mut roles = Roles::new(Terms {
             max_lag: Some(Duration::from_secs(10)),
+            company: Company::Several,
         });
         for place in 0..count {
-            roles.add(format!("i{place}").into());
+            roles.add(format!("i{place}").into()).unwrap();
         }
         Cluster {
             roles,
@@ -194,6 +195,7 @@ fn health_in_rds_proxys_words() {
         .map(|seen| match &seen.health {
             Health::Registering => "REGISTERING".into(),
             Health::Available => "AVAILABLE".into(),
+            Health::Gone => "GONE".into(),
             Health::Unavailable(reason, _) => reason.as_str().into(),
         })
         .collect();
@@ -204,6 +206,49 @@ fn health_in_rds_proxys_words() {
     assert_eq!(
         Cluster::new(1).roles.view(cluster.now).instances[0].health,
         Health::Registering
+    );
+}
+
+#[test]
+fn one_alone_is_served_whatever_it_is() {
+    let mut cluster = Cluster::new(1);
+    cluster.roles.terms.company = Company::Alone;
+    cluster.roles.assume(Place(0));
+    assert_eq!(
+        cluster.play("r0 x0 x0 x0 r0 w0@1 r0"),
+        "0 0 0 0 0 0R0 0R0S0"
+    );
+    assert!(cluster.roles.is_settled());
+    assert_eq!(
+        cluster.roles.view(cluster.now).instances[0].role,
+        Some(Role::Reader)
+    );
+}
+
+#[test]
+fn places_are_given_up_and_used_again() {
+    let mut cluster = Cluster::new(2);
+    cluster.play("w0@1 r1");
+    assert_eq!(
+        cluster.roles.retire(Place(1), cluster.now),
+        [Event::Renewed(Place(1))]
+    );
+    let view = cluster.roles.view(cluster.now);
+    assert_eq!((view.writer, view.readers().count()), (Some(Place(0)), 0));
+    assert_eq!(view.instances[1].health, Health::Gone);
+    // While there are connections to it, its place is nobody else's; it itself may come back.
+    assert_eq!(cluster.roles.add("other".into()), Some(Place(2)));
+    assert_eq!(cluster.roles.add("i1".into()), Some(Place(1)));
+    cluster.roles.retire(Place(1), cluster.now);
+    cluster.roles.vacate(Place(1));
+    assert_eq!(cluster.roles.add("third".into()), Some(Place(1)));
+    // There are so many places and no more.
+    let more = (0..100).filter_map(|n| cluster.roles.add(format!("n{n}").into()));
+    assert_eq!(more.count(), MAX_INSTANCES - 3);
+    // A writer whose name leads to another server is the writer no more.
+    assert_eq!(
+        cluster.roles.retire(Place(0), cluster.now).last(),
+        Some(&Event::Lost(Place(0)))
     );
 }
 

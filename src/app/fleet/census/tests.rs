@@ -12,6 +12,7 @@ fn terms() -> Terms {
     Terms {
         refresh: Duration::from_secs(REFRESH),
         settle: Duration::from_secs(SETTLE),
+        max_heard: 1024,
     }
 }
 
