@@ -252,7 +252,10 @@ impl Session {
                 }
             }
         }
-        let outside = self.where_sent();
+        let outside = match self.errands {
+            None => None,
+            Some(_) => self.where_sent(),
+        };
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };
