@@ -191,7 +191,7 @@ async fn load(options: &Options, house: &mut House) -> Result<(), DemoError> {
     lines.tick().await;
     loop {
         while living.len() < options.clients as usize {
-            let side = if number % READERS == 0 {
+            let side = if number.is_multiple_of(READERS) {
                 &reading
             } else {
                 &writing

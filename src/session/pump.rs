@@ -268,7 +268,10 @@ impl Session {
         if unsent || may_be_held_up && self.is_held_up() {
             return Ok(false);
         }
-        let outside = self.where_sent();
+        let outside = match self.errands {
+            None => None,
+            Some(_) => self.where_sent(),
+        };
         let Link::Leased(lease) = &mut self.link else {
             return Ok(false);
         };

@@ -236,10 +236,7 @@ impl Core {
         }
         let mut messages = Messages::new(pending);
         let mut allowed = true;
-        loop {
-            let Some(message) = messages.next() else {
-                break;
-            };
+        while let Some(message) = messages.next() {
             if !fresh {
                 allowed &= match self.piece(&message, &mut messages) {
                     Piece::Nothing => true,
