@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::attack::forged;
 use crate::house::postgres::{PASSWORD, SUPERUSER, USER};
 use crate::house::{Postgres, Proxy, count};
 use crate::scripts::Keys;
@@ -12,15 +13,15 @@ use crate::sts::crowd;
 use crate::weir::Weir;
 
 /// Connections that Weir may have.
-pub const CAP: usize = 5;
+const CAP: usize = 5;
 
 const HOST: &str = "orders.cluster-x.eu-west-1.rds.amazonaws.com";
 
-/// Lets in who is listed, and writes down that it was asked, and when.
-const HOOK: &str = r#"#!/bin/sh
-date +%s.%N >>weir_asked
+/// Lets in who is listed, and writes down when it was asked, and about how long a secret.
+const HOOK: &str = r##"#!/bin/sh
+echo "$(date +%s.%N) ${#PAM_AUTHTOK}" >>weir_asked
 printf '%s %s\n' "$PAM_USER" "$PAM_AUTHTOK" | grep -qxFf - weir_tokens
-"#;
+"##;
 
 /// Patient with clients that come in their thousands.
 const HEAD: &str = "[auth]\nhandshake_timeout = \"60s\"\nmax_failed_logins = 1000\n\
@@ -116,6 +117,13 @@ impl House {
         self.asked_at().len()
     }
 
+    /// How often about a token.
+    pub fn tried(&self) -> usize {
+        let text = fs::read_to_string(self.data.join("weir_asked")).unwrap();
+        let length = |line: &str| line.split(' ').nth(1).unwrap().parse::<usize>().unwrap();
+        text.lines().filter(|line| length(line) > 100).count()
+    }
+
     /// When, in whole seconds.
     fn asked_at(&self) -> Vec<u64> {
         let text = fs::read_to_string(self.data.join("weir_asked")).unwrap();
@@ -209,7 +217,7 @@ fn a_login_that_tried_a_token_serves_its_user() {
 fn tokens_are_tried_under_the_cap() {
     let house = House::new("max_probes = 16\nprobes_per_second = 1000");
     let tokens = house.tokens(USER, count(150, 300));
-    let bad = house.unknown(USER, 20);
+    let bad: Vec<String> = (0..20).map(|number| forged(&tokens[0], number)).collect();
     let over = AtomicBool::new(false);
     let most = std::thread::scope(|scope| {
         let watching = scope.spawn(|| {
