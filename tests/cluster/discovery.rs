@@ -281,7 +281,11 @@ fn no_more_instances_than_there_may_be() {
         || proxy.log(),
         |log| log.contains("cluster.max_instances"),
     );
-    assert!(targets(&proxy).len() <= 2);
+    // Until the name that it began with has given up its place there may be one more to see.
+    comes_to(
+        &proxy,
+        &[("2", "writer AVAILABLE"), ("3", "reader AVAILABLE")],
+    );
     let proxy = scene
         .proxy(5)
         .set("WEIR__CLUSTER__DISCOVER", "false")
