@@ -279,6 +279,8 @@ pub fn policy(config: &Config) -> Policy {
         borrow_timeout: pool.connection_borrow_timeout,
         unavailable_timeout: pool.unavailable_timeout,
         max_waiting: pool.max_waiting,
+        // The monitor's own.
+        kept_aside: usize::from(config.database.is_cluster()),
         max_opening: pool.max_opening as usize,
         backoff_min: pool.open_backoff_min,
         backoff_max: pool.open_backoff_max,
@@ -302,8 +304,6 @@ pub fn terms(config: &Config) -> Terms {
             max_connections: pool.reader_max_connections.or(pool.max_connections),
             percent: u32::from(reader_percent.unwrap_or(pool.max_connections_percent)),
         },
-        // The monitor's own.
-        kept_aside: u32::from(config.database.is_cluster()),
         max_statements: config.pool.max_statements_per_connection,
         init_query: config.pool.init_query.as_str().into(),
     }

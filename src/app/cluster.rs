@@ -79,10 +79,26 @@ impl Asker {
     }
 }
 
+/// Of a fleet's tasks.
+impl Asker {
+    /// Whoever may have no connection to an instance has none to ask on either.
+    fn may_connect(&self, place: Place) -> bool {
+        let instance = self.0.endpoint.instance(place);
+        instance.is_none_or(|instance| instance.target.usage().0 > 0)
+    }
+}
+
 impl Ask for Asker {
     type Line = Line;
 
     async fn ask(&self, place: Place, line: &mut Option<Line>) -> Result<Answer, Missed> {
+        if !self.may_connect(place) {
+            *line = None;
+            return Err(Missed {
+                reason: Unavailable::PendingProxyCapacity,
+                text: "this task has no share of its connections yet".into(),
+            });
+        }
         let mut open = match line.take() {
             Some(open) => open,
             None => self.connect(place).await?,

@@ -12,6 +12,8 @@ pub struct Policy {
     pub unavailable_timeout: Duration,
     /// Clients that may wait in one pool.
     pub max_waiting: usize,
+    /// Connections of the process's own to the target, outside the pools: they count in its part of the cap.
+    pub kept_aside: usize,
     /// Connections being opened at the same time, all pools of the target together.
     pub max_opening: usize,
     pub backoff_min: Duration,
@@ -58,6 +60,7 @@ pub(super) fn for_tests() -> Policy {
         borrow_timeout: Duration::from_secs(2),
         unavailable_timeout: Duration::from_secs(1),
         max_waiting: 100,
+        kept_aside: 0,
         max_opening: 4,
         backoff_min: Duration::from_millis(50),
         backoff_max: Duration::from_secs(1),

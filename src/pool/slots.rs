@@ -287,7 +287,9 @@ impl<C, W, E: Clone, G> Slots<C, W, E, G> {
         let share = match self.portion {
             // Whoever has a part may have one connection to ask with how much that is.
             Portion::Part { .. } if !self.learnt => self.whole.min(1),
-            portion @ (Portion::Nothing | Portion::Part { .. }) => portion.of(self.whole),
+            // One that shares with nobody can be of use only if it has at least one.
+            Portion::WHOLE => self.whole.saturating_sub(self.policy.kept_aside).max(1),
+            part => part.of(self.whole).saturating_sub(self.policy.kept_aside),
         };
         self.cap = self.frozen_at.map_or(share, |frozen| share.min(frozen));
     }

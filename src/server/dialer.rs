@@ -39,8 +39,6 @@ pub struct Customer {
 pub struct Terms {
     pub writer: Share,
     pub reader: Share,
-    /// Connections to the instance that are none of the pool's.
-    pub kept_aside: u32,
     /// Prepared statements on each connection.
     pub max_statements: usize,
     pub init_query: Arc<str>,
@@ -264,7 +262,6 @@ impl Terms {
             .max_connections
             .map_or(share, |max| share.min(u64::from(max)));
         // With none at all nobody could ever be served.
-        let cap = cap.saturating_sub(u64::from(self.kept_aside));
         usize::try_from(cap.max(1)).unwrap_or(usize::MAX)
     }
 
@@ -374,7 +371,6 @@ mod tests {
         let terms = |max_connections, percent| Terms {
             writer: share(max_connections, percent),
             reader: share(Some(7), 50),
-            kept_aside: 0,
             max_statements: 1,
             init_query: "".into(),
         };
@@ -385,16 +381,5 @@ mod tests {
         assert_eq!(terms(None, 1).cap(10, Duty::Writer), 1);
         assert_eq!(terms(None, 1).cap(97, Duty::Reader), 7);
         assert_eq!(terms(None, 1).cap(10, Duty::Reader), 5);
-        let monitored = Terms {
-            kept_aside: 1,
-            ..terms(Some(10), 100)
-        };
-        assert_eq!(
-            (
-                monitored.cap(97, Duty::Writer),
-                monitored.cap(1, Duty::Writer)
-            ),
-            (9, 1)
-        );
     }
 }

@@ -44,9 +44,15 @@ impl Berth {
     }
 
     pub fn setup(&self, number: usize) -> Setup {
+        let alone = Proxy::before(self.postgres, &self.database, self.cap);
+        self.among_others(alone, number)
+    }
+
+    /// What makes a Weir one of the fleet.
+    pub fn among_others(&self, setup: Setup, number: usize) -> Setup {
         let host = self.address(number);
         let ms = |time: Duration| format!("{}ms", time.as_millis());
-        Proxy::before(self.postgres, &self.database, self.cap)
+        setup
             .at(host)
             .set("WEIR_FLEET_DISCOVER", &format!("{NAME}:{}", self.port))
             .set("WEIR_FLEET_LISTEN", &format!("{host}:{}", self.port))

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::fellows::{Berth, SETTLE, cap, cap_and_used};
 use crate::house::client::Next;
-use crate::house::{Proxy, eventually};
+use crate::house::cluster::Cluster;
+use crate::house::wire::query;
+use crate::house::{Postgres, Proxy, eventually};
 
 fn caps(tasks: &[Proxy]) -> Vec<u64> {
     tasks.iter().map(cap).collect()
@@ -34,6 +36,52 @@ fn what_does_not_divide_evenly_goes_to_those_in_front() {
         |caps| *caps == [4, 4],
     );
     assert!(struck.elapsed() >= SETTLE, "after {:?}", struck.elapsed());
+}
+
+/// Each task watches all instances on connections of its own: they are a part of its share, and a newcomer has none.
+#[test]
+fn what_watches_a_cluster_counts_in_each_tasks_share() {
+    let cluster = Cluster::start(1);
+    let (cap, berth) = (12, Berth::new(12));
+    let launch = |number| {
+        let setup = berth.among_others(cluster.proxy(cap), number);
+        berth.launch_as(setup, number)
+    };
+    let mut tasks = Vec::new();
+    let mut busy = Vec::new();
+    let seen = |node: &Postgres| node.connections(&cluster.database);
+    for number in 0..3 {
+        tasks.push(launch(number));
+        let newest = &tasks[number];
+        eventually(
+            "was the newcomer ready",
+            || {
+                assert!(cluster.nodes.iter().all(|node| seen(node) <= cap));
+                (newest.ready(), newest.log())
+            },
+            |(ready, _)| *ready,
+        );
+        for _ in 0..cap {
+            let mut client = newest.client();
+            client.send(&query("SELECT pg_sleep(0.05)"));
+            busy.push(client);
+        }
+    }
+    // Three for clients and one to watch with, of each.
+    assert_eq!(caps(&tasks), [3, 3, 3]);
+    eventually(
+        "was the cap used up",
+        || {
+            for client in &mut busy {
+                client.send(&query("SELECT pg_sleep(0.05)"));
+            }
+            seen(cluster.writer())
+        },
+        |seen| {
+            assert!(*seen <= cap, "{seen}");
+            *seen == cap
+        },
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::census::{Place, Standing};
 use super::{Fleet, now};
+use crate::app::build;
 use crate::app::shared::Shared;
 use crate::app::worker::Order;
 use crate::pool::portion::{Growth, Portion};
@@ -46,9 +47,11 @@ pub async fn keep(fleet: &Fleet, shared: &Shared) {
 
 /// One whose part of the configured cap is nothing does not ask the target how much that would be.
 fn portion(standing: &Standing, shared: &Shared) -> Portion {
-    let configured = shared.config.load().pool.max_connections;
-    let nothing = configured.is_some_and(|max| standing.portion.of(max as usize) == 0);
-    if nothing {
+    let config = shared.config.load();
+    let aside = build::policy(&config).kept_aside;
+    let configured = config.pool.max_connections;
+    let nothing = configured.is_some_and(|max| standing.portion.of(max as usize) <= aside);
+    if nothing && standing.portion != Portion::WHOLE {
         Portion::Nothing
     } else {
         standing.portion
