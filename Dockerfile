@@ -34,6 +34,6 @@ RUN [ -z "$RDS_BUNDLE_SHA256" ] || { apt-get install -y --no-install-recommends 
 FROM scratch
 COPY --from=build /image /
 USER 10001:10001
-EXPOSE 5432 5433 8080
+EXPOSE 5432 5433 5434 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/usr/bin/weir", "check", "--alive"]
 ENTRYPOINT ["/usr/bin/weir"]

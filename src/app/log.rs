@@ -60,7 +60,7 @@ mod tests {
             format: LogFormat::Text,
             refusals_per_second: None,
         };
-        assert!(filter(&log("info,weir::pool=debug")).is_ok());
+        assert!(filter(&log("info,weir::session=debug")).is_ok());
         assert!(filter(&log("weir=nonsense=3")).is_err());
     }
 }

@@ -117,7 +117,7 @@ section! {
         reader_max_connections_percent: Option<u8> = Absent("that of `pool.max_connections_percent`"), Maybe(Number(1, 100)), [];
         /// Idle connections kept, as a share of the target's cap; idle ones beyond it are closed after a tenth of `idle_timeout`.
         max_idle_connections_percent: u8 = Is("50"), Number(0, 100), [];
-        /// Connections that each pool keeps open once it has been used.
+        /// Idle connections that each pool holds in reserve once it has been used.
         min_idle_connections: u32 = Is("0"), Number(0, 262_143), [];
         /// How long a client waits while the pool is busy; 0 fails at once.
         connection_borrow_timeout: Duration = Is("120s"), Length(secs(0), secs(300)), [];
@@ -145,7 +145,7 @@ section! {
         server_lifetime: Duration = Is("1h"), Length(secs(1), secs(30 * 86_400)), [];
         /// Longest time for one query before it is cancelled (57014).
         query_timeout: Option<Duration> = Is("off"), Off(Length(ms(1), DAY)), [];
-        /// Longest silence of a client inside a transaction before it is closed (25P03): a frozen Lambda must not keep a connection.
+        /// Longest silence of a client inside a transaction, or in the middle of reading a result, before it is closed (25P03): a frozen Lambda must not keep a connection.
         idle_in_transaction_timeout: Duration = Is("5m"), Length(ms(100), DAY), [];
         /// Time for a connection to be cleaned of what a client left, or to answer what Weir asks it about a session, before it is closed instead.
         reset_timeout: Duration = Is("10s"), Length(ms(10), secs(300)), [];
@@ -329,7 +329,7 @@ section! {
 section! {
     /// What Weir writes about itself, to standard error.
     pub struct Log in "log." {
-        /// What is logged: a level, or a tracing filter such as `info,weir::pool=debug`.
+        /// What is logged: a level, or a tracing filter such as `info,weir::session=debug`.
         filter: String = Is("info"), Filter, ["WEIR_LOG"];
         /// One line of text, or one JSON object, for each event.
         format: LogFormat = Is("text"), OneOf::<LogFormat>::new(), ["WEIR_LOG_FORMAT"];

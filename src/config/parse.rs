@@ -66,6 +66,9 @@ impl<T: Copy + PartialOrd + Display + TryFrom<i64>> Parser for Number<T> {
 
 const TIME_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
+/// How a length of time is written, for people.
+pub const DURATIONS: &str = ", as \"250ms\", \"120s\", \"5m\", \"1h\" or seconds";
+
 /// A length of time within limits, both included: "250ms", "120s", "5m", "1h", or a bare number of seconds.
 pub struct Length(pub Duration, pub Duration);
 
@@ -81,7 +84,7 @@ impl Parser for Length {
 
     fn allowed(&self) -> String {
         format!(
-            "{} to {}, as \"250ms\", \"120s\", \"5m\", \"1h\" or seconds",
+            "{} to {}{DURATIONS}",
             length_text(self.0),
             length_text(self.1)
         )

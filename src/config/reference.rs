@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use super::address::HostMaybePort;
 use super::given::Builtin;
 use super::options::{self, DatabaseShape, FleetShape, House, TlsShape, UserShape};
+use super::parse::DURATIONS;
 use super::section::{Opt, Section, Shown};
 use super::{Config, Credential, Fleet, HostPort, User};
 
@@ -43,10 +44,12 @@ fn row(option: &Opt) -> String {
         Builtin::Required => "must be given".to_owned(),
     };
     let cell = |text: &str| text.trim().replace('|', "\\|");
+    // How a length of time is written is said once, above the table.
+    let allowed = option.allowed.replace(DURATIONS, "");
     format!(
         "| `{short}`{variables} | {} | {} | {} |\n",
         cell(&default),
-        cell(&option.allowed),
+        cell(&allowed),
         cell(option.doc)
     )
 }

@@ -224,7 +224,8 @@ fn pools_of_one_target_share_its_cap() {
         .iter()
         .map(|name| proxy.login().database(name).connect())
         .collect();
-    let all = format!("datname IN ('{}')", databases.join("', '"));
+    let named = databases.join("', '");
+    let all = format!("backend_type = 'client backend' AND datname IN ('{named}')");
     let total = || postgres.count_where(&all);
     for _ in 0..10 {
         for (client, database) in clients.iter_mut().zip(&databases) {
