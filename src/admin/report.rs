@@ -86,7 +86,7 @@ pub struct DigestReport {
 pub struct TargetReport {
     pub target: String,
     pub role: Role,
-    /// Connections allowed; `None` until the instance has told its own limit and none is configured.
+    /// Connections allowed; `None` until the instance has told its own limit.
     pub cap: Option<usize>,
     /// Connections that count against the cap.
     pub used: usize,

@@ -239,7 +239,7 @@ impl ToClient for Refused {
                 "Try again in a moment; the log of the proxy says what is wrong.",
                 fatal(
                     SqlState::CANNOT_CONNECT_NOW,
-                    "the token could not be checked: whoever knows does not answer",
+                    "the token could not be checked: who decides about it does not answer",
                 ),
             ),
             Refused::OutOfOrder { tag } => fatal(

@@ -1,6 +1,6 @@
 //! What a server still owes: one entry for each message sent to it that it will answer.
 //!
-//! Pure. Knows which reply settles which message; not who asked, nor where replies go.
+//! Pure. Knows which reply settles which message, and for whom it was asked; not how replies are read or passed on.
 //! Source: chapter "Message Flow"; for COPY and errors, `src/backend/tcop/postgres.c` and `commands/copyfromparse.c`.
 
 use std::collections::VecDeque;

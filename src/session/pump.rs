@@ -466,26 +466,10 @@ impl Session {
                     fatal,
                     prefix,
                 } => {
-                    if fate == Fate::Forward
-                        && self.errands.is_some()
-                        && self.is_readers_fault(prefix)
-                    {
-                        return self.do_over();
+                    let prefix = prefix.to_vec();
+                    if let Some(moved) = self.error_begins(fate, fatal, prefix) {
+                        return moved;
                     }
-                    if fatal && self.replays.any() {
-                        let error = prefix.to_vec();
-                        if self.settings_were_fatal(&error) {
-                            return Ok(true);
-                        }
-                        self.server_fatal = true;
-                        moved = true;
-                        continue;
-                    }
-                    self.server_fatal |= fatal;
-                    if fate == Fate::Withhold {
-                        self.own_error = prefix.to_vec();
-                    }
-                    self.hear_error();
                 }
                 Reply::GoesDown { bytes, .. } if self.core.may_end_server() => {
                     replies.last_word(bytes);
@@ -518,6 +502,27 @@ impl Session {
             self.core.note_outcomes(ledger, statements);
         }
         Ok(moved)
+    }
+
+    /// What is made of an error before anybody is told. `Some`: it is dealt with otherwise, and nobody is.
+    #[cold]
+    fn error_begins(&mut self, fate: Fate, fatal: bool, prefix: Vec<u8>) -> Option<Moved> {
+        if fate == Fate::Forward && self.errands.is_some() && self.is_readers_fault(&prefix) {
+            return Some(self.do_over());
+        }
+        if fatal && self.replays.any() {
+            if self.settings_were_fatal(&prefix) {
+                return Some(Ok(true));
+            }
+            self.server_fatal = true;
+            return None;
+        }
+        self.server_fatal |= fatal;
+        if fate == Fate::Withhold {
+            self.own_error = prefix;
+        }
+        self.hear_error();
+        None
     }
 
     #[cold]

@@ -24,7 +24,7 @@ const HIDDEN: Effects = Effects::DISCARD_ALL
 /// The catalogue's list of them.
 const LIST: &[u8] = b"pg_listening_channels";
 
-/// Names kept of prepared statements that have to do with channels; a session that has more is taken to have no others.
+/// Names kept of prepared statements that have to do with channels; where there are more, any that is not among them may.
 const MAX_NAMES: usize = 64;
 
 /// The prepared statements that have to do with channels.

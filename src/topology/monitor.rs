@@ -44,7 +44,7 @@ pub trait Ask: 'static {
     /// Whether anybody uses the cluster, or waits for it.
     fn is_used(&self) -> bool;
 
-    /// Something has happened; `elsewhere`: and clients may have to go elsewhere.
+    /// Something has happened, and clients may have to go elsewhere.
     fn happened(&self, events: &[Event]);
 
     /// What an instance said that it allows.

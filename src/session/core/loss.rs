@@ -14,7 +14,7 @@ use crate::session::pins::Pins;
 use crate::session::requests::{Meaning, TextScan, Units};
 use crate::sql::{Effects, Ends};
 
-/// Names kept of prepared statements that end a transaction; a session that has more is taken to have no others.
+/// Names kept of prepared statements that end a transaction; where there are more, any statement that is not among them may.
 const MAX_NAMES: usize = 64;
 
 /// Which of the client's prepared statements end a transaction, and whether something on its way does.

@@ -245,7 +245,6 @@ fn a_broken_copy_is_parsed_anew() {
     assert!(talk.went().ends_with("P:w S"));
 }
 
-/// A transaction whose first statement got no server: Close is answered all the same.
 /// A portal's DEALLOCATE counts when that portal is executed.
 #[test]
 fn a_change_waits_for_its_portal() {
