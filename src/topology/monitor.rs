@@ -296,10 +296,16 @@ impl<A: Ask> Monitor<A> {
             Pace::Calm => began + self.pacing.interval,
         };
         let called = async {
-            while !self.board.take_hint(place) {
+            // One and the same for all hints: with it an alarm would be lost that came together with a hint for another.
+            let mut alarm = std::pin::pin!(self.alarm.notified());
+            loop {
+                let hinted = self.board.hinted.notified();
+                if self.board.take_hint(place) {
+                    return;
+                }
                 tokio::select! {
-                    () = self.alarm.notified() => return,
-                    () = self.board.hinted.notified() => {}
+                    () = alarm.as_mut() => return,
+                    () = hinted => {}
                 }
             }
         };

@@ -156,3 +156,23 @@ fn a_hint_brings_one_question_and_no_storm() {
         assert!((1..=3).contains(&times), "{times}");
     });
 }
+
+/// Connections that break give hints for the writer just when its silence alarms all.
+#[test]
+fn an_alarm_is_heard_together_with_a_hint_for_another() {
+    for _ in 0..10 {
+        run(async |fake, board| {
+            sleep(Duration::from_millis(300)).await;
+            asked(&fake);
+            fake.0.roles.borrow_mut()[0] = None;
+            board.hint(Place(0));
+            let other = Place(9);
+            for _ in 0..400 {
+                board.take_hint(other);
+                board.hint(other);
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert!(asked(&fake)[1] > 0, "the alarm was lost");
+        });
+    }
+}
