@@ -123,11 +123,7 @@ impl Attempts {
     pub fn taken(&self) {
         match &self.with {
             With::Fixed(_) | With::Learnt { .. } => {}
-            With::Secret(of) => {
-                if let Some(version) = of.tried.last() {
-                    of.rotating.taken(version);
-                }
-            }
+            With::Secret(of) => of.rotating.taken(&of.tried),
             With::Token(of) => lock(&of.patience).regain(),
         }
     }

@@ -126,9 +126,13 @@ impl Rotating {
         &self.rounds
     }
 
-    /// The database has taken this one.
-    pub fn taken(&self, version: &Arc<Version>) {
+    /// Of those that one login has tried, the database has taken the last.
+    pub fn taken(&self, tried: &[Arc<Version>]) {
         self.patience().regain();
+        // That it takes what is tried first is no news; a login that began before a rotation may even end after it.
+        let [_, .., version] = tried else {
+            return;
+        };
         let is_first = |ring: &Arc<Ring>| Arc::ptr_eq(ring.first(), version);
         if self.ring.load().as_ref().is_some_and(is_first) {
             return;

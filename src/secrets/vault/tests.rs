@@ -372,6 +372,23 @@ async fn logins_try_pending_and_previous_once() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_login_that_outlasts_a_rotation_does_not_undo_it() {
+    let (manager, vault) = kept(&in_secret());
+    manager.set(&[(Stage::Current, "app", "one")]);
+    vault.find("app").await.unwrap();
+    let user: Arc<str> = "app".into();
+    let slow = vault.attempts(&user).unwrap();
+    manager.set(&[
+        (Stage::Current, "app_clone", "two"),
+        (Stage::Previous, "app", "one"),
+    ]);
+    vault.doubt("app", Full).await.unwrap();
+    // The database takes the old value still.
+    slow.taken();
+    assert_eq!(login(&mut vault.attempts(&user).unwrap()).await.1, "two");
+}
+
 /// A database that knows `vera`, and can be down.
 fn database(verifier: Arc<Mutex<Option<String>>>, asked: Arc<AtomicUsize>) -> Ask {
     Arc::new(move |user: String| {
