@@ -23,6 +23,8 @@ pub struct Lease<M: Manage> {
     pool: PoolId,
     /// `None` only once it was given back.
     held: Option<Held<M::Connection>>,
+    /// It counts as closing already.
+    given_up: bool,
 }
 
 impl<M: Manage> Lease<M> {
@@ -31,6 +33,7 @@ impl<M: Manage> Lease<M> {
             desk,
             pool,
             held: Some(held),
+            given_up: false,
         }
     }
 
@@ -42,14 +45,18 @@ impl<M: Manage> Lease<M> {
     /// The same for whoever knows what time it is.
     #[inline]
     pub fn release_at(mut self, now: Instant) {
-        if let Some(held) = self.held.take() {
+        if !self.given_up
+            && let Some(held) = self.held.take()
+        {
             self.desk.put_back(self.pool, held, now);
         }
     }
 
-    /// Whether there are more connections than there may be, and this one might go.
-    pub fn is_excess(&self) -> bool {
-        self.desk.target.excess() > 0
+    /// Whether there are more connections than there may be, and this is one that goes: from here on it can only be
+    /// closed. Asked and done in one step, so that of several who ask no more go than have to.
+    pub fn give_up_excess(&mut self) -> bool {
+        self.given_up = self.given_up || self.desk.target.slots().discard_excess(self.pool);
+        self.given_up
     }
 
     /// What was lent, and by which pool.
@@ -60,7 +67,9 @@ impl<M: Manage> Lease<M> {
 
     /// Gives back a connection that must not be used again.
     pub fn close(mut self) {
-        if let Some(held) = self.held.take() {
+        if !self.given_up
+            && let Some(held) = self.held.take()
+        {
             let why = match self.desk.target.is_severed(held.generation) {
                 true => Leaving::Severed,
                 false => Leaving::Broken,
@@ -91,9 +100,13 @@ impl<M: Manage> Lease<M> {
 
 impl<M: Manage> Drop for Lease<M> {
     fn drop(&mut self) {
-        if let Some(held) = self.held.take() {
-            self.desk.send(Job::Clean(self.pool, held));
-        }
+        let Some(held) = self.held.take() else {
+            return;
+        };
+        self.desk.send(match self.given_up {
+            true => Job::Close(self.pool, held, Leaving::Excess),
+            false => Job::Clean(self.pool, held),
+        });
     }
 }
 

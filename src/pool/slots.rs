@@ -443,6 +443,15 @@ impl<C, W, E: Clone, G> Slots<C, W, E, G> {
         (self.used - self.closing).saturating_sub(self.cap)
     }
 
+    /// The same for one of those above the cap, if there are any.
+    pub fn discard_excess(&mut self, pool: PoolId) -> bool {
+        let excess = self.excess() > 0;
+        if excess {
+            self.discard(pool);
+        }
+        excess
+    }
+
     /// A leased connection is not fit to come back: it counts as closing from here on.
     pub fn discard(&mut self, pool: PoolId) {
         let pool = &mut self.pools[pool.0];

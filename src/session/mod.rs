@@ -313,7 +313,7 @@ impl Session {
         let mut whole = true;
         if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
             whole = lease.replies.at_boundary();
-            self.hand_in(lease, ending);
+            self.hand_in(lease);
         }
         self.pins_end();
         self.unflushed.set(&self.context, 0);
@@ -363,7 +363,7 @@ impl Session {
     }
 
     /// Returns a connection that the session still held, with all that is known of its state.
-    fn hand_in(&mut self, mut lease: Lease, ending: &Ending) {
+    fn hand_in(&mut self, mut lease: Lease) {
         // Whatever it has is a stranger's to all who come.
         lease.unnamed_of = Some(STRANGER);
         lease.sequences_of = Users::Several;
@@ -375,9 +375,7 @@ impl Session {
             || self.core.is_untidy(&lease.ledger)
             || self.channels_hold_server();
         lease.unread.extend_from_slice(self.replies.raw());
-        // One above the cap is gone at once for those who count, so that no more sessions end than have to.
-        let excess = matches!(ending, Ending::ShareLowered);
-        if excess || self.server_fatal || self.core.pins().outlives_discard() {
+        if self.server_fatal || self.core.pins().outlives_discard() {
             lease.close();
         } else {
             drop(lease);

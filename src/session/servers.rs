@@ -41,8 +41,17 @@ impl Session {
     }
 
     pub(super) fn borrow_as(&mut self, kind: Kind) {
+        let asked = queue::ask(kind, &self.desks, self.entry.pool);
+        if let Err(refused) = self.take_place(asked) {
+            self.refuse(&refused);
+        }
+    }
+
+    /// Takes the server that was asked for, or the place in line.
+    #[inline]
+    pub(super) fn take_place(&mut self, asked: Asked) -> Result<(), Unserved> {
         self.traffic.borrows.add(1);
-        match queue::ask(kind, &self.desks, self.entry.pool) {
+        match asked {
             Asked::Served(lease) => {
                 self.traffic.borrow_seconds.record(Duration::ZERO);
                 self.leased(lease);
@@ -51,8 +60,9 @@ impl Session {
                 shorten(&mut queue, self.settings.now());
                 self.link = Link::Waiting(queue);
             }
-            Asked::Refused(refused) => self.refuse(&refused),
+            Asked::Refused(refused) => return Err(refused),
         }
+        Ok(())
     }
 
     #[inline]
@@ -124,7 +134,8 @@ impl Session {
             endpoint: &self.endpoint,
         };
         let reply = refusal.to_reply();
-        tracing::info!(sqlstate = %reply.sqlstate, message = %reply.message, "no server for a unit");
+        tracing::info!(sqlstate = %reply.sqlstate, message = %reply.message, client = self.address.map(tracing::field::display),
+            user = %self.entry.user, database = %self.entry.database, "no server for a unit");
         self.refuse_with(&reply, refusal.blame());
     }
 
@@ -151,8 +162,8 @@ impl Session {
             return Err(Ending::Draining);
         }
         if self.context.excess() == Excess::Due
-            && let Link::Leased(lease) = &self.link
-            && lease.is_excess()
+            && let Link::Leased(lease) = &mut self.link
+            && lease.give_up_excess()
         {
             return Err(Ending::ShareLowered);
         }

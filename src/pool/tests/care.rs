@@ -57,6 +57,30 @@ fn a_slot_is_not_free_before_the_server_has_closed() {
     });
 }
 
+/// However they come back: what counts as closing is not lent, and frees its slot once.
+#[test]
+fn no_more_are_given_up_than_are_above_the_cap() {
+    run(async {
+        let give_back: [fn(Lease<Fake>); 3] = [Lease::release, Lease::close, drop];
+        for give_back in give_back {
+            let house = House::with_cap(3);
+            let mut leases = Vec::new();
+            for _ in 0..3 {
+                leases.push(house.borrow().await);
+            }
+            house.target.set_cap(2);
+            // All are asked before the first has come back.
+            let given_up: Vec<bool> = leases.iter_mut().map(Lease::give_up_excess).collect();
+            assert_eq!(given_up, [true, false, false]);
+            leases.into_iter().for_each(give_back);
+            sleep(MS(50)).await;
+            assert_eq!(house.knobs().closed[0], (1, Leaving::Excess));
+            assert!(!house.knobs().cleaned.contains(&1));
+            house.assert_at_rest().await;
+        }
+    });
+}
+
 #[test]
 fn one_that_died_idle_is_not_lent() {
     run(async {

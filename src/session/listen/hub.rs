@@ -296,7 +296,7 @@ async fn listen(
     lease.tell(&sync).await?;
     let mut due = Instant::now() + limit;
     loop {
-        if hub.excess_due.take() && lease.is_excess() {
+        if hub.excess_due.take() && lease.give_up_excess() {
             return Err(CommandError::Closed);
         }
         if !lease.ledger.owes() {
