@@ -198,9 +198,7 @@ async fn enter(
         Err(TurnedAway {
             mut client,
             farewell,
-            sqlstate,
         }) => {
-            tracing::info!(sqlstate, "client turned away by the database");
             door.hall.context.clients.login_failed("database");
             dismiss(&mut client, &farewell).await;
             None
@@ -213,6 +211,7 @@ async fn refuse(
     mut farewell: Vec<u8>,
     refusal: &ErrorReply,
 ) -> Option<Seated> {
+    tracing::info!(sqlstate = %refusal.sqlstate, message = %refusal.message, "a client asked for what is not here");
     refusal.put(&mut farewell);
     dismiss(&mut client, &farewell).await;
     None

@@ -92,7 +92,6 @@ impl Hall {
 pub struct TurnedAway {
     pub client: Stream,
     pub farewell: Vec<u8>,
-    pub sqlstate: String,
 }
 
 /// While it waits for a server, a client may send so much ahead.
@@ -123,9 +122,11 @@ pub async fn log_in(mut newcomer: Newcomer, hall: &Hall) -> Result<Box<Session>,
             let state = refusal
                 .get(5..)
                 .and_then(|body| crate::protocol::reply::error_field(body, b'C'));
+            let sqlstate = String::from_utf8_lossy(state.unwrap_or_default());
+            tracing::info!(%sqlstate, client = newcomer.address.map(tracing::field::display), user = %newcomer.user,
+                database = %newcomer.database, "a client that is who it says gets no session");
             Err(TurnedAway {
                 client: newcomer.client,
-                sqlstate: String::from_utf8_lossy(state.unwrap_or_default()).into_owned(),
                 farewell: greeting,
             })
         }
