@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use super::core::{Errand, Habit, OutsideTransaction, Passing, Standing, Words, Written};
 use super::ending::Ending;
 use super::pinning::Lifted;
-use super::queue::{self, Asked};
-use super::servers::shorten;
+use super::queue;
 use super::{Kind, Lease, Link, Presence, Session};
 use crate::error::Blame;
 use crate::protocol::SqlState;
@@ -240,18 +239,10 @@ impl Session {
     }
 
     fn borrow_from(&mut self, reader: Place) {
-        self.traffic.borrows.add(1);
         self.on_course(Course::Fresh);
-        match queue::ask_at(READING, &self.desks, self.entry.pool, Some(reader)) {
-            Asked::Served(lease) => {
-                self.traffic.borrow_seconds.record(Duration::ZERO);
-                self.leased(lease);
-            }
-            Asked::Queued(mut queue) => {
-                shorten(&mut queue, self.settings.now());
-                self.link = Link::Waiting(queue);
-            }
-            Asked::Refused(_) => self.turn_home("no_reader"),
+        let asked = queue::ask_at(READING, &self.desks, self.entry.pool, Some(reader));
+        if self.take_place(asked).is_err() {
+            self.turn_home("no_reader");
         }
     }
 

@@ -230,19 +230,25 @@ impl Core {
     /// Nothing of what was sent to the server will be answered, or matters to the next one.
     fn forget_server(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
         ledger.abandon();
+        self.forget_sent(ledger, statements);
+        self.finale.answered();
+        self.eviction = Eviction::None;
+        (self.begun, self.begin_open, self.untouched) = (false, false, false);
+        self.unnamed_foreign = false;
+    }
+
+    /// What was on its way to the server comes to nothing, and what was to be found out there is not.
+    pub(super) fn forget_sent(&mut self, ledger: &mut Ledger, statements: &mut Statements) {
         self.note_outcomes(ledger, statements);
         self.named.transaction_ended(false);
-        self.finale.answered();
         self.questions = Default::default();
         self.asked = None;
         self.executing.clear();
         self.second_try.forget();
         self.strays.clear();
         self.undoing = Effects::NONE;
-        self.eviction = Eviction::None;
         self.units = Units::default();
-        self.text.end();
-        (self.begun, self.begin_open, self.untouched) = (false, false, false);
-        (self.hurried, self.suspects, self.unnamed_foreign) = (false, false, false);
+        self.text = TextScan::default();
+        (self.hurried, self.suspects) = (false, false);
     }
 }

@@ -5,9 +5,6 @@ use crate::server::Statements;
 use crate::server::ledger::Ledger;
 use crate::session::deferred::Deferred;
 use crate::session::pins::Pinned;
-use crate::session::questions::Questions;
-use crate::session::requests::{TextScan, Units};
-use crate::sql::Effects;
 
 /// The part of it that a session does not find out by itself from what the server has skipped.
 #[derive(Debug)]
@@ -34,22 +31,11 @@ impl Core {
         statements: &mut Statements,
     ) {
         ledger.skip_all();
-        self.note_outcomes(ledger, statements);
+        self.forget_sent(ledger, statements);
         self.named.end_sequence();
-        self.named.transaction_ended(false);
-        self.executing.clear();
-        self.second_try.forget();
-        self.strays.clear();
-        self.suspects = false;
-        self.questions = Questions::default();
-        self.asked = None;
         self.rehearsal_due = false;
-        self.undoing = Effects::NONE;
-        self.hurried = false;
         self.terminated = false;
-        self.units = Units::default();
         self.frame_left = 0;
-        self.text = TextScan::default();
         self.pins = standing.pins;
         if let Some(begin) = standing.begin {
             self.deferred = Deferred::Begun(begin);
