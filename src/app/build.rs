@@ -20,6 +20,7 @@ use crate::metrics;
 use crate::net::BadAuthorities;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::listen::{self, Keepalive};
+use crate::pool::portion::{Growth, Portion};
 use crate::pool::{Policy, Target, Tickets, WorkerId};
 use crate::secrets::{Outside, Vault, VaultError};
 use crate::server::dialer::{Dialer, Duty, Share, Terms};
@@ -100,6 +101,10 @@ pub fn build(config: Config) -> Result<House, StartError> {
         iam,
         prober,
     };
+    if fleet.is_some() {
+        // Nothing is opened before the fleet's census has said how much is ours.
+        endpoint.set_portion(Portion::Nothing, Growth::Free);
+    }
     let way = Way { endpoint, maker };
     let shared = Shared::new(config, proofs, registry, pinboard, way, orders);
     let fellow = fleet.as_ref().map(|(fleet, _)| Arc::clone(fleet));
