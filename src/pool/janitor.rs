@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::slots::{Held, PoolId};
-use super::{Desk, Failure, Handover, Job, Leaving, Manage, now};
+use super::{Desk, Failure, FailureKind, Job, Leaving, Manage, Whose, now};
 
 /// How often idle connections are looked at and pauses are checked, while there is anything to watch.
 const ROUND: Duration = Duration::from_millis(250);
@@ -77,9 +77,9 @@ impl<M: Manage> Janitor<M> {
             Job::Close(pool, held, why) => self
                 .tasks
                 .spawn_local(async move { desk.close(pool, held, why).await }),
-            Job::Renew(pool, held, handover) => self
+            Job::Renew(pool, held, place) => self
                 .tasks
-                .spawn_local(async move { desk.renew_in_place(pool, held, handover).await }),
+                .spawn_local(async move { desk.renew_in_place(pool, held, place).await }),
             Job::Watch => return,
             Job::Plan => self.tasks.spawn_local(async move { desk.carry_out_plan() }),
         };
@@ -144,15 +144,41 @@ impl<M: Manage> Desk<M> {
         })
     }
 
-    async fn renew_in_place(&self, pool: PoolId, held: Held<M::Connection>, handover: Handover<M>) {
+    async fn renew_in_place(&self, pool: PoolId, held: Held<M::Connection>, whose: Whose<M>) {
         self.part_with(pool, held, Leaving::Unfit).await;
-        self.target.slots().reopening(pool);
-        let outcome = self.dial(pool).await;
-        // Whoever it was for may have gone.
-        if let Err(Ok(held)) = handover.send(outcome) {
-            self.put_back(pool, held, now());
+        let reopening = self.target.slots().reopening(pool);
+        let outcome = match reopening {
+            true => Some(self.dial(pool).await),
+            false => None,
+        };
+        match outcome {
+            Some(Ok(held)) => {
+                // Whoever it was for may have gone.
+                if let Err(Ok(held)) = whose.handover.send(Ok(held)) {
+                    self.put_back(pool, held, now());
+                }
+            }
+            Some(Err(cause)) if cause.kind() == FailureKind::Refused => {
+                let _ = whose.handover.send(Err(cause));
+            }
+            // It waits like everybody for what there will be.
+            Some(Err(_)) | None => self.line_up(pool, whose),
         }
         self.carry_out_plan();
+    }
+
+    fn line_up(&self, pool: PoolId, whose: Whose<M>) {
+        let Whose { ticket, handover } = whose;
+        if handover.is_closed() {
+            return;
+        }
+        let found = self
+            .target
+            .slots()
+            .rejoin(pool, self.worker, ticket, handover);
+        if let Some((handover, held)) = found {
+            let _ = handover.send(Ok(held));
+        }
     }
 
     fn opening_failed(&self, pool: PoolId, cause: M::Error) {

@@ -29,7 +29,7 @@ pub use policy::Policy;
 use portion::{Growth, Portion};
 pub use room::Room;
 pub use slots::{Counts, FailureKind, Generation, Leaving, PoolId, Tickets, WorkerId};
-use slots::{Held, Order, Released, Slots};
+use slots::{Held, Order, Released, Slots, Ticket};
 
 /// What the pool must be told of its connections.
 pub trait Manage: Send + Sync + 'static {
@@ -254,11 +254,17 @@ enum Job<M: Manage> {
     Clean(PoolId, Held<M::Connection>),
     Close(PoolId, Held<M::Connection>, Leaving),
     /// Close it, and open another in its place for whoever had it.
-    Renew(PoolId, Held<M::Connection>, Handover<M>),
+    Renew(PoolId, Held<M::Connection>, Whose<M>),
     /// Something began to need watching.
     Watch,
     /// More may be opened than before.
     Plan,
+}
+
+/// Somebody who waits, though in no queue yet.
+struct Whose<M: Manage> {
+    ticket: Ticket,
+    handover: Handover<M>,
 }
 
 /// One worker's counter: sessions borrow here.
@@ -331,7 +337,8 @@ impl<M: Manage> Desk<M> {
     }
 
     /// A fresh connection in place of one that will not do. Nobody is overtaken: it takes up the room of the old one, once
-    /// the server has let go of that. One attempt, whatever pauses others have to keep.
+    /// the server has let go of that. One attempt, whatever pauses others have to keep; if that fails, or there may not be
+    /// as many any more, it stands in line where it would if it had just come.
     pub fn renew(self: &Rc<Self>, lease: Lease<M>) -> Waiting<M> {
         let (handover, outcome) = oneshot::channel();
         let (pool, held) = lease.into_parts();
@@ -340,7 +347,7 @@ impl<M: Manage> Desk<M> {
             slots.discard(pool);
             slots.ticket()
         };
-        self.send(Job::Renew(pool, held, handover));
+        self.send(Job::Renew(pool, held, Whose { ticket, handover }));
         Waiting::new(Rc::clone(self), pool, ticket, outcome)
     }
 

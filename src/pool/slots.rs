@@ -542,13 +542,16 @@ impl<C, W, E: Clone, G> Slots<C, W, E, G> {
         leaving
     }
 
-    /// A closing connection is gone, and another is opened in its place.
-    pub fn reopening(&mut self, id: PoolId) {
-        let pool = &mut self.pools[id.0];
-        pool.closing -= 1;
-        pool.opening += 1;
-        self.closing -= 1;
-        self.opening += 1;
+    /// A closing connection is gone. Whether another is to be opened in its place: not if the cap was lowered meanwhile.
+    pub fn reopening(&mut self, id: PoolId) -> bool {
+        self.closed(id);
+        let room = self.used < self.cap;
+        if room {
+            self.used += 1;
+            self.opening += 1;
+            self.pools[id.0].opening += 1;
+        }
+        room
     }
 
     /// Whether time alone can bring work: a pause that ends, an idle connection that ages.

@@ -234,6 +234,43 @@ fn one_that_can_not_be_renewed_is_gone() {
 }
 
 #[test]
+fn none_is_renewed_above_a_cap_that_was_lowered_meanwhile() {
+    run(async {
+        let house = House::with_cap(2);
+        let (kept, unfit) = (house.borrow().await, house.borrow().await);
+        let renewed = house.desk().renew(unfit);
+        house.target.set_cap(1);
+        sleep(MS(100)).await;
+        assert_eq!((house.fake.open_now(), house.counts().waiting), (1, 1));
+        kept.release();
+        assert_eq!(renewed.await.ok().unwrap().number, 1);
+        assert_eq!(house.fake.knobs().attempts, 2);
+        house.assert_at_rest().await;
+    });
+}
+
+#[test]
+fn one_that_can_not_be_renewed_for_the_targets_trouble_waits_like_everybody() {
+    run(async {
+        let house = House::with_cap(1);
+        let lease = house.borrow().await;
+        house.knobs().failure = Some(FailureKind::Unreachable);
+        let renewed = house.desk().renew(lease);
+        sleep(MS(100)).await;
+        assert_eq!((house.fake.open_now(), house.counts().waiting), (0, 1));
+        house.knobs().failure = None;
+        assert_eq!(renewed.await.ok().unwrap().number, 2);
+        house.assert_at_rest().await;
+        // Whoever goes meanwhile leaves no place behind.
+        let lease = house.borrow().await;
+        house.knobs().failure = Some(FailureKind::Unreachable);
+        drop(house.desk().renew(lease));
+        sleep(MS(100)).await;
+        assert_eq!(house.counts().waiting, 0);
+    });
+}
+
+#[test]
 fn nothing_of_an_older_generation_is_lent() {
     run(async {
         let house = House::with_cap(4);
