@@ -224,6 +224,7 @@ impl ToClient for ConnectError {
             | Fault::TlsNotOffered => {
                 "Check the proxy's sslmode and authorities (for Amazon RDS, its certificate bundle)."
             }
+            Fault::Dial(DialError::Resolve(error)) => error.hint(),
             Fault::CleartextWithoutTls => "Use TLS between the proxy and the database.",
             Fault::NoPassword { .. } | Fault::UnsupportedAuthentication { .. } => {
                 "Give the proxy the user's password, or let the database ask for scram-sha-256."
