@@ -20,7 +20,7 @@ pub mod settings;
 pub mod simple;
 pub mod statements;
 
-pub use connect::{Connected, Limits, cancel, connect};
+pub use connect::{Connected, Limits, Started, cancel, connect};
 pub use connection::{Connection, Parameters};
 pub use dialer::Dialer;
 pub use error::{ConnectError, Failure, Fault};
