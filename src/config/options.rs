@@ -115,7 +115,7 @@ section! {
         timeout: Duration = Is("2s"), Length(ms(50), secs(30)), [];
         /// An answer is used for its TTL, but no longer than this, and for no less than a second.
         max_ttl: Duration = Is("60s"), Length(secs(1), DAY), [];
-        /// How long the last addresses of a name serve beyond their time while DNS can't be asked; for a minute of that also where it says that there are none.
+        /// How long the last addresses of a name serve beyond their time while DNS can't be asked; where it says that there are none, a minute at most.
         max_stale: Duration = Is("1h"), Length(secs(0), DAY), [];
     }
 }

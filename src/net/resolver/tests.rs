@@ -279,16 +279,29 @@ async fn who_gives_up_asking_leaves_the_answer_to_others() {
 }
 
 /// Files instead of the system's.
-fn files(name: &str, resolv_conf: Option<&str>, hosts: &str) -> (PathBuf, PathBuf) {
-    let folder = std::env::temp_dir().join(format!("weir-dns-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let (conf, hosts_file) = (folder.join("resolv.conf"), folder.join("hosts"));
-    match resolv_conf {
-        Some(text) => std::fs::write(&conf, text).unwrap(),
-        None => drop(std::fs::remove_file(&conf)),
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str, resolv_conf: Option<&str>, hosts: &str) -> Files {
+        let folder = std::env::temp_dir().join(format!("weir-dns-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        if let Some(text) = resolv_conf {
+            std::fs::write(folder.join("resolv.conf"), text).unwrap();
+        }
+        std::fs::write(folder.join("hosts"), hosts).unwrap();
+        Files(folder)
     }
-    std::fs::write(&hosts_file, hosts).unwrap();
-    (conf, hosts_file)
+
+    fn asker(&self, servers: Vec<SocketAddr>) -> Asker {
+        let (conf, hosts) = (self.0.join("resolv.conf"), self.0.join("hosts"));
+        Asker::reading(conf, hosts, servers, Duration::from_millis(400))
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 async fn asked(asker: &Asker, host: &str) -> Result<Vec<IpAddr>, ResolveError> {
@@ -305,9 +318,8 @@ async fn the_search_list_and_the_hosts_file_are_heeded_as_they_are_now() {
         ("a.b.example", Says::Has(&["10.0.0.3"], 60)),
     ]);
     let conf = "nameserver 127.0.0.1\nsearch ns.svc.test svc.test\noptions ndots:2\n";
-    let (resolv_conf, hosts) = files("search", Some(conf), "10.9.9.9 listed other\n");
-    let timeout = Duration::from_millis(400);
-    let asker = Asker::reading(resolv_conf, hosts, vec![server.at], timeout);
+    let files = Files::new("search", Some(conf), "10.9.9.9 listed other\n");
+    let asker = files.asker(vec![server.at]);
     let address = |text: &str| Ok(vec![text.parse().unwrap()]);
     assert_eq!(asked(&asker, "listed").await, address("10.9.9.9"));
     assert_eq!(asked(&asker, "OTHER").await, address("10.9.9.9"));
@@ -317,7 +329,7 @@ async fn the_search_list_and_the_hosts_file_are_heeded_as_they_are_now() {
     // As many dots as ndots: as it stands, first.
     assert_eq!(asked(&asker, "a.b.example").await, address("10.0.0.3"));
     assert_eq!(server.asked(), ["a.b.example A", "a.b.example AAAA"]);
-    files("search", Some(conf), "10.9.9.8 listed\n");
+    std::fs::write(files.0.join("hosts"), "10.9.9.8 listed\n").unwrap();
     assert_eq!(asked(&asker, "listed").await, address("10.9.9.8"));
     assert_eq!(asked(&asker, "other").await, address("10.0.0.2"));
     server.asked();
@@ -335,9 +347,8 @@ async fn the_search_list_and_the_hosts_file_are_heeded_as_they_are_now() {
 async fn a_search_that_failed_half_way_denies_nothing() {
     let server = Server::start(&[("db.ns.svc.test", Says::Failure)]);
     let conf = "nameserver 127.0.0.1\nsearch ns.svc.test\noptions ndots:5\n";
-    let (resolv_conf, hosts) = files("half", Some(conf), "");
-    let timeout = Duration::from_millis(400);
-    let asker = Asker::reading(resolv_conf, hosts, vec![server.at], timeout);
+    let files = Files::new("half", Some(conf), "");
+    let asker = files.asker(vec![server.at]);
     let lost = asked(&asker, "db").await;
     assert!(
         matches!(lost, Err(ResolveError::Refused { .. })),
@@ -375,8 +386,8 @@ async fn one_family_is_the_first_that_there_is() {
 #[tokio::test]
 async fn without_a_server_the_c_library_is_asked() {
     for (name, conf) in [("absent", None), ("nameless", Some("search test\n"))] {
-        let (resolv_conf, hosts) = files(name, conf, "");
-        let asker = Asker::reading(resolv_conf, hosts, Vec::new(), Duration::from_secs(1));
+        let files = Files::new(name, conf, "");
+        let asker = files.asker(Vec::new());
         assert!(!asker.knows_servers());
         let addresses = asked(&asker, "localhost").await.unwrap();
         assert!(
