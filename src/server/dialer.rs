@@ -81,6 +81,18 @@ pub struct Witness {
     pub started: Started,
 }
 
+impl Witness {
+    /// Whether a new connection leads to the writer that is meant. Its name may lead elsewhere for a while: DNS lags a
+    /// failover, and an instance that was replaced may believe that it is the writer still. Readers' names lead to
+    /// several instances as a rule.
+    fn accepts(&self, duty: Duty, in_recovery: bool, started: &[u8]) -> bool {
+        match (duty, self.duty) {
+            (Duty::Writer, Duty::Writer) => !in_recovery && started == self.started,
+            (Duty::Reader, _) | (_, Duty::Reader) => true,
+        }
+    }
+}
+
 impl Dialer {
     pub fn new(
         host: Target,
@@ -152,17 +164,12 @@ impl Dialer {
         *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = witness;
     }
 
-    /// Whether a new connection leads to the writer that is meant. Its name may lead elsewhere for a while: DNS lags a
-    /// failover, and an instance that was replaced may believe that it is the writer still. Readers' names lead to
-    /// several instances as a rule.
     fn is_meant(&self, connected: &Connected) -> bool {
         let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&*witness, self.duty()) {
-            (Some(witness), Duty::Writer) if witness.duty == Duty::Writer => {
-                !connected.in_recovery && connected.started == witness.started
-            }
-            (Some(_) | None, Duty::Writer | Duty::Reader) => true,
-        }
+        let duty = self.duty();
+        witness
+            .as_ref()
+            .is_none_or(|witness| witness.accepts(duty, connected.in_recovery, &connected.started))
     }
 
     /// How far the instance has come in what the writer wrote.
@@ -394,6 +401,34 @@ impl pool::Failure for Arc<ConnectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_writer_that_is_asked_is_the_writer() {
+        use Duty::{Reader, Writer};
+        for (duty, said, in_recovery, started, accepted) in [
+            (Writer, Writer, false, b"1", true),
+            // Its name leads to a reader, or to a writer of before.
+            (Writer, Writer, true, b"2", false),
+            (Writer, Writer, false, b"2", false),
+            // It was demoted where it stands.
+            (Writer, Writer, true, b"1", false),
+            // Nobody is the writer at the moment: readers' clients may be served.
+            (Writer, Reader, true, b"1", true),
+            // One name for all readers.
+            (Reader, Reader, true, b"2", true),
+            (Reader, Reader, false, b"2", true),
+        ] {
+            let witness = Witness {
+                duty: said,
+                started: b"1".to_vec(),
+            };
+            let accepts = witness.accepts(duty, in_recovery, started);
+            assert_eq!(
+                accepts, accepted,
+                "{duty:?} {said:?} {in_recovery} {started:?}"
+            );
+        }
+    }
 
     #[test]
     fn the_cap_is_the_smaller_of_number_and_share() {

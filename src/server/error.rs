@@ -97,7 +97,7 @@ pub enum Fault {
     #[error("the server gave no key to cancel queries with")]
     NoKey,
     #[error(
-        "its name leads to {address} at the moment, and not to the instance that says it is the writer"
+        "what answers at {address} is not the instance that said it is the writer, or was started anew since"
     )]
     AnotherInstance { address: SocketAddr },
     #[error("the server did not say how many connections it allows")]

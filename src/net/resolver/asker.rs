@@ -152,15 +152,18 @@ impl System {
         {
             tracing::warn!(%error, "the hosts file can't be read to its end");
         }
-        let parsed = resolv_conf.as_ref().map(parse_resolv_conf);
-        if let Some(Err(error)) = &parsed
-            && servers.is_empty()
-        {
-            tracing::warn!(%error, "/etc/resolv.conf names no DNS server: the C library resolves host names, and their TTL is not known");
-        }
-        let parsed = parsed.and_then(Result::ok);
+        let parsed = match resolv_conf {
+            Some(text) => parse_resolv_conf(text).map_err(|error| error.to_string()),
+            None => Err("it can't be read".to_owned()),
+        };
         let dns = match (parsed, servers) {
-            (None, []) => None,
+            (Err(why), []) => {
+                tracing::warn!(
+                    why,
+                    "no DNS server is known from /etc/resolv.conf: the C library resolves host names, and their TTL is not known"
+                );
+                None
+            }
             (parsed, servers) => {
                 let (config, options) = parsed.unwrap_or_default();
                 Some(Dns::new(config, options, servers, timeout))
