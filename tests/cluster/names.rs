@@ -70,63 +70,65 @@ fn a_changed_record_is_followed_after_its_ttl_by_new_connections_alone() {
     eventually("was it followed", || opened(&proxy), |at| at == "127.0.0.3");
 }
 
-/// One after the other, and back each time.
-#[test]
-fn while_dns_fails_a_host_is_dialled_where_it_was_last() {
+/// One trouble after the other, and back each time.
+fn while_dns_fails(host: &str, troubles: &[(&str, Turn, Turn)]) {
     let cluster = Cluster::spread(1);
     let mut names = Names::start();
-    names.set(HOLLOW, &[ip(2)]);
-    let proxy = before(cluster.writer(), &cluster.database, &names, HOLLOW).start();
-    assert_eq!(opened(&proxy), "127.0.0.2");
-    let troubles: [(&str, Turn, Turn); 3] = [
-        (
-            "has no address, says DNS",
-            |names| names.set(HOLLOW, &[]),
-            |names| {
-                names.set(HOLLOW, &[ip(3)]);
-            },
-        ),
-        (
-            "does not answer",
-            |names| names.sleep(),
-            |names| names.wake(),
-        ),
-        (
-            "does not answer",
-            |names| names.stop(),
-            |names| names.start_again(),
-        ),
-    ];
+    names.set(host, &[ip(2)]);
+    let proxy = before(cluster.writer(), &cluster.database, &names, host).start();
+    let stale = "a host is dialled where it was last";
     let mut at = "127.0.0.2";
-    for (number, (cause, begin, end)) in troubles.into_iter().enumerate() {
+    assert_eq!(opened(&proxy), at);
+    for (number, (cause, begin, end)) in troubles.iter().enumerate() {
         begin(&mut names);
         let said = || {
             assert_eq!(opened(&proxy), at, "{cause}");
-            times(&proxy, "a host is dialled where it was last")
+            times(&proxy, stale)
         };
         eventually("was it said", said, |times| *times > number);
         for _ in 0..3 {
             assert_eq!(opened(&proxy), at, "{cause}");
         }
         // Once each time, with its cause.
-        assert_eq!(
-            times(&proxy, "a host is dialled where it was last"),
-            number + 1
-        );
+        assert_eq!(times(&proxy, stale), number + 1);
         assert!(proxy.log().contains(cause), "{cause}\n{}", proxy.log());
         end(&mut names);
-        let ended = || {
-            let at = opened(&proxy);
-            (times(&proxy, "DNS knows a host again"), at)
-        };
-        (_, _) = eventually("was it said", ended, |(times, _)| *times > number);
-        eventually(
-            "is it where DNS says",
-            || opened(&proxy),
-            |at| at == "127.0.0.3",
-        );
+        names.set(host, &[ip(3)]);
         at = "127.0.0.3";
+        let now = || opened(&proxy);
+        eventually("is it where DNS says", now, |now| now == at);
+        assert_eq!(times(&proxy, "DNS knows a host again"), number + 1);
     }
+}
+
+#[test]
+fn while_dns_denies_a_name_the_host_is_dialled_where_it_was_last() {
+    let denied: Turn = |names| names.set(HOST, &[]);
+    while_dns_fails(HOST, &[("does not exist, says DNS", denied, |_| {})]);
+}
+
+#[test]
+fn while_dns_fails_a_host_is_dialled_where_it_was_last() {
+    while_dns_fails(
+        HOLLOW,
+        &[
+            (
+                "has no address, says DNS",
+                |names| names.set(HOLLOW, &[]),
+                |_| {},
+            ),
+            (
+                "does not answer",
+                |names| names.sleep(),
+                |names| names.wake(),
+            ),
+            (
+                "does not answer",
+                |names| names.stop(),
+                |names| names.start_again(),
+            ),
+        ],
+    );
 }
 
 #[test]
