@@ -5,7 +5,7 @@
 //!
 //! - F0 `protocol`, `sql`: facts. The wire, and what a statement leaves behind.
 //! - F1 `config`, `error`, `metrics`: words.
-//! - F2 `net`, `pool`, `secrets`: bytes; lending; credentials.
+//! - F2 `net`, `pool`, `secrets`: bytes, and where hosts are; lending; credentials.
 //! - F3 `client`, `server`, `topology`: who dialled us; whom we dial; which instance is the writer.
 //! - F4 `session`: one client's conversation, a pure core in a thin shell.
 //! - F5 `app`, `admin`: put together, accept, drain, reload, divide among tasks; HTTP.

@@ -72,6 +72,12 @@ const BANS: &[Ban] = &[
         why: "only secrets names AWS",
     },
     Ban {
+        words: &["hickory_"],
+        prefix: true,
+        banned: |module| module != "net",
+        why: "only net names DNS",
+    },
+    Ban {
         words: &["static mut"],
         prefix: false,
         banned: |_| true,

@@ -17,9 +17,9 @@ use super::worker::{Backroom, MAX_ORDERS, Order, Plan, Stage};
 use crate::client::iam::{Iam, IamError};
 use crate::config::{Config, HostPort};
 use crate::metrics;
-use crate::net::BadAuthorities;
 use crate::net::acceptor::{Acceptor, CertificateError};
 use crate::net::listen::{self, Keepalive};
+use crate::net::{BadAuthorities, Resolver};
 use crate::pool::portion::{Growth, Portion};
 use crate::pool::{Policy, Target, Tickets, WorkerId};
 use crate::secrets::{Outside, Vault, VaultError};
@@ -78,7 +78,9 @@ pub fn build(config: Config) -> Result<House, StartError> {
     let pinboard = Arc::new(Pinboard::default());
     let security = security(&config)?;
     let (prober, trials) = trial::open();
-    let iam = Arc::new(Iam::new(&config, &vault.key_secrets(), &prober)?);
+    let resolver = Resolver::new(&config.dns);
+    let secrets = vault.key_secrets();
+    let iam = Arc::new(Iam::new(&config, &secrets, &prober, &resolver)?);
     if config.iam.static_keys.is_some() {
         tracing::warn!(
             "clients are let in by keys of its own (auth.iam.static): whoever holds one is any user; not for production"
@@ -86,10 +88,10 @@ pub fn build(config: Config) -> Result<House, StartError> {
     }
     let listeners = listeners(&config)?;
     let http = bind_one("listen.http", config.listen.http)?;
-    let fleet = fleet(&config, &registry)?;
+    let fleet = fleet(&config, &resolver, &registry)?;
 
     let board = Arc::new(board(&config));
-    let maker = Maker::new(security, Arc::clone(&vault), board);
+    let maker = Maker::new(security, resolver, Arc::clone(&vault), board);
     let endpoint = Arc::new(endpoint(&config, &maker, &registry, &pinboard));
     let workers = config.workers.get();
     let (orders, inboxes): (Vec<mpsc::Sender<Order>>, Vec<_>) =
@@ -178,12 +180,17 @@ fn bind_one(name: &'static str, address: SocketAddr) -> Result<StdListener, Star
 
 fn fleet(
     config: &Config,
+    resolver: &Resolver,
     registry: &Arc<metrics::Registry>,
 ) -> Result<Option<(Arc<Fleet>, StdListener)>, StartError> {
     let Some(terms) = &config.fleet else {
         return Ok(None);
     };
-    let fleet = Fleet::new(terms.clone(), metrics::Fleet::new(registry))?;
+    let fleet = Fleet::new(
+        terms.clone(),
+        resolver.clone(),
+        metrics::Fleet::new(registry),
+    )?;
     let listener = bind_one("fleet.listen", terms.listen)?;
     Ok(Some((Arc::new(fleet), listener)))
 }
@@ -191,15 +198,17 @@ fn fleet(
 /// Makes the cluster's instances, those too that become known later.
 pub struct Maker {
     security: Security,
+    resolver: Resolver,
     vault: Arc<Vault>,
     board: Arc<Board>,
     tickets: Tickets,
 }
 
 impl Maker {
-    fn new(security: Security, vault: Arc<Vault>, board: Arc<Board>) -> Maker {
+    fn new(security: Security, resolver: Resolver, vault: Arc<Vault>, board: Arc<Board>) -> Maker {
         Maker {
             security,
+            resolver,
             vault,
             board,
             tickets: Tickets::default(),
@@ -208,7 +217,8 @@ impl Maker {
 
     /// How an instance is dialled.
     pub fn host(&self, at: &HostPort, config: &Config) -> server::Target {
-        server::Target::new(at.clone(), &config.database, self.security.clone())
+        let (security, resolver) = (self.security.clone(), self.resolver.clone());
+        server::Target::new(at.clone(), &config.database, security, resolver)
     }
 
     /// One instance, without pools as yet.

@@ -7,20 +7,28 @@ use std::sync::Arc;
 use super::shared::Shared;
 use crate::config::{Config, HostPort};
 use crate::net::Stream;
-use crate::pool::Lent;
-use crate::server::dialer::{Account, Duty};
+use crate::pool::{Lent, Target};
+use crate::server::dialer::{Account, Dialer, Duty, Witness};
 use crate::server::simple::{self, AskError, Row};
 use crate::server::{ConnectError, Failure};
 use crate::topology::Unavailable;
 use crate::topology::members::{self, Members};
 use crate::topology::monitor::{Ask, Monitor, Pacing};
 use crate::topology::probe::{Answer, Kind};
-use crate::topology::roles::{Company, Event, Missed, Place, Roles, Terms};
+use crate::topology::roles::{Company, Event, Missed, Place, Role, Roles, Terms};
 
-/// A connection that instances are asked on.
+/// A connection that an instance is asked on. As long as it is open, what was said on it was said by the instance that is
+/// meant, wherever its name leads meanwhile.
 pub struct Line {
     stream: Stream,
     kind: Kind,
+    target: Arc<Target<Dialer>>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.target.manage.hear(None);
+    }
 }
 
 pub struct Asker(Arc<Shared>);
@@ -75,7 +83,11 @@ impl Asker {
         let mut stream = connected.stream;
         let asked = simple::query(&mut stream, crate::topology::probe::KIND).await;
         let kind = kind(&asked.map(|answer| answer.rows))?;
-        Ok(Line { stream, kind })
+        Ok(Line {
+            stream,
+            kind,
+            target: instance.target,
+        })
     }
 }
 
@@ -105,6 +117,13 @@ impl Ask for Asker {
         };
         let asked = simple::query(&mut open.stream, &open.kind.question()).await;
         let answer = answer(open.kind, &asked.map(|answer| answer.rows))?;
+        open.target.manage.hear(Some(Witness {
+            duty: match answer.said.role {
+                Role::Writer => Duty::Writer,
+                Role::Reader => Duty::Reader,
+            },
+            started: answer.said.started.clone(),
+        }));
         *line = Some(open);
         Ok(answer)
     }

@@ -108,6 +108,7 @@ fn fixed(old: &Config, new: &Config) -> Option<&'static str> {
             "database.reader_host",
             old.database.reader_hosts != new.database.reader_hosts,
         ),
+        ("dns.*", old.dns != new.dns),
         ("cluster.*", old.cluster != new.cluster),
         (
             "pool.max_connections = 1 (with which the cluster's members are not looked for)",

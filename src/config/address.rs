@@ -38,6 +38,36 @@ impl Parser for Address {
     }
 }
 
+/// DNS servers; their port is 53 if none is given.
+pub struct Servers;
+
+impl Parser for Servers {
+    type Out = Vec<SocketAddr>;
+
+    fn parse(&self, raw: &Raw) -> Result<Vec<SocketAddr>, String> {
+        let server = |item: &str| {
+            let HostMaybePort { host, port } = one_host(item)?;
+            let address: Result<IpAddr, _> = host.parse();
+            let address = address.map_err(|_| format!("names {host}, which is no IP address"))?;
+            Ok(SocketAddr::new(address, port.unwrap_or(53)))
+        };
+        raw.text()?.split(',').map(str::trim).map(server).collect()
+    }
+
+    fn allowed(&self) -> String {
+        "IP addresses, each with or without a port, with commas between or as a list".into()
+    }
+
+    fn show(&self, value: &Self::Out) -> Option<String> {
+        let items: Vec<String> = value.iter().map(SocketAddr::to_string).collect();
+        (!items.is_empty()).then(|| quoted(items.join(",")))
+    }
+
+    fn absent(&self) -> Option<Self::Out> {
+        Some(Vec::new())
+    }
+}
+
 /// Where a server listens, as written: a port of its own is optional.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostMaybePort {
@@ -429,6 +459,20 @@ mod tests {
         }
         let several = Networks.parse(&text("10.0.0.0/8, ::1")).unwrap();
         assert_eq!(Networks.show(&several), Some(quoted("10.0.0.0/8,::1/128")));
+    }
+
+    #[test]
+    fn servers() {
+        let read = |raw: &str| Servers.parse(&text(raw)).map(|all| Servers.show(&all));
+        assert_eq!(read("10.0.0.2").unwrap(), Some(quoted("10.0.0.2:53")));
+        let several = read("127.0.0.1:5353, ::1,[fd00::2]:54").unwrap();
+        assert_eq!(
+            several,
+            Some(quoted("127.0.0.1:5353,[::1]:53,[fd00::2]:54"))
+        );
+        for wrong in ["dns.example", "10.0.0.2:x", "10.0.0.2,"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

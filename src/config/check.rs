@@ -11,8 +11,8 @@ use super::given::Values;
 use super::iam::{Iam, IamMode};
 use super::layers::Layers;
 use super::options::{
-    Auth, AuthMethod, AuthScheme, Cluster, DatabaseShape, Discover, FleetShape, House, Listen, Log,
-    Pool, Secrets, Session, SslMode, TlsShape, UserShape,
+    Auth, AuthMethod, AuthScheme, Cluster, DatabaseShape, Discover, Dns, FleetShape, House, Listen,
+    Log, Pool, Secrets, Session, SslMode, TlsShape, UserShape,
 };
 use super::section::Section;
 use super::{
@@ -52,6 +52,7 @@ pub fn config(layers: &Layers) -> Result<Config, ConfigError> {
     somebody(&users, &secrets, &auth)?;
     certificates(&users, &auth, &tls)?;
     Ok(Config {
+        dns: Dns::read(values)?,
         tls,
         users,
         cluster,
@@ -158,7 +159,6 @@ fn fleet(values: &Values) -> Result<Option<Fleet>, ConfigError> {
         discover,
         listen: shape.listen,
         key,
-        resolver: shape.resolver,
         refresh: shape.refresh,
         settle: shape.settle,
         max_requests: shape.max_requests,

@@ -33,7 +33,7 @@ pub use iam::{
     Iam, IamAurora, IamIssuer, IamJwt, IamMapping, IamMode, IamStatic, IamSts, JwksPlace,
 };
 pub use options::{
-    Auth, AuthMethod, AuthScheme, Cluster, Listen, ListenMode, Log, LogFormat, PinFilter,
+    Auth, AuthMethod, AuthScheme, Cluster, Dns, Listen, ListenMode, Log, LogFormat, PinFilter,
     PinNotice, Pool, ReadOnlyTransactions, ReaderFallback, Secrets, SequencePins, Session, SslMode,
     TlsMode,
 };
@@ -48,6 +48,7 @@ pub struct Config {
     pub listen: Listen,
     pub tls: Tls,
     pub database: Database,
+    pub dns: Dns,
     pub pool: Pool,
     pub cluster: Cluster,
     pub session: Session,
@@ -157,8 +158,6 @@ pub struct Fleet {
     pub discover: HostPort,
     pub listen: SocketAddr,
     pub key: Secret<String>,
-    /// `None`: as the system does it.
-    pub resolver: Option<SocketAddr>,
     pub refresh: Duration,
     /// At least three times `refresh`.
     pub settle: Duration,

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::HostPort;
-use super::address::{Address, HostMaybePort, HostPattern, Hosts, Network, Networks, One, Pattern};
+use super::address::{
+    Address, HostMaybePort, HostPattern, Hosts, Network, Networks, One, Pattern, Servers,
+};
 use super::arn::{Arn, Arns, SecretArn};
 use super::given::Builtin::{Absent, Is, Required};
 use super::iam::{IamAurora, IamMapping, IamMode, IamShape, JwtShape, StaticShape, StsShape};
@@ -101,6 +103,20 @@ section! {
         keepalive_retries: u32 = Is("3"), Number(1, 100), [];
         /// Time that sent data may stay unacknowledged before the connection is dead.
         tcp_user_timeout: Duration = Is("30s"), Length(secs(1), secs(7_200)), [];
+    }
+}
+
+section! {
+    /// How host names are resolved: those of the database, of its instances, of the fleet, and of who is asked about tokens.
+    pub struct Dns in "dns." {
+        /// The DNS servers to ask.
+        servers: Vec<SocketAddr> = Absent("those of /etc/resolv.conf"), Servers, ["WEIR_DNS_SERVERS"];
+        /// Time for an answer, twice: each question is asked once more.
+        timeout: Duration = Is("2s"), Length(ms(50), secs(30)), [];
+        /// An answer is used for its TTL, but no longer than this, and for no less than a second.
+        max_ttl: Duration = Is("60s"), Length(secs(1), DAY), [];
+        /// How long the last addresses of a name serve beyond their time while DNS can't be asked; where it says that there are none, a minute at most.
+        max_stale: Duration = Is("1h"), Length(secs(0), DAY), [];
     }
 }
 
@@ -309,8 +325,6 @@ section! {
         listen: SocketAddr = Is("0.0.0.0:5434"), Address, ["WEIR_FLEET_LISTEN"];
         /// What all tasks know and nobody else: 16 characters at least.
         key: Option<Secret<String>> = Absent("none; must be given with `fleet.discover`"), Maybe(Hidden), ["WEIR_FLEET_KEY"];
-        /// The DNS server to ask.
-        resolver: Option<SocketAddr> = Absent("those of /etc/resolv.conf"), Maybe(Address), [];
         /// How often the name is looked up, and the others are told that this task is here.
         refresh: Duration = Is("5s"), Length(ms(50), secs(60)), [];
         /// How long a new task opens nothing while the others shed, and how long these wait before they take over what another has left. At least three times `fleet.refresh`; three times `fleet.refresh` and the records' TTL together, if that is longer.
@@ -339,7 +353,7 @@ section! {
 }
 
 /// The sections in the order people read them; a section of users is one entry.
-pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 18] {
+pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 19] {
     fn row<S: Section>(name: &'static str) -> (&'static str, &'static str, Vec<Opt>) {
         (name, S::ABOUT.trim(), S::options())
     }
@@ -348,6 +362,7 @@ pub fn sections() -> [(&'static str, &'static str, Vec<Opt>); 18] {
         row::<Listen>("[listen]"),
         row::<TlsShape>("[tls]"),
         row::<DatabaseShape>("[database]"),
+        row::<Dns>("[dns]"),
         row::<Pool>("[pool]"),
         row::<Cluster>("[cluster]"),
         row::<Session>("[session]"),

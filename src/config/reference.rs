@@ -60,7 +60,6 @@ impl From<&Fleet> for FleetShape {
             discover: Some(fleet.discover.clone()),
             listen: fleet.listen,
             key: Some(fleet.key.clone()),
-            resolver: fleet.resolver,
             refresh: fleet.refresh,
             settle: fleet.settle,
             max_requests: fleet.max_requests,
@@ -84,6 +83,7 @@ impl Config {
         section(&mut out, "[listen]", &self.listen.show());
         section(&mut out, "[tls]", &self.tls_shape().show());
         section(&mut out, "[database]", &self.database_shape().show());
+        section(&mut out, "[dns]", &self.dns.show());
         section(&mut out, "[pool]", &self.pool.show());
         section(&mut out, "[cluster]", &self.cluster.show());
         section(&mut out, "[session]", &self.session.show());

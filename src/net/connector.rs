@@ -11,10 +11,11 @@ use std::time::Duration;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use super::resolver::{ResolveError, Resolver};
 use super::stream::{Socket, Stream};
 use super::trust::{BadAuthorities, Trust};
 
@@ -61,10 +62,8 @@ impl SocketOptions {
 /// Why no connection came about.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    #[error("host name \"{host}\" cannot be resolved: {source}")]
-    Resolve { host: String, source: io::Error },
-    #[error("host name \"{host}\" has no address")]
-    NoAddress { host: String },
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
     #[error("\"{host}\" ({address}) refused the connection")]
     Refused { host: String, address: SocketAddr },
     #[error("\"{host}\" ({address}) can't be reached: {source}")]
@@ -75,8 +74,6 @@ pub enum DialError {
     },
     #[error("\"{host}\" ({address}) did not answer in time")]
     TimedOut { host: String, address: SocketAddr },
-    #[error("resolving host name \"{host}\" took too long")]
-    ResolveTimedOut { host: String },
     #[error("TLS with \"{host}\": not a name that a certificate could bear")]
     NoServerName { host: String },
     #[error("TLS with \"{host}\" ({address}) failed: {source}")]
@@ -89,39 +86,26 @@ pub enum DialError {
 
 /// Connects to the first address of `host` that answers. Cancel-safe: dropping it hangs up.
 pub async fn dial(
+    resolver: &Resolver,
     host: &str,
     port: u16,
     options: &SocketOptions,
     deadline: Instant,
 ) -> Result<(TcpStream, SocketAddr), DialError> {
-    let addresses = resolve(host, port, deadline).await?;
-    let mut last = DialError::NoAddress {
-        host: host.to_owned(),
-    };
-    let count = addresses.len();
-    for (tried, address) in addresses.into_iter().enumerate() {
+    let addresses = resolver.resolve(host, deadline).await?;
+    let mut last = None;
+    let count = addresses.len().min(MAX_ADDRESSES);
+    for (tried, address) in addresses.iter().take(count).enumerate() {
+        let address = SocketAddr::new(*address, port);
         // An address that swallows packets must leave time for the ones after it.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(count - tried).unwrap_or(1);
         match dial_address(host, address, options, Instant::now() + share).await {
             Ok(tcp) => return Ok((tcp, address)),
-            Err(error) => last = error,
+            Err(error) => last = Some(error),
         }
     }
-    Err(last)
-}
-
-async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, DialError> {
-    match timeout_at(deadline, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => Ok(addresses.take(MAX_ADDRESSES).collect()),
-        Ok(Err(source)) => Err(DialError::Resolve {
-            host: host.to_owned(),
-            source,
-        }),
-        Err(_) => Err(DialError::ResolveTimedOut {
-            host: host.to_owned(),
-        }),
-    }
+    Err(last.unwrap_or_else(|| ResolveError::NotAName { host: host.into() }.into()))
 }
 
 /// Connects to one address; `host` only names it in errors. Cancel-safe: dropping it hangs up.
@@ -222,7 +206,8 @@ mod tests {
             user_timeout: Duration::from_secs(14),
         };
         // Where this name has an IPv6 address too, nobody listens there: the next one is tried.
-        let dialled = dial("localhost", address.port(), &options, soon()).await;
+        let resolver = Resolver::of_system();
+        let dialled = dial(&resolver, "localhost", address.port(), &options, soon()).await;
         let (tcp, reached) = dialled.unwrap();
         assert_eq!(reached, address);
         assert!(tcp.nodelay().unwrap());
@@ -250,7 +235,8 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let options = SocketOptions::default();
-        let error = dial("127.0.0.1", address.port(), &options, soon()).await;
+        let resolver = Resolver::of_system();
+        let error = dial(&resolver, "127.0.0.1", address.port(), &options, soon()).await;
         assert!(matches!(error, Err(DialError::Refused { .. })), "{error:?}");
     }
 

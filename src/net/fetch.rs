@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::connector::{DialError, SocketOptions, dial};
+use super::resolver::Resolver;
 use super::trust::{BadAuthorities, Trust};
 use crate::config::{Scheme, WebAddress};
 
@@ -32,6 +33,7 @@ pub struct Fetcher {
     tls: Arc<ClientConfig>,
     timeout: Duration,
     limit_bytes: usize,
+    resolver: Resolver,
     idle: Mutex<Vec<SendRequest<Empty<Bytes>>>>,
 }
 
@@ -69,6 +71,7 @@ impl Fetcher {
         authorities: Option<&[u8]>,
         timeout: Duration,
         limit_bytes: usize,
+        resolver: Resolver,
     ) -> Result<Fetcher, BadAuthorities> {
         let mut tls = Trust::AuthorityAndName.client_config(authorities)?;
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -77,6 +80,7 @@ impl Fetcher {
             tls: Arc::new(tls),
             timeout,
             limit_bytes,
+            resolver,
             idle: Mutex::default(),
         })
     }
@@ -158,7 +162,7 @@ impl Fetcher {
     async fn connect(&self, deadline: Instant) -> Result<SendRequest<Empty<Bytes>>, FetchError> {
         let host = &self.at.at.host;
         let options = SocketOptions::default();
-        let (tcp, _) = dial(host, self.at.at.port, &options, deadline).await?;
+        let (tcp, _) = dial(&self.resolver, host, self.at.at.port, &options, deadline).await?;
         match self.at.scheme {
             Scheme::Http => self.greet(tcp).await,
             Scheme::Https => {

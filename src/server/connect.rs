@@ -25,13 +25,14 @@ use crate::secrets;
 
 const CANCEL_REQUEST: [u8; 4] = [0x04, 0xd2, 0x16, 0x2e];
 
-/// What tells a writer from a reader, and how many connections there may be. One row.
+/// What tells a writer from a reader, and one instance from another; and how many connections there may be. One row.
 /// `rds.rds_superuser_reserved_connections` is what RDS has had before PostgreSQL 16's `reserved_connections`.
 const LIMITS_QUERY: &str = "SELECT pg_catalog.pg_is_in_recovery(), \
     pg_catalog.current_setting('max_connections'), \
     pg_catalog.current_setting('superuser_reserved_connections'), \
     pg_catalog.current_setting('reserved_connections', true), \
-    pg_catalog.current_setting('rds.rds_superuser_reserved_connections', true)";
+    pg_catalog.current_setting('rds.rds_superuser_reserved_connections', true), \
+    (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::int8";
 
 /// A connection that is logged in, idle, and owes nothing.
 #[derive(Debug)]
@@ -42,8 +43,13 @@ pub struct Connected {
     pub limits: Limits,
     /// `pg_is_in_recovery()`: a reader, which may become a writer later.
     pub in_recovery: bool,
+    /// When the instance was started: no two have the same, nor one before and after a restart.
+    pub started: Started,
     pub reached: Reached,
 }
+
+/// Microseconds, as the instance says it; as text.
+pub type Started = Vec<u8>;
 
 /// What the instance itself allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +150,7 @@ async fn enter(
     sent.map_err(|error| Fault::Read(error.into()))?;
     let answer = simple::read_answer(&mut stream, &mut inbox).await;
     let answer = answer.map_err(|error| fault(error, Fault::Refused))?;
-    let (in_recovery, limits) = read_limits(&answer).ok_or(Fault::NoLimits)?;
+    let (in_recovery, started, limits) = read_limits(&answer).ok_or(Fault::NoLimits)?;
     let mut changed = answer.parameters;
     if !login.init_query.is_empty() {
         let answer = simple::read_answer(&mut stream, &mut inbox).await;
@@ -163,6 +169,7 @@ async fn enter(
         parameters,
         limits,
         in_recovery,
+        started,
         reached,
     })
 }
@@ -182,9 +189,9 @@ fn fault(error: AskError, refused: fn(Refusal) -> Fault) -> Fault {
     }
 }
 
-fn read_limits(answer: &Answer) -> Option<(bool, Limits)> {
+fn read_limits(answer: &Answer) -> Option<(bool, Started, Limits)> {
     let [row] = &*answer.rows else { return None };
-    let [recovery, max, superuser, reserved, rds] = &**row else {
+    let [recovery, max, superuser, reserved, rds, started] = &**row else {
         return None;
     };
     let number = |value: &Option<Vec<u8>>| -> Option<u32> {
@@ -198,7 +205,8 @@ fn read_limits(answer: &Answer) -> Option<(bool, Limits)> {
             .unwrap_or(0)
             .saturating_add(number(rds).unwrap_or(0)),
     };
-    Some((recovery.as_deref() == Some(b"t"), limits))
+    let is_reader = recovery.as_deref() == Some(b"t");
+    Some((is_reader, started.clone()?, limits))
 }
 
 /// Asks the server to cancel what `key` names, and waits until it has taken note: it hangs up then.
@@ -239,26 +247,35 @@ mod tests {
 
     #[test]
     fn limits_of_old_and_new_servers() {
-        let answer = |values: [Option<&str>; 5]| Answer {
+        let answer = |values: [Option<&str>; 6]| Answer {
             rows: vec![values.map(|v| v.map(|v| v.as_bytes().to_vec())).to_vec()],
             ..Answer::default()
         };
-        let (reader, limits) = read_limits(&answer([
+        let (reader, started, limits) = read_limits(&answer([
             Some("t"),
             Some("100"),
             Some("3"),
             None,
             Some("2"),
+            Some("17"),
         ]))
         .unwrap();
         assert!(reader);
+        assert_eq!(started, b"17");
         assert_eq!(limits.ordinary(), 95);
-        let (reader, limits) =
-            read_limits(&answer([Some("f"), Some("4"), Some("3"), Some("5"), None])).unwrap();
+        let (reader, _, limits) = read_limits(&answer([
+            Some("f"),
+            Some("4"),
+            Some("3"),
+            Some("5"),
+            None,
+            Some("17"),
+        ]))
+        .unwrap();
         assert!(!reader);
         assert_eq!(limits.ordinary(), 0);
         assert_eq!(
-            read_limits(&answer([Some("f"), None, None, None, None])),
+            read_limits(&answer([Some("f"), None, None, None, None, None])),
             None
         );
         assert_eq!(read_limits(&Answer::default()), None);

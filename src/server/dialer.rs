@@ -4,7 +4,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 
@@ -12,8 +12,8 @@ use super::replayed::Replayed;
 use super::reset;
 use super::statements::Statements;
 use super::{
-    ConnectError, Connected, Connection, Credential, Failure, Fault, Login, Reached, Target,
-    cancel, connect,
+    ConnectError, Connected, Connection, Credential, Failure, Fault, Login, Reached, Started,
+    Target, cancel, connect,
 };
 use crate::metrics;
 use crate::pool::{self, FailureKind, Leaving, Manage, Opened};
@@ -71,6 +71,26 @@ pub struct Dialer {
     instance_allows: AtomicU32,
     replayed: Replayed,
     is_reader: AtomicBool,
+    witness: Mutex<Option<Witness>>,
+}
+
+/// What the instance that is meant says of itself, on a connection that is open still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witness {
+    pub duty: Duty,
+    pub started: Started,
+}
+
+impl Witness {
+    /// Whether a new connection leads to the writer that is meant. Its name may lead elsewhere for a while: DNS lags a
+    /// failover, and an instance that was replaced may believe that it is the writer still. Readers' names lead to
+    /// several instances as a rule.
+    fn accepts(&self, duty: Duty, in_recovery: bool, started: &[u8]) -> bool {
+        match (duty, self.duty) {
+            (Duty::Writer, Duty::Writer) => !in_recovery && started == self.started,
+            (Duty::Reader, _) | (_, Duty::Reader) => true,
+        }
+    }
 }
 
 impl Dialer {
@@ -89,6 +109,7 @@ impl Dialer {
             instance_allows: AtomicU32::new(0),
             replayed: Replayed::default(),
             is_reader: AtomicBool::new(duty == Duty::Reader),
+            witness: Mutex::default(),
         }
     }
 
@@ -138,6 +159,19 @@ impl Dialer {
         (self.suspect)();
     }
 
+    /// What the instance says of itself; `None`: nobody has a connection on which it could.
+    pub fn hear(&self, witness: Option<Witness>) {
+        *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = witness;
+    }
+
+    fn is_meant(&self, connected: &Connected) -> bool {
+        let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner);
+        let duty = self.duty();
+        witness
+            .as_ref()
+            .is_none_or(|witness| witness.accepts(duty, connected.in_recovery, &connected.started))
+    }
+
     /// How far the instance has come in what the writer wrote.
     pub fn replayed(&self) -> &Replayed {
         &self.replayed
@@ -182,7 +216,7 @@ impl Dialer {
             init_query: &terms.init_query,
         };
         let connected = connect(&self.host.load(), &login).await?;
-        Ok(self.opened(connected, Arc::clone(&account.user), &terms))
+        self.opened(connected, Arc::clone(&account.user), &terms)
     }
 
     fn opened(
@@ -190,7 +224,11 @@ impl Dialer {
         connected: Connected,
         role: Arc<str>,
         terms: &Terms,
-    ) -> Opened<Box<Connection>> {
+    ) -> Result<Opened<Box<Connection>>, ConnectError> {
+        if !self.is_meant(&connected) {
+            let address = connected.reached.address;
+            return Err(self.failed(Fault::AnotherInstance { address }));
+        }
         let allows = connected.limits.ordinary();
         self.instance_allows.store(allows, Ordering::Relaxed);
         let connection = Connection::new(
@@ -201,11 +239,11 @@ impl Dialer {
             connected.reached,
             Statements::new(terms.max_statements),
         );
-        Opened {
+        Ok(Opened {
             connection: Box::new(connection),
             // The terms may have changed meanwhile.
             cap: Some(self.terms().cap(allows, self.duty())),
-        }
+        })
     }
 
     /// Logs in, with one credential after the other while the server refuses them.
@@ -243,10 +281,11 @@ impl Dialer {
     }
 
     fn no_login(&self, why: NoLogin) -> ConnectError {
-        ConnectError {
-            at: self.host.load().at.to_string(),
-            fault: Fault::NoLogin(why),
-        }
+        self.failed(Fault::NoLogin(why))
+    }
+
+    fn failed(&self, fault: Fault) -> ConnectError {
+        ConnectError::new(&self.host.load(), fault)
     }
 }
 
@@ -284,7 +323,8 @@ impl Manage for Dialer {
         let terms = self.terms();
         let account = &customer.account;
         let connected = self.dial(account, &terms.init_query).await;
-        let (connected, role) = connected.map_err(|error| {
+        let opened = connected.and_then(|(connected, role)| self.opened(connected, role, &terms));
+        let opened = opened.map_err(|error| {
             if error.failure() == Failure::Unreachable {
                 self.suspect();
             }
@@ -293,7 +333,7 @@ impl Manage for Dialer {
             Arc::new(error)
         })?;
         customer.meters.opened.increment(1);
-        Ok(self.opened(connected, role, &terms))
+        Ok(opened)
     }
 
     async fn clean(&self, customer: &Customer, connection: &mut Box<Connection>) -> bool {
@@ -361,6 +401,34 @@ impl pool::Failure for Arc<ConnectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_writer_that_is_asked_is_the_writer() {
+        use Duty::{Reader, Writer};
+        for (duty, said, in_recovery, started, accepted) in [
+            (Writer, Writer, false, b"1", true),
+            // Its name leads to a reader, or to a writer of before.
+            (Writer, Writer, true, b"2", false),
+            (Writer, Writer, false, b"2", false),
+            // It was demoted where it stands.
+            (Writer, Writer, true, b"1", false),
+            // Nobody is the writer at the moment: readers' clients may be served.
+            (Writer, Reader, true, b"1", true),
+            // One name for all readers.
+            (Reader, Reader, true, b"2", true),
+            (Reader, Reader, false, b"2", true),
+        ] {
+            let witness = Witness {
+                duty: said,
+                started: b"1".to_vec(),
+            };
+            let accepts = witness.accepts(duty, in_recovery, started);
+            assert_eq!(
+                accepts, accepted,
+                "{duty:?} {said:?} {in_recovery} {started:?}"
+            );
+        }
+    }
 
     #[test]
     fn the_cap_is_the_smaller_of_number_and_share() {

@@ -2,12 +2,13 @@
 //!
 //! Knows the situations; does not know when to try again.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::inbox::ReadError;
 use super::{Refusal, Target};
 use crate::error::{Blame, ToClient};
-use crate::net::DialError;
+use crate::net::{DialError, ResolveError};
 use crate::protocol::SqlState;
 use crate::protocol::reply::Severity;
 use crate::protocol::scram::ScramError;
@@ -27,6 +28,14 @@ impl ConnectError {
         ConnectError {
             at: target.at.to_string(),
             fault: fault.into(),
+        }
+    }
+
+    /// Why the host's name led nowhere, if that was it.
+    pub fn unresolved(&self) -> Option<&ResolveError> {
+        match &self.fault {
+            Fault::Dial(DialError::Resolve(error)) => Some(error),
+            _ => None,
         }
     }
 
@@ -87,6 +96,10 @@ pub enum Fault {
     TokenUnprotected,
     #[error("the server gave no key to cancel queries with")]
     NoKey,
+    #[error(
+        "what answers at {address} is not the instance that said it is the writer, or was started anew since"
+    )]
+    AnotherInstance { address: SocketAddr },
     #[error("the server did not say how many connections it allows")]
     NoLimits,
 }
@@ -125,6 +138,7 @@ impl ConnectError {
             | Fault::ErrorBeforeTls
             | Fault::NotPostgres { .. }
             | Fault::Read(_)
+            | Fault::AnotherInstance { .. }
             | Fault::Ending => Failure::Unreachable,
             Fault::UnsupportedAuthentication { .. }
             | Fault::CleartextWithoutTls
@@ -224,6 +238,7 @@ impl ToClient for ConnectError {
             | Fault::TlsNotOffered => {
                 "Check the proxy's sslmode and authorities (for Amazon RDS, its certificate bundle)."
             }
+            Fault::Dial(DialError::Resolve(error)) => error.hint(),
             Fault::CleartextWithoutTls => "Use TLS between the proxy and the database.",
             Fault::NoPassword { .. } | Fault::UnsupportedAuthentication { .. } => {
                 "Give the proxy the user's password, or let the database ask for scram-sha-256."
@@ -245,6 +260,9 @@ impl ToClient for ConnectError {
                 "The password was changed in the database: update the proxy's copy of its verifier."
             }
             Fault::InitQuery(_) | Fault::InitQueryLeftOpen => "Check the proxy's init_query.",
+            Fault::AnotherInstance { .. } => {
+                "DNS may lag a failover, or lead to several instances: see /targets. The statement can be repeated."
+            }
             Fault::Ending => "Connect again.",
             Fault::Dial(_)
             | Fault::TimedOut { .. }

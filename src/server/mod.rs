@@ -20,7 +20,7 @@ pub mod settings;
 pub mod simple;
 pub mod statements;
 
-pub use connect::{Connected, Limits, cancel, connect};
+pub use connect::{Connected, Limits, Started, cancel, connect};
 pub use connection::{Connection, Parameters};
 pub use dialer::Dialer;
 pub use error::{ConnectError, Failure, Fault};
@@ -36,7 +36,7 @@ pub use crate::secrets::Login as Credential;
 use std::time::Duration;
 
 use crate::config::{Database, HostPort};
-use crate::net::SocketOptions;
+use crate::net::{Resolver, SocketOptions};
 
 /// One PostgreSQL instance and how it is dialled.
 #[derive(Clone, Debug)]
@@ -44,16 +44,23 @@ pub struct Target {
     pub at: HostPort,
     pub security: Security,
     pub socket: SocketOptions,
+    pub resolver: Resolver,
     /// For everything up to the first ReadyForQuery and the questions behind it.
     pub connect_timeout: Duration,
 }
 
 impl Target {
     /// One of the cluster's hosts, dialled as its configuration says.
-    pub fn new(at: HostPort, database: &Database, security: Security) -> Target {
+    pub fn new(
+        at: HostPort,
+        database: &Database,
+        security: Security,
+        resolver: Resolver,
+    ) -> Target {
         Target {
             at,
             security,
+            resolver,
             socket: SocketOptions {
                 keepalive_idle: database.keepalive_idle,
                 keepalive_interval: database.keepalive_interval,

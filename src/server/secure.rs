@@ -88,9 +88,15 @@ pub(super) async fn open(
     way: Way,
     deadline: Instant,
 ) -> Result<(Stream, Reached), ConnectError> {
-    let (tcp, address) = connector::dial(&target.at.host, target.at.port, &target.socket, deadline)
-        .await
-        .map_err(|error| ConnectError::new(target, error))?;
+    let (tcp, address) = connector::dial(
+        &target.resolver,
+        &target.at.host,
+        target.at.port,
+        &target.socket,
+        deadline,
+    )
+    .await
+    .map_err(|error| ConnectError::new(target, error))?;
     negotiate(target, tcp, address, way, deadline).await
 }
 

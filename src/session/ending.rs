@@ -390,6 +390,9 @@ impl ToClient for NoServer<'_> {
                 BorrowError::QueueFull { .. } => {
                     "Repeat the transaction later; or raise pool.max_waiting."
                 }
+                BorrowError::Unreachable { cause, .. } if cause.unresolved().is_some() => {
+                    return cause.hint();
+                }
                 BorrowError::Unreachable { .. } => {
                     "The database is down or out of reach, not busy. Check the host, the network and the security group."
                 }

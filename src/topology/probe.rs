@@ -102,7 +102,8 @@ impl Kind {
             Kind::Plain | Kind::MultiAz => "member(id, host, port, lag)",
         };
         format!(
-            "SELECT pg_catalog.pg_is_in_recovery(), {positions}, pg_catalog.pg_postmaster_start_time(), \
+            "SELECT pg_catalog.pg_is_in_recovery(), {positions}, \
+             (EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::int8, \
              pg_catalog.current_setting('max_connections')::int4 \
              - pg_catalog.current_setting('superuser_reserved_connections')::int4 \
              - COALESCE(NULLIF(pg_catalog.current_setting('reserved_connections', true), '')::int4, 0) \

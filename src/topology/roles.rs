@@ -30,7 +30,7 @@ pub struct Said {
     pub position: Option<u64>,
     /// How far a reader says that it is behind, where it can tell better than positions do.
     pub lag: Option<Duration>,
-    /// When it was started, in whatever form: it differs after a restart.
+    /// When it was started, in a form that is the same on each connection: it differs after a restart.
     pub started: Vec<u8>,
     /// Connections that an ordinary role can have.
     pub allows: u32,

@@ -8,7 +8,7 @@ use crate::house::cluster::{Cluster, served_by};
 use crate::house::proxy::Setup;
 use crate::house::{Client, Proxy, USER, eventually};
 
-const AURORA: &str = "
+pub const AURORA: &str = "
     CREATE TABLE members (id text PRIMARY KEY, lag float8, age interval NOT NULL DEFAULT '0');
     GRANT SELECT ON members TO PUBLIC;
     CREATE FUNCTION pg_catalog.aurora_db_instance_identifier() RETURNS text LANGUAGE sql STABLE
@@ -30,12 +30,12 @@ const MULTI_AZ: &str = "
               FROM public.members $$;";
 
 /// A cluster that tells of its members.
-struct Scene {
-    cluster: Cluster,
+pub struct Scene {
+    pub cluster: Cluster,
 }
 
 impl Scene {
-    fn new(replicas: usize, functions: &str, members: &[&str]) -> Scene {
+    pub fn new(replicas: usize, functions: &str, members: &[&str]) -> Scene {
         let cluster = Cluster::spread(replicas);
         let scene = Scene { cluster };
         scene.tell(functions);
@@ -54,7 +54,7 @@ impl Scene {
     }
 
     /// A Weir that knows the cluster by one name alone, which leads to the writer.
-    fn proxy(&self, cap: usize) -> Setup {
+    pub fn proxy(&self, cap: usize) -> Setup {
         let cluster = &self.cluster;
         Proxy::before(cluster.writer(), &cluster.database, cap)
             .set("AURORA_HOST", "127.0.0.1")

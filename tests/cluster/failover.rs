@@ -11,7 +11,7 @@ use crate::house::{Answer, Client, Proxy, count, proving};
 
 /// How a writer is lost.
 #[derive(Clone, Copy, Debug)]
-enum Loss {
+pub enum Loss {
     /// kill -9 of all its processes.
     Kill,
     /// As `pg_ctl stop -m fast`: everybody is told.
@@ -24,21 +24,29 @@ enum Loss {
 
 /// What all clients together saw.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     /// Rows whose COMMIT was answered: of which client, and its number.
-    acknowledged: Mutex<Vec<(usize, u64)>>,
+    pub acknowledged: Mutex<Vec<(usize, u64)>>,
     unknown: AtomicU64,
     failed: AtomicU64,
-    disconnected: AtomicU64,
-    codes: Mutex<HashMap<String, u64>>,
+    pub disconnected: AtomicU64,
+    pub codes: Mutex<HashMap<String, u64>>,
     /// The first commit since `watched` was set that this server answered.
-    watched: Mutex<Option<String>>,
+    pub watched: Mutex<Option<String>>,
     first_commit: Mutex<Option<Instant>>,
-    wrong_host: AtomicU64,
+    pub wrong_host: AtomicU64,
     stop: AtomicBool,
 }
 
 impl Seen {
+    /// Rows whose COMMIT was answered, and that are not there.
+    pub fn lost(&self, rows: &HashSet<String>) -> usize {
+        let is_lost =
+            |(client, number): &&(usize, u64)| !rows.contains(&format!("{client} {number}"));
+        let acknowledged = self.acknowledged.lock().unwrap();
+        acknowledged.iter().filter(is_lost).count()
+    }
+
     fn note(&self, answer: &Answer) {
         if answer.closed {
             self.disconnected.fetch_add(1, Ordering::Relaxed);
@@ -94,13 +102,13 @@ fn work(mut client: Client, me: usize, seen: &Seen) {
     }
 }
 
-struct Load {
-    seen: Arc<Seen>,
+pub struct Load {
+    pub seen: Arc<Seen>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
-    fn start(proxy: &Proxy, clients: usize) -> Load {
+    pub fn start(proxy: &Proxy, clients: usize) -> Load {
         let seen = Arc::<Seen>::default();
         let threads = (0..clients).map(|me| {
             let (client, seen) = (proxy.client(), Arc::clone(&seen));
@@ -112,7 +120,7 @@ impl Load {
         }
     }
 
-    fn end(self) -> Arc<Seen> {
+    pub fn end(self) -> Arc<Seen> {
         self.seen.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().unwrap();
@@ -137,11 +145,8 @@ struct Totals {
 impl Totals {
     /// What one load saw, held against the rows that are there.
     fn add(&mut self, seen: &Seen, rows: &HashSet<String>) {
-        let acknowledged = seen.acknowledged.lock().unwrap();
-        let is_lost =
-            |(client, number): &&(usize, u64)| !rows.contains(&format!("{client} {number}"));
-        self.lost += acknowledged.iter().filter(is_lost).count();
-        self.acknowledged += acknowledged.len();
+        self.lost += seen.lost(rows);
+        self.acknowledged += seen.acknowledged.lock().unwrap().len();
         self.unknown += seen.unknown.load(Ordering::Relaxed);
         self.failed += seen.failed.load(Ordering::Relaxed);
         self.wrong += seen.wrong_host.load(Ordering::Relaxed);
@@ -239,7 +244,7 @@ fn lose_writers(mut cluster: Cluster, loss: Loss, times: usize, clients: usize) 
     assert!(waits[waits.len() - 1] < limit, "{waits:?}\n{}", proxy.log());
 }
 
-fn first_commit(seen: &Seen, loss: Loss, proxy: &Proxy) -> Instant {
+pub fn first_commit(seen: &Seen, loss: Loss, proxy: &Proxy) -> Instant {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(first) = *seen.first_commit.lock().unwrap() {

@@ -12,6 +12,7 @@ mod broken;
 mod discovery;
 mod failover;
 mod lone;
+mod names;
 mod readers;
 mod routing;
 mod told;

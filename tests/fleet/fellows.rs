@@ -57,7 +57,7 @@ impl Berth {
             .set("WEIR_FLEET_DISCOVER", &format!("{NAME}:{}", self.port))
             .set("WEIR_FLEET_LISTEN", &format!("{host}:{}", self.port))
             .set("WEIR_FLEET_KEY", KEY)
-            .set("WEIR__FLEET__RESOLVER", &self.names.server.to_string())
+            .set("WEIR_DNS_SERVERS", &self.names.server.to_string())
             .set("WEIR__FLEET__REFRESH", &ms(REFRESH))
             .set("WEIR__FLEET__SETTLE", &ms(SETTLE))
             .set("WEIR__POOL__CONNECTION_BORROW_TIMEOUT", "60s")

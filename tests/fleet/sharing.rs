@@ -234,8 +234,8 @@ fn without_dns_the_others_hear_of_a_newcomer() {
     berth.names.sleep();
     let second = berth
         .setup(1)
-        .without("WEIR__FLEET__RESOLVER")
-        .set("WEIR__FLEET__RESOLVER", &second_names.server.to_string())
+        .without("WEIR_DNS_SERVERS")
+        .set("WEIR_DNS_SERVERS", &second_names.server.to_string())
         .start();
     assert_eq!((cap(&first), cap(&second)), (3, 3));
     assert!(

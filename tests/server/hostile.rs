@@ -210,7 +210,7 @@ async fn a_login_may_come_byte_by_byte() {
         );
         message(stream);
         drip(
-            b"D\0\0\0\x1e\0\x05\0\0\0\x01t\0\0\0\x0250\0\0\0\x013\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"D\0\0\0\x24\0\x06\0\0\0\x01t\0\0\0\x0250\0\0\0\x013\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\x0217",
             stream,
         );
         drip(b"C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I", stream);
@@ -222,6 +222,7 @@ async fn a_login_may_come_byte_by_byte() {
     assert_eq!(connected.parameters.value(b"Tz"), Some(&b"UTC"[..]));
     assert_eq!(connected.limits.ordinary(), 47);
     assert!(connected.in_recovery);
+    assert_eq!(connected.started, b"17");
 }
 
 #[tokio::test]

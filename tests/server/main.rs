@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use house::Postgres;
 use house::postgres::{PASSWORD, USER};
-use weir::config::{HostPort, Secret, SslMode};
-use weir::net::SocketOptions;
+use weir::config::{Dns, HostPort, Secret, SslMode};
+use weir::net::{Resolver, SocketOptions};
 use weir::secrets::{self, Password};
 use weir::server::{ConnectError, Connected, Login, Security, Target, connect};
 
@@ -48,6 +48,12 @@ fn postgres() -> &'static Postgres {
 }
 
 fn target(address: SocketAddr, mode: SslMode, authorities: Option<&str>) -> Target {
+    let dns = Dns {
+        servers: Vec::new(),
+        timeout: Duration::from_secs(2),
+        max_ttl: Duration::from_secs(60),
+        max_stale: Duration::from_secs(60),
+    };
     Target {
         at: HostPort {
             host: address.ip().to_string(),
@@ -55,6 +61,7 @@ fn target(address: SocketAddr, mode: SslMode, authorities: Option<&str>) -> Targ
         },
         security: Security::new(mode, authorities.map(str::as_bytes)).unwrap(),
         socket: SocketOptions::default(),
+        resolver: Resolver::new(&dns),
         connect_timeout: Duration::from_secs(20),
     }
 }

@@ -28,6 +28,7 @@ use self::names::{Listed, Names};
 use super::shared::Shared;
 use crate::config;
 use crate::metrics;
+use crate::net::Resolver;
 use crate::net::listen::{self, AcceptError};
 use crate::pool::portion::Portion;
 use crate::protocol::CancelKey;
@@ -48,21 +49,29 @@ pub struct Fleet {
 /// Why a task can't be one of a fleet.
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
-    #[error("fleet.resolver: {0}")]
-    Resolver(String),
+    #[error(
+        "fleet.discover needs a DNS server, and /etc/resolv.conf names none; say one by dns.servers (WEIR_DNS_SERVERS)"
+    )]
+    NoDns,
     #[error("the system has no randomness to give")]
     Chance,
 }
 
 impl Fleet {
-    pub fn new(config: config::Fleet, meters: metrics::Fleet) -> Result<Fleet, FleetError> {
+    pub fn new(
+        config: config::Fleet,
+        resolver: Resolver,
+        meters: metrics::Fleet,
+    ) -> Result<Fleet, FleetError> {
         let mut random = [0; 10];
         let filled = SystemRandom::new().fill(&mut random);
         filled.map_err(|_| FleetError::Chance)?;
         let [id @ .., high, low] = random;
-        let patience = config.refresh.min(config.answer_timeout);
-        let names = Names::new(config.discover.clone(), config.resolver, patience)
-            .map_err(|error| FleetError::Resolver(error.to_string()))?;
+        // How long an answer is good must be known.
+        if !resolver.asker().knows_servers() {
+            return Err(FleetError::NoDns);
+        }
+        let names = Names::new(config.discover.clone(), resolver);
         let terms = Terms {
             refresh: config.refresh,
             settle: config.settle,

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::jwt::{BadKeys, Key, KeySet};
 use crate::config::{IamIssuer, IamJwt, JwksPlace};
-use crate::net::BadAuthorities;
 use crate::net::fetch::{FetchError, Fetcher};
+use crate::net::{BadAuthorities, Resolver};
 
 /// AWS' have 2 KiB.
 const MAX_BYTES: usize = 256 * 1024;
@@ -76,11 +76,18 @@ impl Issuer {
         issuer: &IamIssuer,
         jwt: &IamJwt,
         authorities: Option<&[u8]>,
+        resolver: &Resolver,
     ) -> Result<Issuer, BadAuthorities> {
         let source = match &issuer.jwks {
             JwksPlace::File(path) => Source::File(path.clone()),
             JwksPlace::Url(url) => {
-                let fetcher = Fetcher::new(url.clone(), authorities, TIMEOUT, MAX_BYTES)?;
+                let fetcher = Fetcher::new(
+                    url.clone(),
+                    authorities,
+                    TIMEOUT,
+                    MAX_BYTES,
+                    resolver.clone(),
+                )?;
                 Source::Url(Box::new(fetcher))
             }
         };
@@ -214,7 +221,7 @@ mod tests {
             max_lifetime: Duration::from_secs(900),
             jwks_refresh: Duration::from_secs(3600),
         };
-        Issuer::new(&issuer, &jwt, None).unwrap()
+        Issuer::new(&issuer, &jwt, None, &Resolver::of_system()).unwrap()
     }
 
     #[tokio::test(start_paused = true)]

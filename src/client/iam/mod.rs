@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{self, Config, IamMode, Secret};
-use crate::net::BadAuthorities;
+use crate::net::{BadAuthorities, Resolver};
 use crate::secrets::{KeySecret, KeysError};
 
 use jwks::{Issuer, NoKey};
@@ -61,6 +61,7 @@ struct Asking {
     sts: Option<Sts>,
     aurora: Option<Aurora>,
     issuers: Vec<Issuer>,
+    resolver: Resolver,
 }
 
 /// Why tokens can't be checked as configured.
@@ -112,8 +113,9 @@ impl Iam {
         config: &Config,
         secrets: &[Arc<KeySecret>],
         prober: &Prober,
+        resolver: &Resolver,
     ) -> Result<Iam, IamError> {
-        let asking = Arc::new(Asking::new(&config.iam, prober)?);
+        let asking = Arc::new(Asking::new(&config.iam, prober, resolver)?);
         Iam::with(config, secrets, asking)
     }
 
@@ -127,7 +129,7 @@ impl Iam {
         if self.config == config.iam {
             return Iam::with(config, secrets, Arc::clone(&self.asking));
         }
-        Iam::new(config, secrets, prober)
+        Iam::new(config, secrets, prober, &self.asking.resolver)
     }
 
     fn with(
@@ -285,11 +287,11 @@ fn common(config: &Config) -> IamMode {
 }
 
 impl Asking {
-    fn new(iam: &config::Iam, prober: &Prober) -> Result<Asking, IamError> {
+    fn new(iam: &config::Iam, prober: &Prober, resolver: &Resolver) -> Result<Asking, IamError> {
         let sts = iam.sts.as_ref().map(|sts| {
             let key = "auth.iam.sts.ca_file";
             let authorities = authorities(key, sts.ca_file.as_deref())?;
-            let sts = Sts::new(sts, authorities.as_deref());
+            let sts = Sts::new(sts, authorities.as_deref(), resolver);
             sts.map_err(|source| IamError::Authorities { key, source })
         });
         let mut issuers = Vec::new();
@@ -297,7 +299,7 @@ impl Asking {
             let key = "auth.iam.jwt.ca_file";
             let authorities = authorities(key, jwt.ca_file.as_deref())?;
             for issuer in &jwt.issuers {
-                let issuer = Issuer::new(issuer, jwt, authorities.as_deref());
+                let issuer = Issuer::new(issuer, jwt, authorities.as_deref(), resolver);
                 issuers.push(issuer.map_err(|source| IamError::Authorities { key, source })?);
             }
         }
@@ -309,6 +311,7 @@ impl Asking {
                 .as_ref()
                 .map(|aurora| Aurora::new(aurora, Arc::clone(prober))),
             issuers,
+            resolver: resolver.clone(),
         })
     }
 

@@ -12,8 +12,8 @@ use super::pace::Pace;
 use super::reason::Reason;
 use super::sts::{self, StsToken};
 use crate::config::{IamAurora, IamSts, Secret};
-use crate::net::BadAuthorities;
 use crate::net::fetch::{Fetched, Fetcher};
+use crate::net::{BadAuthorities, Resolver};
 
 /// Whether whoever came with a token is still to be heard, now that it is his turn: of many who guess at a time, some
 /// were found out while the others waited.
@@ -35,13 +35,18 @@ pub struct Sts {
 }
 
 impl Sts {
-    pub fn new(sts: &IamSts, authorities: Option<&[u8]>) -> Result<Sts, BadAuthorities> {
+    pub fn new(
+        sts: &IamSts,
+        authorities: Option<&[u8]>,
+        resolver: &Resolver,
+    ) -> Result<Sts, BadAuthorities> {
         Ok(Sts {
             fetcher: Fetcher::new(
                 sts.endpoint.clone(),
                 authorities,
                 sts.timeout,
                 MAX_ANSWER_BYTES,
+                resolver.clone(),
             )?,
             weir_id: sts.weir_id.clone(),
             pace: Pace::new(sts.max_calls, sts.calls_per_second),

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{AuthScheme, Credential, Secret, Tls, User};
+use crate::net::Resolver;
 use crate::protocol::frame::put_untagged;
 use crate::protocol::reply::{TxStatus, error_field, put_ready_for_query};
 use crate::protocol::scram::{SaltedKeys, Verifier};
@@ -57,7 +58,7 @@ static IAM: LazyLock<Arc<iam::Iam>> = LazyLock::new(|| {
     let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = crate::config::load(None, env.into_iter()).unwrap();
     let nobody: iam::upstream::Prober = Arc::new(|_| panic!("no Aurora is configured"));
-    Arc::new(iam::Iam::new(&config, &[], &nobody).unwrap())
+    Arc::new(iam::Iam::new(&config, &[], &nobody, &Resolver::of_system()).unwrap())
 });
 
 fn gate() -> Gate {
