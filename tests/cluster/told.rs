@@ -30,11 +30,6 @@ impl Scene {
     /// Ends all connections, with a word (57P01).
     fn kill(&self) {
         self.postgres.kill_backends(&self.database);
-        eventually(
-            "were they gone",
-            || self.postgres.connections(&self.database),
-            |n| *n == 0,
-        );
     }
 
     /// Kills once something runs.

@@ -392,11 +392,16 @@ impl Postgres {
         self.sql(&sql)[0].parse().unwrap()
     }
 
+    /// They are gone when this returns.
     pub fn kill_backends(&self, database: &str) -> usize {
-        self.sql(&format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
-        ))
-        .len()
+        let killed = self.sql(&format!(
+            "SELECT CASE WHEN pg_terminate_backend(pid) THEN pid ELSE 0 END FROM pg_stat_activity WHERE datname = '{database}'"
+        ));
+        if !killed.is_empty() {
+            let they = format!("pid IN ({})", killed.join(", "));
+            eventually("were they gone", || self.count_where(&they), |n| *n == 0);
+        }
+        killed.len()
     }
 
     pub fn client(&self, database: &str) -> Client {

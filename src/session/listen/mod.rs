@@ -164,6 +164,24 @@ impl Session {
         self.sent_moves(1);
     }
 
+    /// Whether a Query of ours would be the next that the server gets, with nothing of the client's before it.
+    fn is_next_to_speak(&self) -> bool {
+        let Link::Leased(lease) = &self.link else {
+            return false;
+        };
+        lease.ledger.is_idle()
+            && !self.core.is_mid_frame()
+            && !self.requests.has_cleared()
+            && self.prologue.is_empty()
+    }
+
+    fn end_marks(&mut self) {
+        if let Some(listening) = &mut self.listening {
+            listening.moving.put_end_of_marks(&mut self.prologue);
+            self.sent_moves(1);
+        }
+    }
+
     fn sent_moves(&mut self, queries: usize) {
         if let Link::Leased(lease) = &mut self.link {
             for _ in 0..queries {
@@ -253,6 +271,13 @@ impl Session {
             Step::Home => {
                 self.core.set_outside(Outside::No);
                 self.core.look_for(Kinds::LISTEN);
+            }
+            Step::HomeWithMarks => {
+                self.core.set_outside(Outside::No);
+                match self.is_next_to_speak() {
+                    true => self.end_marks(),
+                    false => self.core.look_for(Kinds::LISTEN),
+                }
             }
             Step::StillAway => {
                 self.core.set_outside(Outside::Yes);

@@ -96,6 +96,8 @@ pub enum Step {
     Away,
     /// They are on the server.
     Home,
+    /// They are on the server, and the channel of marks is so as well.
+    HomeWithMarks,
     /// The transaction that was to bring them back was rolled back: they are at the hub as before.
     StillAway,
     /// The server did not do what it can't refuse.
@@ -228,6 +230,20 @@ impl Moving {
         put_query(out, |text| text.extend_from_slice(b"UNLISTEN *"));
     }
 
+    /// Appends the Query after which the server, which has all channels, has the one of marks no more: the client could ask
+    /// what it listens to.
+    pub fn put_end_of_marks(&mut self, out: &mut Vec<u8>) {
+        put_query(out, |text| put_unlisten(text, &self.sync));
+        self.place = Place::Returning(Return {
+            names: Names::new(),
+            mark: Vec::new(),
+            way: Way::Alone,
+            mark_from_server: Seen::Yes,
+            mark_from_hub: Seen::Yes,
+            unanswered: 1,
+        });
+    }
+
     /// Appends what brings the channels back to the server, which owes nothing; says how many Queries that is.
     /// In a transaction it may have to be said again: a rollback to a savepoint undoes it.
     pub fn put_return(&mut self, way: Way, mark: &[u8], out: &mut Vec<u8>) -> usize {
@@ -251,10 +267,7 @@ impl Moving {
         });
         let mut queries = 1;
         if way == Way::Alone {
-            put_query(out, |text| {
-                text.extend_from_slice(b"UNLISTEN ");
-                put_identifier(text, &self.sync);
-            });
+            put_query(out, |text| put_unlisten(text, &self.sync));
             queries += 1;
         }
         self.place = Place::Returning(Return {
@@ -374,7 +387,7 @@ impl Moving {
             (Way::Alone, _) => Step::Nothing,
             (Way::InTransaction, Seen::Yes) => {
                 self.place = Place::Home;
-                Step::Home
+                Step::HomeWithMarks
             }
             (Way::InTransaction, Seen::No) => {
                 self.place = Place::Away(std::mem::take(&mut back.names));
@@ -395,6 +408,11 @@ pub fn put_listen(text: &mut Vec<u8>, name: &[u8]) {
     text.extend_from_slice(b"LISTEN ");
     put_identifier(text, name);
     text.push(b';');
+}
+
+fn put_unlisten(text: &mut Vec<u8>, name: &[u8]) {
+    text.extend_from_slice(b"UNLISTEN ");
+    put_identifier(text, name);
 }
 
 fn put_notify(text: &mut Vec<u8>, name: &[u8], payload: &[u8]) {
@@ -545,10 +563,17 @@ mod tests {
         assert!(!hears(&mut moving, "!m2"));
         moving.hub_passed_mark();
         assert!(hears(&mut moving, "a"), "its own");
-        assert_eq!(moving.transaction_over(), Step::Home);
+        assert_eq!(moving.transaction_over(), Step::HomeWithMarks);
         let left = names(&["a", "b", "weir_sync_1"]);
         assert_eq!(moving.found(left), Found::Subscribe);
         assert_eq!(moving.names(), names(&["a", "b"]));
+
+        // Only the client's are left on the server, and what it says meanwhile is the client's.
+        let mut out = Vec::new();
+        moving.put_end_of_marks(&mut out);
+        assert_eq!(text(&out), "UNLISTEN \"weir_sync_1\"");
+        assert!(moving.holds_server() && !moving.stalls() && hears(&mut moving, "a"));
+        assert_eq!(moving.concluded(false), Step::Home);
 
         // Rolled back: as if nothing had been said.
         let mut moving = away();
