@@ -313,8 +313,8 @@ impl<'p> Sasl<'p> {
         };
         let first = ClientFirst::parse(first, mechanism, self.end_point.as_deref())
             .map_err(Refused::Scram)?;
-        let (challenged, challenge) = first.challenge(self.verifier, &scram::nonce(random()?));
-        let last = say(self.peer, &challenge).await?;
+        let challenged = first.challenge(self.verifier, &scram::nonce(random()?));
+        let last = say(self.peer, challenged.message()).await?;
         Ok(Proof { challenged, last })
     }
 }
