@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
-use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
 use super::failures::{Lapse, Verdict};
@@ -423,8 +422,6 @@ pub(super) fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
 
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], Refused> {
     let mut bytes = [0; BYTES];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Refused::NoRandomness)?;
+    crate::random::fill(&mut bytes).map_err(|_| Refused::NoRandomness)?;
     Ok(bytes)
 }
