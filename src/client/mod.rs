@@ -18,11 +18,12 @@ mod sealed;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::{AuthMethod, TlsMode};
 use crate::error::{Blame, ToClient};
@@ -185,17 +186,18 @@ async fn handshake(
     origin: Origin,
     deadline: Instant,
 ) -> Result<Passed, Stop> {
+    // One timer for all of it.
+    let mut limit = pin!(sleep_until(deadline));
     // Health checks and port scanners connect and say nothing: they take no place from clients.
-    let first = match timeout_at(deadline, peer.first_byte()).await {
-        Ok(came) => came?,
-        Err(_) => return Err(Stop::Left),
+    let first = within(limit.as_mut(), pin!(peer.first_byte())).await;
+    let first = first.unwrap_or(Err(Stop::Left))?;
+    let place = within(limit.as_mut(), pin!(gate.places.take(origin))).await;
+    let place = place.ok_or(Refused::TooManyLogins)?;
+    let stepped = {
+        let steps = steps(peer, first, gate, door, origin, place);
+        within(limit, pin!(steps)).await
     };
-    let place = match timeout_at(deadline, gate.places.take(origin)).await {
-        Ok(place) => place,
-        Err(_) => return Err(Refused::TooManyLogins.into()),
-    };
-    let stepped = timeout_at(deadline, steps(peer, first, gate, door, origin, place)).await;
-    match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
+    match stepped.unwrap_or_else(|| Err(Refused::Timeout.into()))? {
         Stepped::Passed(passed) => Ok(passed),
         // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
         // Boxed: few clients need its room, which all of them would carry along.
@@ -203,6 +205,15 @@ async fn handshake(
             let opened = Box::pin(sealed.open(peer, gate, origin)).await;
             opened.map(Passed::Proven)
         }
+    }
+}
+
+/// What comes of `step`; `None`: the limit came first.
+async fn within<T>(limit: Pin<&mut Sleep>, step: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        outcome = step => Some(outcome),
+        () = limit => None,
     }
 }
 
