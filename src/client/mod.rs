@@ -104,7 +104,7 @@ pub struct Authenticated {
     pub unread: Vec<u8>,
     /// To be sent first, in one write with what follows: ends with AuthenticationOk.
     pub greeting: Vec<u8>,
-    pub user: String,
+    pub user: Arc<str>,
     pub database: String,
     /// The client's own settings, names in lower case, in the order they count; a later one wins.
     pub settings: Vec<(String, Vec<u8>)>,

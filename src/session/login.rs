@@ -38,7 +38,7 @@ pub struct Newcomer {
     pub client: Stream,
     pub address: Option<SocketAddr>,
     pub unread: Vec<u8>,
-    pub user: String,
+    pub user: Arc<str>,
     pub database: String,
     pub settings: Settings,
     pub protocol_minor: u16,
@@ -55,7 +55,7 @@ pub struct Hall {
     pub desks: Rc<Desks>,
     pub kind: Kind,
     pub hubs: Rc<Hubs>,
-    traffic: RefCell<HashMap<PoolId, Rc<Traffic>>>,
+    traffic: RefCell<HashMap<PoolId, Rc<Traffic>, foldhash::fast::RandomState>>,
 }
 
 impl Hall {
