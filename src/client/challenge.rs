@@ -243,11 +243,12 @@ fn certificate(peer: &Peer, manner: Option<&Manner>, startup: &Startup) -> Resul
 
 fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
     let user = String::from_utf8_lossy(&startup.user).into_owned();
-    Stop::Refused(Refused::WrongPassword(if is_known {
+    let wrong = if is_known {
         WrongPassword::Proof { user }
     } else {
         WrongPassword::UnknownUser { user }
-    }))
+    };
+    Refused::from(wrong).into()
 }
 
 impl Proven {

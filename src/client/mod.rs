@@ -127,12 +127,12 @@ pub async fn turn_away(
     gate: &Gate,
     why: ErrorReply,
 ) -> Result<Admission, Refused> {
-    visit(tcp, address, gate, Door::Shut(why)).await
+    visit(tcp, address, gate, Door::Shut(Box::new(why))).await
 }
 
 enum Door {
     Open,
-    Shut(ErrorReply),
+    Shut(Box<ErrorReply>),
 }
 
 enum Passed {
@@ -157,7 +157,7 @@ async fn visit(
             if refused.is_told() {
                 peer.refuse(&refused.to_reply()).await;
             }
-            return Err(refused);
+            return Err(*refused);
         }
     };
     let Some((stream, unread, greeting)) = peer.into_parts() else {
@@ -248,7 +248,7 @@ async fn steps(
                 Approach::Sealed(sealed) => Ok(Stepped::Sealed(sealed)),
             }
         }
-        Door::Shut(why) => Err(Refused::TurnedAway(why).into()),
+        Door::Shut(why) => Err(Refused::TurnedAway(*why).into()),
     }
 }
 

@@ -34,18 +34,19 @@ const LINGER_BYTES: usize = 64 * 1024;
 pub(super) enum Stop {
     /// Nobody is there any more.
     Left,
-    Refused(Refused),
+    /// Boxed: every step's outcome has room for it.
+    Refused(Box<Refused>),
 }
 
 impl From<Refused> for Stop {
     fn from(refused: Refused) -> Stop {
-        Stop::Refused(refused)
+        Stop::Refused(Box::new(refused))
     }
 }
 
 impl From<OpeningError> for Stop {
     fn from(error: OpeningError) -> Stop {
-        Stop::Refused(Refused::Opening(error))
+        Refused::Opening(error).into()
     }
 }
 

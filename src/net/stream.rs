@@ -398,3 +398,33 @@ impl Stream {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_given_back_is_read_again_before_what_follows() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut socket = Socket::new(listener.accept().await.unwrap().0);
+        client.write_all(b"abcdef").await.unwrap();
+        let mut first = [0; 4];
+        socket.read_exact(&mut first).await.unwrap();
+        socket.give_back(first.to_vec());
+        let mut read = [0; 3];
+        socket.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"abc");
+        socket.write_all(b"meanwhile").await.unwrap();
+        socket.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"def");
+        drop(socket);
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"meanwhile");
+    }
+}
