@@ -216,6 +216,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // TLS has one, as a rule, and the kernel is quicker with it.
+        if let [one] = bufs {
+            return self.poll_write(cx, one);
+        }
         if self.holding == Holding::Everything || !self.held.is_empty() {
             return self.poll_write_behind(cx, bufs);
         }
@@ -284,10 +288,9 @@ impl Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match (self, slices) {
-            (Stream::Plain(socket), [one]) => Pin::new(socket).poll_write(cx, one),
-            (Stream::Plain(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
-            (Stream::Tls(tls), _) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
+        match self {
+            Stream::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
         }
     }
 
