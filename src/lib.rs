@@ -4,7 +4,7 @@
 //! (`tests/architecture.rs` holds that):
 //!
 //! - F0 `protocol`, `sql`: facts. The wire, and what a statement leaves behind.
-//! - F1 `config`, `error`, `metrics`: words.
+//! - F1 `config`, `error`, `metrics`, `random`: words.
 //! - F2 `net`, `pool`, `secrets`: bytes, and where hosts are; lending; credentials.
 //! - F3 `client`, `server`, `topology`: who dialled us; whom we dial; which instance is the writer.
 //! - F4 `session`: one client's conversation, a pure core in a thin shell.
@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod net;
 pub mod pool;
 pub mod protocol;
+pub mod random;
 pub mod secrets;
 pub mod server;
 pub mod session;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Lowest first. A module names only modules of the floors before its own; neighbours don't know each other.
 const FLOORS: &[&[&str]] = &[
     &["protocol", "sql"],
-    &["config", "error", "metrics"],
+    &["config", "error", "metrics", "random"],
     &["net", "pool", "secrets"],
     &["client", "server", "topology"],
     &["session"],

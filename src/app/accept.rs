@@ -2,14 +2,16 @@
 //!
 //! Knows the order of rooms; what happens in them, `client` and `session` know.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 use super::shared::{Admittance, Seat, Shared};
 use super::wish;
@@ -33,26 +35,21 @@ pub struct Door {
 }
 
 /// Who has just come to one.
-pub struct Arrival {
+struct Arrival {
     tcp: TcpStream,
     address: SocketAddr,
     door: Door,
 }
 
 /// Accepts for ever. Cancel-safe.
-pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<Arrival>) {
+pub async fn stand_at(listener: TcpListener, door: Door, guests: Rc<Guests>) {
     loop {
         match listen::accept(&listener).await {
-            Ok((tcp, address)) => {
-                let arrival = Arrival {
-                    tcp,
-                    address,
-                    door: door.clone(),
-                };
-                if incoming.send(arrival).await.is_err() {
-                    return;
-                }
-            }
+            Ok((tcp, address)) => guests.let_in(Arrival {
+                tcp,
+                address,
+                door: door.clone(),
+            }),
             Err(AcceptError::Gone(error)) => {
                 tracing::debug!(%error, "a client was gone before it was accepted")
             }
@@ -64,9 +61,45 @@ pub async fn stand_at(listener: TcpListener, door: Door, incoming: mpsc::Sender<
     }
 }
 
+/// The clients that are being served at one worker. Their tasks are the worker's event loop's: with it they end.
+#[derive(Default)]
+pub struct Guests {
+    present: Cell<usize>,
+    empty: Notify,
+}
+
+/// Counts as served until dropped.
+struct Guest(Rc<Guests>);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let left = self.0.present.get() - 1;
+        self.0.present.set(left);
+        if left == 0 {
+            self.0.empty.notify_waiters();
+        }
+    }
+}
+
+impl Guests {
+    fn let_in(self: &Rc<Self>, arrival: Arrival) {
+        self.present.set(self.present.get() + 1);
+        tokio::task::spawn_local(receive(arrival, Guest(Rc::clone(self))));
+    }
+
+    /// Until the last has left. Cancel-safe.
+    pub async fn gone(&self) {
+        let mut empty = pin!(self.empty.notified());
+        empty.as_mut().enable();
+        if self.present.get() > 0 {
+            empty.await;
+        }
+    }
+}
+
 /// One client, from its first byte to its last. The large steps are boxed and gone once they are done,
 /// so that an idle client's task is small, and what is polled for each of its queries too.
-pub async fn receive(arrival: Arrival) {
+async fn receive(arrival: Arrival, _guest: Guest) {
     if let Some((session, _seat)) = Box::pin(welcome(arrival)).await {
         session.run().await;
     }
@@ -84,9 +117,12 @@ async fn welcome(arrival: Arrival) -> Option<(Seated, Seat)> {
     let started = std::time::Instant::now();
     let gate = door.shared.gate.load_full();
     let admittance = door.shared.sit_down();
-    let address = Box::pin(introduce(&mut tcp, peer, &door)).await?;
+    let address = match is_to_introduce(peer, &door) {
+        true => Box::pin(introduce(&mut tcp, peer, &door)).await?,
+        false => peer,
+    };
     let (admission, seat) = match admittance {
-        Admittance::Seat(seat) => (Box::pin(client::admit(tcp, address, &gate)).await, seat),
+        Admittance::Seat(seat) => (client::admit(tcp, address, &gate).await, seat),
         Admittance::Full(seat) => {
             let full = full_house(door.shared.config.load().listen.max_clients);
             (
@@ -99,7 +135,7 @@ async fn welcome(arrival: Arrival) -> Option<(Seated, Seat)> {
     let authenticated = match admission {
         Ok(Admission::Session(authenticated)) => authenticated,
         Ok(Admission::Cancel { key, stream }) => {
-            pass_on_cancel(&door, key).await;
+            Box::pin(pass_on_cancel(&door, key)).await;
             drop(stream);
             return None;
         }
@@ -110,21 +146,22 @@ async fn welcome(arrival: Arrival) -> Option<(Seated, Seat)> {
             return None;
         }
     };
-    let session = Box::pin(enter(authenticated, address, &door)).await?;
+    let session = enter(authenticated, address, &door).await?;
     meters.logins.increment(1);
     meters.handshake.record(started.elapsed());
     Some((session, seat))
 }
 
-/// Where the client is: at the other end of the connection, or where the load balancer at that end says. `None`:
-/// it was to say so, and did not.
-async fn introduce(tcp: &mut TcpStream, peer: SocketAddr, door: &Door) -> Option<SocketAddr> {
-    let config = door.shared.config.load_full();
+/// Whether this peer is a load balancer that is to say for whom it comes.
+fn is_to_introduce(peer: SocketAddr, door: &Door) -> bool {
+    let config = door.shared.config.load();
     let from = &config.listen.proxy_protocol_from;
-    if !from.iter().any(|network| network.contains(peer.ip())) {
-        return Some(peer);
-    }
-    let limit = config.auth.handshake_timeout;
+    from.iter().any(|network| network.contains(peer.ip()))
+}
+
+/// Where the client is, as the load balancer says. `None`: it was to say so, and did not.
+async fn introduce(tcp: &mut TcpStream, peer: SocketAddr, door: &Door) -> Option<SocketAddr> {
+    let limit = door.shared.config.load().auth.handshake_timeout;
     let outcome = tokio::time::timeout(limit, proxy_header::read(tcp)).await;
     let problem = match outcome {
         Ok(Ok(Introduced::Client(client))) => return Some(client),
@@ -169,13 +206,13 @@ async fn enter(
             detail: None,
             hint: Some("Connect to the database itself for replication.".into()),
         };
-        return refuse(client, greeting, &refusal).await;
+        return Box::pin(refuse(client, greeting, &refusal)).await;
     }
     let config = door.shared.config.load_full();
     let suffix = config.cluster.reader_suffix.as_deref();
     let kind = match wish::kind(door.hall.kind, suffix, &mut database, &mut settings) {
         Ok(kind) => kind,
-        Err(refusal) => return refuse(client, greeting, &refusal).await,
+        Err(refusal) => return Box::pin(refuse(client, greeting, &refusal)).await,
     };
     let transport = if client.is_tls() {
         Transport::Tls
@@ -200,7 +237,7 @@ async fn enter(
             farewell,
         }) => {
             door.hall.context.clients.login_failed("database");
-            dismiss(&mut client, &farewell).await;
+            Box::pin(dismiss(&mut client, &farewell)).await;
             None
         }
     }

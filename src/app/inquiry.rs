@@ -60,7 +60,9 @@ async fn look_up(user: &str, desks: &Rc<Desks>, shared: &Shared) -> Found {
     let Some(asker) = &config.query_user else {
         return Err("auth.query_user is not set".to_owned());
     };
-    let entry = desks.endpoint.entry(&config.database.name, &asker.name);
+    let entry = desks
+        .endpoint
+        .entry(&config.database.name, &asker.name.as_str().into());
     let entry = entry.ok_or("too many different databases and users")?;
     let patience = config.auth.handshake_timeout;
     let borrowing = tokio::time::timeout(patience, borrow(&entry, desks));

@@ -56,7 +56,10 @@ pub async fn watch(desks: Rc<Desks>, shared: Arc<Shared>) {
 impl Asker {
     async fn borrow(&self, place: Place) -> Result<Lease<Dialer>, Missed> {
         let account = self.shared.first_account().ok_or_else(no_account)?;
-        let entry = self.desks.endpoint.entry(&account.0, &account.1);
+        let entry = self
+            .desks
+            .endpoint
+            .entry(&account.0, &account.1.as_str().into());
         let (Some(entry), Some(desk)) = (entry, self.desks.at(place)) else {
             return Err(busy());
         };

@@ -3,6 +3,7 @@
 //! Knows how they belong together; what they do, the floors below know.
 
 use std::net::TcpListener as StdListener;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::accept::{self, Door};
+use super::accept::{self, Door, Guests};
 use super::errand::Inbox;
 use super::shared::Shared;
 use super::{inquiry, trial};
@@ -96,9 +97,8 @@ impl Plan {
         );
         let mut janitors = JoinSet::new();
         let mut doors = JoinSet::new();
-        let mut guests = Guests::default();
+        let guests = Rc::new(Guests::default());
         let mut all_hubs = Vec::new();
-        let (incoming, mut arrivals) = mpsc::channel(1);
         let desks = Desks::new(Arc::clone(&self.shared.endpoint), self.id);
         if self.id == WorkerId(0) {
             let (desks, shared) = (Rc::clone(&desks), Arc::clone(&self.shared));
@@ -130,15 +130,10 @@ impl Plan {
                 hall,
                 shared: Arc::clone(&self.shared),
             };
-            doors.spawn_local(accept::stand_at(listener, door, incoming.clone()));
+            doors.spawn_local(accept::stand_at(listener, door, Rc::clone(&guests)));
         }
-        drop(incoming);
         loop {
             tokio::select! {
-                Some(arrival) = arrivals.recv() => {
-                    guests.tasks.spawn_local(accept::receive(arrival));
-                }
-                Some(_) = guests.tasks.join_next() => {}
                 Some(order) = self.orders.recv() => obey(order, &sessions, &context, &all_hubs),
                 // Who has a server may have to do without it.
                 Ok(()) = cluster.changed() => sessions.wake_all(),
@@ -154,7 +149,7 @@ impl Plan {
                 }
             }
         }
-        self.see_off(&mut guests, &sessions, &context, &all_hubs, cluster)
+        self.see_off(&guests, &sessions, &context, &all_hubs, cluster)
             .await;
         Ok(())
     }
@@ -162,15 +157,16 @@ impl Plan {
     /// Waits for the last client, or until those who stay are to be closed.
     async fn see_off(
         &mut self,
-        guests: &mut Guests,
+        guests: &Guests,
         sessions: &Sessions,
         context: &Context,
         hubs: &[Rc<Hubs>],
         mut cluster: watch::Receiver<u64>,
     ) {
-        while !guests.tasks.is_empty() {
+        let mut gone = pin!(guests.gone());
+        loop {
             tokio::select! {
-                _ = guests.tasks.join_next() => {}
+                () = &mut gone => return,
                 Some(order) = self.orders.recv() => obey(order, sessions, context, hubs),
                 Ok(()) = cluster.changed() => sessions.wake_all(),
                 changed = self.stage.wait_for(|stage| *stage == Stage::Closing) => {
@@ -182,15 +178,8 @@ impl Plan {
                 }
             }
         }
-        let leaving = async { while guests.tasks.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_WORDS, leaving).await;
+        let _ = tokio::time::timeout(LAST_WORDS, gone).await;
     }
-}
-
-/// The clients' tasks.
-#[derive(Default)]
-struct Guests {
-    tasks: JoinSet<()>,
 }
 
 fn obey(order: Order, sessions: &Sessions, context: &Context, hubs: &[Rc<Hubs>]) {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use postgres_protocol::authentication::md5_hash;
-use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 
 use super::failures::{Lapse, Verdict};
@@ -16,7 +15,7 @@ use super::peer::{Peer, Stop};
 use super::refused::{Refused, WrongPassword};
 use super::{Gate, Instant, Manner};
 use crate::config::{AuthMethod, Secret};
-use crate::protocol::frame::{put, put_cstr, split_cstr};
+use crate::protocol::frame::{put, split_cstr};
 use crate::protocol::opening::{Replication, Startup};
 use crate::protocol::scram::{
     self, Challenged, ClientFirst, Mechanism, ScramError, Verified, Verifier,
@@ -38,7 +37,7 @@ const SASL_FINAL: u32 = 12;
 
 /// A client that is who it says; AuthenticationOk waits in its outbox.
 pub(super) struct Proven {
-    pub user: String,
+    pub user: Arc<str>,
     pub database: String,
     pub settings: Vec<(String, Vec<u8>)>,
     pub minor: u16,
@@ -244,16 +243,17 @@ fn certificate(peer: &Peer, manner: Option<&Manner>, startup: &Startup) -> Resul
 
 fn wrong_password(startup: &Startup, is_known: bool) -> Stop {
     let user = String::from_utf8_lossy(&startup.user).into_owned();
-    Stop::Refused(Refused::WrongPassword(if is_known {
+    let wrong = if is_known {
         WrongPassword::Proof { user }
     } else {
         WrongPassword::UnknownUser { user }
-    }))
+    };
+    Refused::from(wrong).into()
 }
 
 impl Proven {
     /// What PostgreSQL, too, finds wrong only once it knows the user.
-    pub fn new(user: &str, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
+    pub fn new(user: &Arc<str>, startup: &Startup, gate: &Gate) -> Result<Proven, Stop> {
         let database = match &startup.database {
             None => gate.default_database.clone(),
             Some(name) => String::from_utf8(name.clone()).map_err(|error| Refused::NoDatabase {
@@ -261,7 +261,7 @@ impl Proven {
             })?,
         };
         Ok(Proven {
-            user: user.to_owned(),
+            user: Arc::clone(user),
             database,
             settings: startup.settings().map_err(Refused::Switch)?,
             minor: startup.minor,
@@ -281,13 +281,11 @@ struct Sasl<'p> {
 impl<'p> Sasl<'p> {
     async fn offer(peer: &'p mut Peer, verifier: Verifier) -> Result<Sasl<'p>, Stop> {
         let end_point = peer.end_point();
-        let mut mechanisms = Vec::new();
-        if end_point.is_some() {
-            put_cstr(&mut mechanisms, Mechanism::ScramPlus.name().as_bytes());
-        }
-        put_cstr(&mut mechanisms, Mechanism::Scram.name().as_bytes());
-        mechanisms.push(0);
-        put_authentication(peer.outbox(), SASL, &mechanisms);
+        let mechanisms: &[u8] = match end_point {
+            Some(_) => b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0",
+            None => b"SCRAM-SHA-256\0\0",
+        };
+        put_authentication(peer.outbox(), SASL, mechanisms);
         peer.flush().await?;
         Ok(Sasl {
             peer,
@@ -313,8 +311,8 @@ impl<'p> Sasl<'p> {
         };
         let first = ClientFirst::parse(first, mechanism, self.end_point.as_deref())
             .map_err(Refused::Scram)?;
-        let (challenged, challenge) = first.challenge(self.verifier, &scram::nonce(random()?));
-        let last = say(self.peer, &challenge).await?;
+        let challenged = first.challenge(self.verifier, &scram::nonce(random()?));
+        let last = say(self.peer, challenged.message()).await?;
         Ok(Proof { challenged, last })
     }
 }
@@ -423,8 +421,6 @@ pub(super) fn put_authentication(out: &mut Vec<u8>, code: u32, rest: &[u8]) {
 
 fn random<const BYTES: usize>() -> Result<[u8; BYTES], Refused> {
     let mut bytes = [0; BYTES];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| Refused::NoRandomness)?;
+    crate::random::fill(&mut bytes).map_err(|_| Refused::NoRandomness)?;
     Ok(bytes)
 }

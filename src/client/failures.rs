@@ -179,9 +179,12 @@ struct Memory {
 /// roughly, whoever was seen longest ago goes first.
 #[derive(Debug, Default)]
 struct Shard {
-    young: HashMap<u64, Account>,
-    old: HashMap<u64, Account>,
+    young: Accounts,
+    old: Accounts,
 }
+
+/// The keys are secret hashes already: a quick one of them will do.
+type Accounts = HashMap<u64, Account, foldhash::fast::FixedState>;
 
 impl Memory {
     fn recall(&self, of: &impl std::hash::Hash, max: usize) -> Account {

@@ -18,11 +18,12 @@ mod sealed;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::config::{AuthMethod, TlsMode};
 use crate::error::{Blame, ToClient};
@@ -103,7 +104,7 @@ pub struct Authenticated {
     pub unread: Vec<u8>,
     /// To be sent first, in one write with what follows: ends with AuthenticationOk.
     pub greeting: Vec<u8>,
-    pub user: String,
+    pub user: Arc<str>,
     pub database: String,
     /// The client's own settings, names in lower case, in the order they count; a later one wins.
     pub settings: Vec<(String, Vec<u8>)>,
@@ -126,12 +127,12 @@ pub async fn turn_away(
     gate: &Gate,
     why: ErrorReply,
 ) -> Result<Admission, Refused> {
-    visit(tcp, address, gate, Door::Shut(why)).await
+    visit(tcp, address, gate, Door::Shut(Box::new(why))).await
 }
 
 enum Door {
     Open,
-    Shut(ErrorReply),
+    Shut(Box<ErrorReply>),
 }
 
 enum Passed {
@@ -156,7 +157,7 @@ async fn visit(
             if refused.is_told() {
                 peer.refuse(&refused.to_reply()).await;
             }
-            return Err(refused);
+            return Err(*refused);
         }
     };
     let Some((stream, unread, greeting)) = peer.into_parts() else {
@@ -185,17 +186,18 @@ async fn handshake(
     origin: Origin,
     deadline: Instant,
 ) -> Result<Passed, Stop> {
+    // One timer for all of it.
+    let mut limit = pin!(sleep_until(deadline));
     // Health checks and port scanners connect and say nothing: they take no place from clients.
-    let first = match timeout_at(deadline, peer.first_byte()).await {
-        Ok(came) => came?,
-        Err(_) => return Err(Stop::Left),
+    let first = within(limit.as_mut(), pin!(peer.first_byte())).await;
+    let first = first.unwrap_or(Err(Stop::Left))?;
+    let place = within(limit.as_mut(), pin!(gate.places.take(origin))).await;
+    let place = place.ok_or(Refused::TooManyLogins)?;
+    let stepped = {
+        let steps = steps(peer, first, gate, door, origin, place);
+        within(limit, pin!(steps)).await
     };
-    let place = match timeout_at(deadline, gate.places.take(origin)).await {
-        Ok(place) => place,
-        Err(_) => return Err(Refused::TooManyLogins.into()),
-    };
-    let stepped = timeout_at(deadline, steps(peer, first, gate, door, origin, place)).await;
-    match stepped.unwrap_or_else(|_| Err(Refused::Timeout.into()))? {
+    match stepped.unwrap_or_else(|| Err(Refused::Timeout.into()))? {
         Stepped::Passed(passed) => Ok(passed),
         // It has done its part: what it waits for now is ours to wait for, and has limits of its own.
         // Boxed: few clients need its room, which all of them would carry along.
@@ -203,6 +205,15 @@ async fn handshake(
             let opened = Box::pin(sealed.open(peer, gate, origin)).await;
             opened.map(Passed::Proven)
         }
+    }
+}
+
+/// What comes of `step`; `None`: the limit came first.
+async fn within<T>(limit: Pin<&mut Sleep>, step: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    tokio::select! {
+        biased;
+        outcome = step => Some(outcome),
+        () = limit => None,
     }
 }
 
@@ -237,7 +248,7 @@ async fn steps(
                 Approach::Sealed(sealed) => Ok(Stepped::Sealed(sealed)),
             }
         }
-        Door::Shut(why) => Err(Refused::TurnedAway(why).into()),
+        Door::Shut(why) => Err(Refused::TurnedAway(*why).into()),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) enum Opened<'p> {
 /// The client has said who it wants to be.
 pub(super) struct Greeted<'p> {
     pub(super) peer: &'p mut Peer,
-    pub(super) startup: Startup,
+    pub(super) startup: Box<Startup>,
 }
 
 impl<'p> Opening<'p> {
@@ -104,7 +104,7 @@ impl<'p> Opening<'p> {
         }
     }
 
-    fn greet(self, startup: Startup, gate: &Gate) -> Result<Greeted<'p>, Stop> {
+    fn greet(self, startup: Box<Startup>, gate: &Gate) -> Result<Greeted<'p>, Stop> {
         startup.put_negotiation(self.peer.outbox());
         match gate.tls_mode {
             TlsMode::Require if !self.peer.is_tls() => Err(Refused::TlsRequired.into()),

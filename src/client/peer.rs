@@ -20,6 +20,9 @@ use crate::protocol::tag::frontend;
 /// Room for one read. A login's messages are shorter.
 const READ_BYTES: usize = 1024;
 
+/// Room for what a login is told: the last of it is the longest, with all that the server's parameters are.
+const OUTBOX_BYTES: usize = 1024;
+
 /// How long a refused client may take to read why.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -31,18 +34,19 @@ const LINGER_BYTES: usize = 64 * 1024;
 pub(super) enum Stop {
     /// Nobody is there any more.
     Left,
-    Refused(Refused),
+    /// Boxed: every step's outcome has room for it.
+    Refused(Box<Refused>),
 }
 
 impl From<Refused> for Stop {
     fn from(refused: Refused) -> Stop {
-        Stop::Refused(refused)
+        Stop::Refused(Box::new(refused))
     }
 }
 
 impl From<OpeningError> for Stop {
     fn from(error: OpeningError) -> Stop {
-        Stop::Refused(Refused::Opening(error))
+        Refused::Opening(error).into()
     }
 }
 
@@ -75,19 +79,16 @@ impl Peer {
         Peer {
             line: Line::Open(Stream::plain(tcp)),
             unread: Vec::new(),
-            outbox: Vec::new(),
+            outbox: Vec::with_capacity(OUTBOX_BYTES),
             end_point: None,
             subject: None,
         }
     }
 
-    /// Waits for the first byte and leaves it where it is: TLS may have to read it. Cancel-safe.
+    /// Waits for the first byte, and leaves it unread. Not cancel-safe.
     pub async fn first_byte(&mut self) -> Result<u8, Stop> {
-        let mut byte = [0];
-        match self.stream()?.tcp()?.peek(&mut byte).await? {
-            0 => Err(Stop::Left),
-            _ => Ok(byte[0]),
-        }
+        self.receive().await?;
+        self.unread.first().copied().ok_or(Stop::Left)
     }
 
     /// The next packet of the startup family. Not cancel-safe.
@@ -96,8 +97,10 @@ impl Peer {
             if let Some((length_word, _)) = self.unread.split_first_chunk() {
                 let packet_bytes = opening::packet_bytes(*length_word)?;
                 if self.unread.len() >= packet_bytes {
-                    let packet: Vec<u8> = self.unread.drain(..packet_bytes).collect();
-                    return Ok(Opening::parse(&packet)?);
+                    let packet = self.unread.get(..packet_bytes).unwrap_or_default();
+                    let opening = Opening::parse(packet);
+                    self.unread.drain(..packet_bytes);
+                    return Ok(opening?);
                 }
             }
             self.receive().await?;
@@ -120,8 +123,10 @@ impl Peer {
                     .filter(|head| head.body_bytes() <= limit_bytes)
                     .ok_or(Refused::MessageLength)?;
                 if self.unread.len() >= head.frame_bytes() {
-                    let mut frame = self.unread.drain(..head.frame_bytes());
-                    return Ok(frame.by_ref().skip(HEADER_BYTES).collect());
+                    let body = self.unread.get(HEADER_BYTES..head.frame_bytes());
+                    let body = body.unwrap_or_default().to_vec();
+                    self.unread.drain(..head.frame_bytes());
+                    return Ok(body);
                 }
             }
             self.receive().await?;
@@ -170,16 +175,22 @@ impl Peer {
 
     /// Sends what waits. Not cancel-safe.
     pub async fn flush(&mut self) -> Result<(), Stop> {
-        let waiting = std::mem::take(&mut self.outbox);
-        Ok(self.stream()?.send(&waiting).await?)
+        let mut waiting = std::mem::take(&mut self.outbox);
+        self.stream()?.send(&waiting).await?;
+        waiting.clear();
+        self.outbox = waiting;
+        Ok(())
     }
 
-    /// Puts the connection into TLS. Not cancel-safe.
+    /// Puts the connection into TLS, which begins with what is unread. Not cancel-safe.
     pub async fn secure(&mut self, acceptor: &Acceptor) -> Result<Alpn, Stop> {
-        let socket = match std::mem::replace(&mut self.line, Line::Lost) {
+        let mut socket = match std::mem::replace(&mut self.line, Line::Lost) {
             Line::Open(Stream::Plain(socket)) => socket,
             Line::Open(Stream::Tls(_)) | Line::Lost => return Err(Stop::Left),
         };
+        if self.has_unread() {
+            socket.give_back(std::mem::take(&mut self.unread));
+        }
         match acceptor.secure(socket).await {
             Ok(secured) => {
                 self.line = Line::Open(secured.stream);

@@ -26,7 +26,7 @@ const METHOD: &str = "iam";
 
 /// What a client hands over in the clear.
 pub(super) struct Sealed {
-    startup: Startup,
+    startup: Box<Startup>,
     /// A token; or a password, where both are taken.
     secret: Secret<Vec<u8>>,
     mode: IamMode,
@@ -91,7 +91,9 @@ async fn ask(peer: &mut Peer, gate: &Gate) -> Result<Secret<Vec<u8>>, Stop> {
     // One byte more for the zero at its end.
     let answer = peer.answer(gate.iam.max_token_bytes() + 1).await;
     let answer = answer.map_err(|stop| match stop {
-        Stop::Refused(Refused::MessageLength) => Refused::TokenTooLong.into(),
+        Stop::Refused(refused) if matches!(*refused, Refused::MessageLength) => {
+            Refused::TokenTooLong.into()
+        }
         stop => stop,
     })?;
     match split_cstr(&answer) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use arc_swap::ArcSwap;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, GetRandomFailed, SecureRandom, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError};
@@ -26,6 +26,7 @@ use super::endpoint_hash::tls_server_end_point;
 use super::stream::{Socket, Stream};
 use super::subject::common_name;
 use crate::config::{CertificateFiles, Tls};
+use crate::random;
 
 /// The application protocol, so that a TLS port can't be mistaken for another service's (ALPACA).
 const ALPN: &[u8] = b"postgresql";
@@ -298,10 +299,23 @@ pub(super) fn not_pem(path: &Path, what: &'static str) -> CertificateError {
     }
 }
 
+/// For what TLS tells the peer.
+#[derive(Debug)]
+struct Drawn;
+
+impl SecureRandom for Drawn {
+    fn fill(&self, into: &mut [u8]) -> Result<(), GetRandomFailed> {
+        random::fill(into).map_err(|_| GetRandomFailed)
+    }
+}
+
 /// OpenSSL's clients want AES-256 with SHA-384 first, which machines have no instructions for as they have for SHA-256:
 /// that alone is a tenth of a login.
 fn quickest_first() -> CryptoProvider {
-    let mut provider = ring::default_provider();
+    let mut provider = CryptoProvider {
+        secure_random: &Drawn,
+        ..ring::default_provider()
+    };
     let is_quick = |suite: &SupportedCipherSuite| {
         matches!(
             suite.suite(),

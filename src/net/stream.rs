@@ -36,6 +36,8 @@ enum Holding {
 #[derive(Debug)]
 enum Reactor {
     Attached(TcpStream),
+    /// What was read of it before its reader came.
+    Ahead(Box<(TcpStream, Vec<u8>)>),
     Detached(std::net::TcpStream),
     /// Only while `attach` or `detach` runs, or after one of them failed.
     Lost,
@@ -48,6 +50,14 @@ impl Socket {
             held: Vec::new(),
             holding: Holding::Nothing,
         }
+    }
+
+    /// Has these bytes, which were received, read again.
+    pub fn give_back(&mut self, bytes: Vec<u8>) {
+        self.reactor = match std::mem::replace(&mut self.reactor, Reactor::Lost) {
+            Reactor::Attached(tcp) => Reactor::Ahead(Box::new((tcp, bytes))),
+            other => other,
+        };
     }
 
     /// From here on writes are kept: few and small ones, or memory is lost on them.
@@ -65,6 +75,7 @@ impl Socket {
         while !self.held.is_empty() {
             let sent = match &mut self.reactor {
                 Reactor::Attached(tcp) => ready!(Pin::new(tcp).poll_write(cx, &self.held))?,
+                Reactor::Ahead(both) => ready!(Pin::new(&mut both.0).poll_write(cx, &self.held))?,
                 Reactor::Detached(_) | Reactor::Lost => 0,
             };
             if sent == 0 {
@@ -116,7 +127,24 @@ impl Socket {
     fn tcp(&mut self) -> io::Result<&mut TcpStream> {
         match &mut self.reactor {
             Reactor::Attached(tcp) => Ok(tcp),
+            Reactor::Ahead(both) => Ok(&mut both.0),
             Reactor::Detached(_) | Reactor::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// What was given back, as far as there is room.
+    #[cold]
+    fn read_again(&mut self, buf: &mut ReadBuf<'_>) {
+        let Reactor::Ahead(both) = &mut self.reactor else {
+            return;
+        };
+        let count = both.1.len().min(buf.remaining());
+        buf.put_slice(both.1.get(..count).unwrap_or_default());
+        both.1.drain(..count);
+        if both.1.is_empty()
+            && let Reactor::Ahead(both) = std::mem::replace(&mut self.reactor, Reactor::Lost)
+        {
+            self.reactor = Reactor::Attached(both.0);
         }
     }
 
@@ -153,6 +181,10 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Reactor::Ahead(_) = self.reactor {
+            self.read_again(buf);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(self.tcp()?).poll_read(cx, buf)
     }
 }
@@ -184,6 +216,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // TLS has one, as a rule, and the kernel is quicker with it.
+        if let [one] = bufs {
+            return self.poll_write(cx, one);
+        }
         if self.holding == Holding::Everything || !self.held.is_empty() {
             return self.poll_write_behind(cx, bufs);
         }
@@ -252,10 +288,9 @@ impl Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match (self, slices) {
-            (Stream::Plain(socket), [one]) => Pin::new(socket).poll_write(cx, one),
-            (Stream::Plain(socket), _) => Pin::new(socket).poll_write_vectored(cx, slices),
-            (Stream::Tls(tls), _) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
+        match self {
+            Stream::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, slices),
+            Stream::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, slices),
         }
     }
 
@@ -304,7 +339,7 @@ impl Stream {
                 let peeked = tcp.peek(&mut [0]);
                 peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
             }
-            Reactor::Attached(_) | Reactor::Lost => false,
+            Reactor::Attached(_) | Reactor::Ahead(_) | Reactor::Lost => false,
         }
     }
 
@@ -364,5 +399,35 @@ impl Stream {
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_given_back_is_read_again_before_what_follows() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let mut socket = Socket::new(listener.accept().await.unwrap().0);
+        client.write_all(b"abcdef").await.unwrap();
+        let mut first = [0; 4];
+        socket.read_exact(&mut first).await.unwrap();
+        socket.give_back(first.to_vec());
+        let mut read = [0; 3];
+        socket.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"abc");
+        socket.write_all(b"meanwhile").await.unwrap();
+        socket.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"def");
+        drop(socket);
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"meanwhile");
     }
 }

@@ -35,7 +35,8 @@ pub enum Opening {
     Ssl,
     Gssenc,
     Cancel(CancelKey),
-    Startup(Startup),
+    /// Boxed: it goes through many hands.
+    Startup(Box<Startup>),
 }
 
 /// Who wants in, where to, and with which settings. Names are bytes: PostgreSQL knows no encoding here.
@@ -105,7 +106,7 @@ impl Opening {
             CANCEL => CancelKey::parse(body)
                 .map(Opening::Cancel)
                 .ok_or(OpeningError::Length),
-            version => Startup::parse(version, body).map(Opening::Startup),
+            version => Startup::parse(version, body).map(|it| Opening::Startup(Box::new(it))),
         }
     }
 
@@ -267,7 +268,7 @@ mod tests {
 
     fn startup(code: u32, body: &[u8]) -> Startup {
         match Opening::parse(&packet(code, body)) {
-            Ok(Opening::Startup(startup)) => startup,
+            Ok(Opening::Startup(startup)) => *startup,
             other => panic!("{other:?}"),
         }
     }

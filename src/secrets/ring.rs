@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::login::Password;
 use super::pair::Pair;
-use super::vault::{ITERATIONS, SALT_BYTES};
-use crate::protocol::scram::Verifier;
+use super::vault::ITERATIONS;
+use crate::protocol::scram::{SALT_BYTES, Verifier};
 
 /// Values that clients may come with at a time; more rotations than that within `old_password_ttl` are no rotations.
 const MAX_OPEN: usize = 8;

@@ -17,6 +17,7 @@ use super::rounds::{Rounds, Why};
 use super::vault::{VaultError, random};
 use crate::config::{Secret, SecretArn, Secrets};
 use crate::metrics;
+use crate::protocol::scram::SALT_BYTES;
 
 /// Secrets Manager's label for one of a secret's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ pub struct Rotating {
     pub arn: SecretArn,
     /// The name that clients have to use, where one is configured.
     name: Option<Arc<str>>,
-    salt: [u8; super::vault::SALT_BYTES],
+    salt: [u8; SALT_BYTES],
     ring: ArcSwapOption<Ring>,
     rounds: Rounds,
     /// With the database, which refused everything that was known.

@@ -26,19 +26,17 @@ use super::rounds;
 use super::token::Mint;
 use crate::config::{self, Config, SecretArn, Secrets, User};
 use crate::metrics;
-use crate::protocol::scram::{ScramError, Verifier};
+use crate::protocol::scram::{Doom, ScramError, Verifier};
 
 use book::{Book, Member, Proof, Scheme};
 
 /// PostgreSQL's default (`scram_iterations`), for verifiers made here.
 pub(super) const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 
-/// As many random bytes as PostgreSQL takes.
-pub(super) const SALT_BYTES: usize = 16;
-
 /// Who may come in, and how Weir logs in for them. One for all workers.
 pub struct Vault {
     book: ArcSwap<Book>,
+    /// For users that don't exist; new with each process.
     doom: Doom,
     /// Picks a secret for names that have none.
     picks: RandomState,
@@ -94,9 +92,6 @@ impl Prepared {
     }
 }
 
-/// Makes verifiers for users that don't exist; new with each process.
-struct Doom([u8; 32]);
-
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.book.load().fmt(f)
@@ -128,7 +123,7 @@ impl Vault {
         } = outside;
         let mut vault = Vault {
             book: ArcSwap::from_pointee(Book::empty(&config.secrets)),
-            doom: Doom(random()?),
+            doom: Doom::new(&random()?),
             picks: RandomState::new(),
             fetch,
             ask,
@@ -232,7 +227,7 @@ impl Vault {
     /// A verifier that nobody can satisfy: always the same one for the same name, so that asking twice
     /// does not tell an unknown user from a known one.
     pub fn doomed(&self, user: &[u8]) -> Verifier {
-        Verifier::doomed(&self.doom.0, user, ITERATIONS)
+        self.doom.verifier(user, ITERATIONS)
     }
 
     /// How to log in to the database for this user.

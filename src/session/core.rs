@@ -159,7 +159,13 @@ pub struct Core {
 }
 
 impl Core {
-    pub fn new(bounds: Bounds, table: Arc<Table>, allowance: Allowance) -> Core {
+    /// `hidden`: the names that are known to lead to hidden state.
+    pub fn new(
+        bounds: Bounds,
+        table: Arc<Table>,
+        allowance: Allowance,
+        hidden: Arc<Hidden>,
+    ) -> Core {
         Core {
             bounds,
             units: Units::default(),
@@ -178,7 +184,7 @@ impl Core {
             questions: Questions::default(),
             asked: None,
             had_role: false,
-            hidden: Arc::default(),
+            hidden,
             hidden_due: false,
             rehearsal_due: false,
             undoing: Effects::NONE,

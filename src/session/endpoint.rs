@@ -291,10 +291,10 @@ impl Endpoint {
     }
 
     /// The pool of this account; `None` when there are too many already.
-    pub fn entry(&self, database: &str, user: &str) -> Option<Arc<Entry>> {
+    pub fn entry(&self, database: &str, user: &Arc<str>) -> Option<Arc<Entry>> {
         let account = Account {
             database: database.into(),
-            user: user.into(),
+            user: Arc::clone(user),
         };
         if let Some(known) = self.entries.get(&account) {
             return Some(Arc::clone(&known));
@@ -305,7 +305,7 @@ impl Endpoint {
         let common = self.common.entry(Arc::clone(&account.database));
         let common = common.or_default().clone();
         let entry = self.entries.entry(account.clone()).or_insert_with(|| {
-            let limit = self.user_limits.load().get(user).copied();
+            let limit = self.user_limits.load().get(&**user).copied();
             let meters = metrics::Pool::new(&self.registry, &self.name, database, user);
             Arc::new(Entry {
                 meters: Arc::new(meters),

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::oneshot;
 
 use crate::config::FLEET_MAX_SESSIONS;
 use crate::pool::WorkerId;
 use crate::protocol::CancelKey;
+use crate::random;
 
 /// How sessions are numbered, so that a key leads back to its own. The number is the process id that a client is told.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +173,6 @@ impl Wake for Bell {
 pub struct Sessions {
     worker: WorkerId,
     numbering: Numbering,
-    random: SystemRandom,
     places: RefCell<Places>,
 }
 
@@ -205,7 +204,6 @@ impl Sessions {
         Rc::new(Sessions {
             worker,
             numbering,
-            random: SystemRandom::new(),
             places: RefCell::default(),
         })
     }
@@ -219,7 +217,7 @@ impl Sessions {
             SHORT_SECRET_BYTES
         };
         let secret = secret.get_mut(..bytes)?;
-        self.random.fill(secret).ok()?;
+        random::fill(secret).ok()?;
         let mut places = self.places.borrow_mut();
         let index = places.free.pop().unwrap_or(places.taken.len());
         let key = CancelKey::new(self.numbering.pid(self.worker, index)?, secret)?;

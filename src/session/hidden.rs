@@ -61,6 +61,12 @@ impl Finds {
         self.version.fetch_add(1, Ordering::Release);
     }
 
+    /// What is known, and its version.
+    pub fn known(&self) -> (u64, Arc<Hidden>) {
+        let version = self.version.load(Ordering::Acquire);
+        (version, self.hidden.load_full())
+    }
+
     /// What is known, if it is another than that of `version`.
     #[inline]
     pub fn news(&self, version: &mut u64) -> Option<Arc<Hidden>> {

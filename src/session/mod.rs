@@ -229,10 +229,12 @@ impl Session {
         let bounds = Bounds {
             max_unit_bytes: limits.max_unit_bytes,
         };
+        let (hidden_version, hidden) = parts.entry.finds.known();
         let mut core = Core::new(
             bounds,
             Arc::clone(&parts.entry.statements),
             parts.context.large_statements.clone(),
+            hidden,
         );
         core.parse_under(parts.settings.parsing());
         core.ignore(limits.unpinning);
@@ -273,7 +275,7 @@ impl Session {
             server_fatal: false,
             own_error: Vec::new(),
             answer: Vec::new(),
-            hidden_version: 0,
+            hidden_version,
             hidden_check: now,
             rechecked: now,
             cancelling: None,
@@ -297,18 +299,19 @@ impl Session {
 
     /// Runs until the client leaves or is made to. Not cancel-safe: dropped, it leaves without a word, but
     /// its server connection is cleaned all the same.
-    pub async fn run(mut self: Box<Self>) -> Ending {
+    pub async fn run(mut self: Box<Self>) {
         let ending = poll_fn(|cx| self.poll_drive(cx)).await;
-        Box::pin(self.finish(&ending)).await;
-        ending
-    }
-
-    /// Gives the server back and tells the client why it is over.
-    async fn finish(mut self: Box<Self>, ending: &Ending) {
         if let Some(cancelling) = self.cancelling.take() {
             // Until it has arrived it could hit whoever has the connection next.
             cancelling.request.await;
         }
+        if let Some(farewell) = self.wind_up(ending) {
+            Box::pin(self.take_leave(farewell)).await;
+        }
+    }
+
+    /// Gives the server back; what the client is told in the end.
+    fn wind_up(&mut self, ending: Ending) -> Option<Farewell> {
         // Nothing can follow half a message.
         let mut whole = true;
         if let Link::Leased(lease) = std::mem::replace(&mut self.link, Link::Free) {
@@ -326,21 +329,33 @@ impl Session {
             self.context.clients.error(reply.sqlstate, ending.blame());
             reply.put(&mut farewell);
         }
-        self.log_end(ending);
+        self.log_end(&ending);
         if self.presence == Presence::Deaf || matches!(ending, Ending::Vanished) {
-            return;
+            return None;
         }
         // Who said goodbye and has had all that was due is hung up on, as PostgreSQL does.
         if matches!(ending, Ending::Left) && farewell.is_empty() {
-            let _ = tokio::time::timeout(FAREWELL, self.client.close_notify()).await;
-            return;
+            return self.client.is_tls().then_some(Farewell::CloseNotify);
         }
+        Some(match ending.is_told() {
+            true => Farewell::Reason(farewell),
+            false => Farewell::Rest(farewell),
+        })
+    }
+
+    async fn take_leave(mut self: Box<Self>, farewell: Farewell) {
+        let client = &mut self.client;
+        // A client that is gone need not be told.
         let telling = async {
-            // A client that is gone need not be told.
-            let _ = self.client.send(&farewell).await;
-            let _ = self.client.shutdown().await;
-            if ending.is_told() {
-                linger(&mut self.client).await;
+            match &farewell {
+                Farewell::CloseNotify => drop(client.close_notify().await),
+                Farewell::Rest(words) | Farewell::Reason(words) => {
+                    let _ = client.send(words).await;
+                    let _ = client.shutdown().await;
+                }
+            }
+            if let Farewell::Reason(_) = farewell {
+                linger(client).await;
             }
         };
         let _ = tokio::time::timeout(FAREWELL, telling).await;
@@ -381,6 +396,16 @@ impl Session {
             drop(lease);
         }
     }
+}
+
+/// What a client is sent last.
+enum Farewell {
+    /// That is all there is to say.
+    CloseNotify,
+    /// What was due to it.
+    Rest(Vec<u8>),
+    /// That, and why it is over.
+    Reason(Vec<u8>),
 }
 
 /// Reads on until the client has closed too: data that came in unread would make TCP throw away what we said

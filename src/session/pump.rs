@@ -146,9 +146,15 @@ impl Session {
         let cx = &mut Poller::from_waker(&self.client_waker);
         // As a rule nothing more has come after a read, and the client promises to wake us.
         for _ in 0..2 {
-            if moved && self.client.poll_readable(cx).is_pending() {
-                self.asleep.client = true;
-                break;
+            if moved {
+                if self.client.poll_readable(cx).is_pending() {
+                    self.asleep.client = true;
+                    break;
+                }
+                // Behind a goodbye comes the end: no call is spent on it.
+                if self.said_goodbye() {
+                    break;
+                }
             }
             match self
                 .requests

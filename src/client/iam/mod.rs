@@ -26,6 +26,7 @@ mod tests;
 use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,29 +184,34 @@ impl Iam {
                 .memory
                 .name(plausible.method(), user, database, token.expose())
         };
+        // Asking takes much room, which is made only where nothing is remembered.
         let verdict = match &plausible {
             // Cheaper than to remember it.
             Plausible::Own(token) => return self.rules.check_own(token).map_err(Denied::from),
             Plausible::Aurora(rds) => {
-                let ask = async {
-                    let Some(aurora) = &asking.aurora else {
-                        return nobody();
-                    };
-                    aurora.ask(attempt(token, claim), standing).await
+                let ask = || {
+                    Box::pin(async {
+                        let Some(aurora) = &asking.aurora else {
+                            return nobody();
+                        };
+                        aurora.ask(attempt(token, claim), standing).await
+                    })
                 };
                 self.recall(name(), now, rds.expires(), ask).await
             }
             Plausible::Sts(sts) => {
-                let ask = async {
-                    let Some(asked) = &asking.sts else {
-                        return nobody();
-                    };
-                    asked.ask(sts, claim.user, standing).await
+                let ask = || {
+                    Box::pin(async {
+                        let Some(asked) = &asking.sts else {
+                            return nobody();
+                        };
+                        asked.ask(sts, claim.user, standing).await
+                    })
                 };
                 self.recall(name(), now, sts.expires(), ask).await
             }
             Plausible::Jwt(jwt) => {
-                let ask = asking.check_signature(jwt);
+                let ask = || Box::pin(asking.check_signature(jwt));
                 self.recall(name(), now, jwt.expires(), ask).await
             }
         };
@@ -235,15 +241,15 @@ impl Iam {
         }
     }
 
-    async fn recall(
+    async fn recall<F: Future<Output = Verdict>>(
         &self,
         name: memory::Name,
         now: Seconds,
         expires: Seconds,
-        ask: impl Future<Output = Verdict>,
+        ask: impl FnOnce() -> Pin<Box<F>>,
     ) -> Verdict {
         let known = async {
-            let verdict = ask.await;
+            let verdict = ask().await;
             let lasts = match verdict {
                 Verdict::Valid(_) => self.config.cache_ttl,
                 Verdict::Refused(_) => self.config.refusal_ttl,

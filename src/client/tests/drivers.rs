@@ -63,10 +63,7 @@ async fn every_method_in_the_clear() {
         (md5(), "hashed"),
     ] {
         let session = log_in_plain(gate, &config(user, PASSWORD)).await.unwrap();
-        assert_eq!(
-            (session.user.as_str(), session.database.as_str()),
-            (user, "d")
-        );
+        assert_eq!((&*session.user, session.database.as_str()), (user, "d"));
         assert!(
             session
                 .settings

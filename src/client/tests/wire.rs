@@ -63,7 +63,7 @@ async fn a_login_gives_all_that_a_session_needs() {
     assert!(silence.is_err());
     let session = session(login.await.unwrap().unwrap());
     assert_eq!(
-        (session.user.as_str(), session.database.as_str()),
+        (&*session.user, session.database.as_str()),
         ("hashed", "orders")
     );
     assert_eq!(

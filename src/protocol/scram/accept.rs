@@ -2,13 +2,16 @@
 //!
 //! Knows the messages in the order PostgreSQL takes them; does not know which user it is.
 
+use std::ops::Range;
+
 use super::attribute::{Attributes, checked_nonce, malformed};
 use super::keys::parse_key;
-use super::{ClientKey, Mechanism, ScramError, Verifier, bounded, decode, encode, same};
+use super::{ClientKey, Mechanism, ScramError, Verifier, bounded, decode, put_base64, same};
 
 /// A client's first message, read and found sound.
 #[derive(Debug)]
 pub struct ClientFirst {
+    /// With room for ours.
     bare: Vec<u8>,
     client_nonce: Vec<u8>,
     /// What the last message must repeat: the GSS-API header, and our certificate's hash with -PLUS.
@@ -49,50 +52,71 @@ impl ClientFirst {
         attributes.expect(b'n', "expected the user name")?;
         let client_nonce = checked_nonce(attributes.expect(b'r', "expected the nonce")?)?;
         attributes.ignore_rest()?;
+        let room_bytes = bare.len() + client_nonce.len() + ROOM_FOR_CHALLENGE;
+        let mut roomy = Vec::with_capacity(room_bytes);
+        roomy.extend_from_slice(bare);
         Ok(ClientFirst {
-            bare: bare.to_vec(),
+            bare: roomy,
             client_nonce: client_nonce.to_vec(),
             binding: [header, end_point.unwrap_or_default()].concat(),
         })
     }
 
-    /// The challenge to send, and the step that checks its answer.
-    pub fn challenge(self, verifier: Verifier, server_nonce: &str) -> (Challenged, Vec<u8>) {
-        let nonce = [&self.client_nonce, server_nonce.as_bytes()].concat();
-        let mut server_first = b"r=".to_vec();
-        server_first.extend_from_slice(&nonce);
-        let salt = encode(verifier.salt());
-        let how = format!(",s={salt},i={}", verifier.iterations());
-        server_first.extend_from_slice(how.as_bytes());
+    /// The challenge is [`Challenged::message`]; this is the step that checks its answer, too.
+    pub fn challenge(self, verifier: Verifier, server_nonce: &str) -> Challenged {
         let mut auth_message = self.bare;
         auth_message.push(b',');
-        auth_message.extend_from_slice(&server_first);
+        let begins = auth_message.len();
+        auth_message.extend_from_slice(b"r=");
+        let nonce_begins = auth_message.len();
+        auth_message.extend_from_slice(&self.client_nonce);
+        auth_message.extend_from_slice(server_nonce.as_bytes());
+        let nonce = nonce_begins..auth_message.len();
+        auth_message.extend_from_slice(b",s=");
+        put_base64(&mut auth_message, verifier.salt());
+        auth_message.extend_from_slice(b",i=");
+        auth_message.extend_from_slice(verifier.iterations().to_string().as_bytes());
+        let message = begins..auth_message.len();
         auth_message.push(b',');
-        let challenged = Challenged {
+        Challenged {
             verifier,
             nonce,
-            binding: encode(&self.binding),
+            binding: self.binding,
+            message,
             auth_message,
-        };
-        (challenged, server_first)
+        }
     }
 }
+
+/// What ours has beside the client's nonce takes less, as a rule.
+const ROOM_FOR_CHALLENGE: usize = 96;
 
 /// The challenge is out, the proof is owed.
 #[derive(Debug)]
 pub struct Challenged {
     /// Whose salt the client was told.
     verifier: Verifier,
-    nonce: Vec<u8>,
-    binding: String,
+    binding: Vec<u8>,
     /// Both first messages and their commas; the last one's part is still missing.
     auth_message: Vec<u8>,
+    /// Where in it ours is, and the nonce.
+    message: Range<usize>,
+    nonce: Range<usize>,
 }
 
 impl Challenged {
     /// The verifier whose salt the client was told.
     pub fn asked_of(&self) -> &Verifier {
         &self.verifier
+    }
+
+    /// To be sent in AuthenticationSASLContinue.
+    pub fn message(&self) -> &[u8] {
+        self.part(&self.message)
+    }
+
+    fn part(&self, range: &Range<usize>) -> &[u8] {
+        self.auth_message.get(range.clone()).unwrap_or_default()
     }
 
     /// A proof may fit any of these, such as the passwords before and after a rotation. One with another salt than
@@ -116,15 +140,13 @@ impl Challenged {
         if !attributes.0.is_empty() {
             return Err(malformed("garbage behind the proof"));
         }
-        if nonce != self.nonce {
+        if nonce != self.part(&self.nonce) {
             return Err(ScramError::NonceMismatch);
         }
-        if binding != self.binding.as_bytes() {
-            return Err(self.binding_error(binding));
-        }
+        self.check_binding(binding)?;
         let proof = parse_key(proof)?;
         let without_proof = proven.strip_suffix(b",").unwrap_or(proven);
-        let auth_message = [&self.auth_message, without_proof].concat();
+        let auth_message = [&self.auth_message[..], without_proof];
         let proof = ClientKey::new(proof);
         // Each of them is tried, so that how long it takes tells nothing of which one fits.
         let is_sibling = |other: &&Verifier| {
@@ -138,23 +160,27 @@ impl Challenged {
         verified.ok_or(ScramError::WrongProof)
     }
 
-    fn binding_error(&self, binding: &[u8]) -> ScramError {
-        match decode(binding, "channel binding is not base64") {
-            Ok(sent) if sent.starts_with(b"p=") => ScramError::BindingMismatch,
-            Ok(_) => malformed("unexpected channel-binding attribute"),
-            Err(error) => error,
+    fn check_binding(&self, binding: &[u8]) -> Result<(), ScramError> {
+        match decode(binding, "channel binding is not base64")? {
+            sent if sent == self.binding => Ok(()),
+            sent if sent.starts_with(b"p=") => Err(ScramError::BindingMismatch),
+            _ => Err(malformed("unexpected channel-binding attribute")),
         }
     }
 }
 
-fn verified(verifier: &Verifier, proof: &ClientKey, auth_message: &[u8]) -> Option<Verified> {
+fn verified(verifier: &Verifier, proof: &ClientKey, auth_message: &[&[u8]]) -> Option<Verified> {
     // ClientKey = ClientProof XOR HMAC(StoredKey, AuthMessage): the mask comes off as it went on.
     let stored_key = &verifier.stored_key;
     let client_key = ClientKey::new(proof.masked(stored_key, auth_message));
     let signature = verifier.server_signature(auth_message);
-    same(&client_key.stored_key(), stored_key).then(|| Verified {
-        client_key,
-        server_final: format!("v={}", encode(&signature)).into_bytes(),
+    same(&client_key.stored_key(), stored_key).then(|| {
+        let mut server_final = b"v=".to_vec();
+        put_base64(&mut server_final, &signature);
+        Verified {
+            client_key,
+            server_final,
+        }
     })
 }
 

@@ -7,11 +7,13 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use base64::engine::general_purpose::STANDARD;
+use base64::{DecodeSliceError, Engine};
 use ring::{digest, hmac, pbkdf2};
 use zeroize::Zeroizing;
 
 use super::attribute::malformed;
-use super::{KEY_BYTES, MAX_ITERATIONS, ScramError, decode, encode, same, xor};
+use super::{KEY_BYTES, MAX_ITERATIONS, SALT_BYTES, ScramError, decode, encode, same, xor};
 
 type Key = [u8; KEY_BYTES];
 
@@ -33,8 +35,8 @@ impl ClientKey {
     }
 
     /// The proof for one exchange; its own inverse, since it is an exclusive or.
-    pub(super) fn masked(&self, stored_key: &Key, auth_message: &[u8]) -> Key {
-        xor(&self.0, &mac(stored_key, &[auth_message]))
+    pub(super) fn masked(&self, stored_key: &Key, auth_message: &[&[u8]]) -> Key {
+        xor(&self.0, &mac(stored_key, auth_message))
     }
 }
 
@@ -101,18 +103,6 @@ impl Verifier {
         SaltedKeys::derive(password, salt, iterations).verifier()
     }
 
-    /// A verifier that no password fits, so that an unknown user is asked like a known one:
-    /// the same secret and user always give the same salt. Source: PostgreSQL's `mock_scram_secret`.
-    pub fn doomed(secret: &[u8], user: &[u8], iterations: NonZeroU32) -> Verifier {
-        let label = |label: &[u8]| mac(secret, &[label, user]);
-        Verifier {
-            salt: label(b"salt").into_iter().take(16).collect(),
-            iterations,
-            stored_key: label(b"stored").into(),
-            server_key: label(b"server").into(),
-        }
-    }
-
     pub fn salt(&self) -> &[u8] {
         &self.salt
     }
@@ -127,8 +117,8 @@ impl Verifier {
         same(&keys.client_key.stored_key(), &self.stored_key)
     }
 
-    pub(super) fn server_signature(&self, auth_message: &[u8]) -> Key {
-        mac(&*self.server_key, &[auth_message])
+    pub(super) fn server_signature(&self, auth_message: &[&[u8]]) -> Key {
+        mac(&*self.server_key, auth_message)
     }
 }
 
@@ -150,6 +140,37 @@ impl fmt::Debug for Verifier {
             "Verifier {{ iterations: {}, [redacted] }}",
             self.iterations
         )
+    }
+}
+
+/// Makes verifiers that no password fits, so that an unknown user is asked like a known one: the same user is always
+/// told the same salt. Source: PostgreSQL's `mock_scram_secret`.
+pub struct Doom {
+    salts: hmac::Key,
+    /// Of nobody: that all who are doomed share them, none of them can find out.
+    stored_key: SecretKey,
+    server_key: SecretKey,
+}
+
+impl Doom {
+    /// The same secret makes the same verifiers.
+    pub fn new(secret: &Key) -> Doom {
+        let label = |label: &[u8]| mac(secret, &[label]);
+        Doom {
+            salts: hmac::Key::new(hmac::HMAC_SHA256, &label(b"salts")),
+            stored_key: label(b"stored").into(),
+            server_key: label(b"server").into(),
+        }
+    }
+
+    pub fn verifier(&self, user: &[u8], iterations: NonZeroU32) -> Verifier {
+        let salt = hmac::sign(&self.salts, user);
+        Verifier {
+            salt: salt.as_ref().iter().copied().take(SALT_BYTES).collect(),
+            iterations,
+            stored_key: self.stored_key.clone(),
+            server_key: self.server_key.clone(),
+        }
     }
 }
 
@@ -262,8 +283,14 @@ pub(super) fn parse_iterations(text: &[u8]) -> Result<NonZeroU32, ScramError> {
 }
 
 pub(super) fn parse_key(text: &[u8]) -> Result<Key, ScramError> {
-    decode(text, "key is not base64")?
-        .try_into()
+    let mut room = [0; KEY_BYTES + 1];
+    let count = match STANDARD.decode_slice(text, &mut room) {
+        Ok(count) => count,
+        Err(DecodeSliceError::DecodeError(_)) => return Err(malformed("key is not base64")),
+        Err(DecodeSliceError::OutputSliceTooSmall) => room.len(),
+    };
+    let key = room.get(..count).unwrap_or_default();
+    key.try_into()
         .map_err(|_| malformed("key is not 32 bytes long"))
 }
 

@@ -12,7 +12,7 @@ mod keys;
 mod prove;
 
 pub use accept::{Challenged, ClientFirst, Verified};
-pub use keys::{ClientKey, SaltedKeys, ScramKeys, Verifier};
+pub use keys::{ClientKey, Doom, SaltedKeys, ScramKeys, Verifier};
 pub use prove::{AwaitingServer, Binding, Challenge, Hello};
 
 use base64::Engine;
@@ -27,6 +27,9 @@ pub const MAX_ITERATIONS: u32 = 1_000_000;
 
 /// Random bytes in a nonce, as many as PostgreSQL takes.
 pub const NONCE_BYTES: usize = 18;
+
+/// Random bytes in a salt, as many as PostgreSQL takes.
+pub const SALT_BYTES: usize = 16;
 
 /// Bytes of SHA-256's output, so of every key here.
 pub const KEY_BYTES: usize = 32;
@@ -102,6 +105,16 @@ pub fn nonce(random: [u8; NONCE_BYTES]) -> String {
 
 fn encode(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// Appends them as base64.
+fn put_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    let begins = out.len();
+    out.resize(begins + bytes.len().div_ceil(3) * 4, 0);
+    let room = out.get_mut(begins..).unwrap_or_default();
+    STANDARD
+        .encode_slice(bytes, room)
+        .expect("four characters for three bytes");
 }
 
 fn decode(text: &[u8], what: &'static str) -> Result<Vec<u8>, ScramError> {

@@ -119,12 +119,12 @@ impl Challenge {
         let verifier = keys.verifier();
         let proof = keys
             .client_key
-            .masked(&verifier.stored_key, &self.auth_message);
+            .masked(&verifier.stored_key, &[&self.auth_message]);
         let mut message = self.without_proof;
         message.extend_from_slice(b",p=");
         message.extend_from_slice(encode(&proof).as_bytes());
         let awaiting = AwaitingServer {
-            signature: verifier.server_signature(&self.auth_message),
+            signature: verifier.server_signature(&[&self.auth_message]),
         };
         Ok((awaiting, message))
     }

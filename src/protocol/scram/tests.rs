@@ -28,8 +28,8 @@ fn rfc_verifier() -> Verifier {
 #[test]
 fn the_example_of_rfc_7677() {
     let first = ClientFirst::parse(CLIENT_FIRST, Mechanism::Scram, None).unwrap();
-    let (challenged, server_first) = first.challenge(rfc_verifier(), SERVER_NONCE);
-    assert_eq!(server_first, SERVER_FIRST);
+    let challenged = first.challenge(rfc_verifier(), SERVER_NONCE);
+    assert_eq!(challenged.message(), SERVER_FIRST);
     let verified = challenged.verify(&[rfc_verifier()], CLIENT_FINAL).unwrap();
     assert_eq!(verified.server_final, SERVER_FINAL);
     let learnt = SaltedKeys::learnt(&verified.client_key, &rfc_verifier());
@@ -173,7 +173,7 @@ fn last_messages_that_are_refused() {
     let text = std::str::from_utf8(CLIENT_FINAL).unwrap();
     let verify = |message: &str| {
         let first = ClientFirst::parse(CLIENT_FIRST, Mechanism::Scram, None).unwrap();
-        let (challenged, _) = first.challenge(rfc_verifier(), SERVER_NONCE);
+        let challenged = first.challenge(rfc_verifier(), SERVER_NONCE);
         let verified = challenged.verify([challenged.asked_of()], message.as_bytes());
         verified.map(|_| ())
     };
@@ -281,13 +281,13 @@ fn keys_are_kept_for_the_next_login() {
 
 #[test]
 fn an_unknown_user_is_asked_like_a_known_one() {
-    let doomed = Verifier::doomed(b"secret", b"bob", FEW);
-    assert_eq!(doomed, Verifier::doomed(b"secret", b"bob", FEW));
-    assert_ne!(
-        doomed.salt(),
-        Verifier::doomed(b"secret", b"eve", FEW).salt()
-    );
-    assert_eq!(doomed.salt().len(), 16);
+    let doom = Doom::new(&[7; KEY_BYTES]);
+    let doomed = doom.verifier(b"bob", FEW);
+    assert_eq!(doomed, Doom::new(&[7; KEY_BYTES]).verifier(b"bob", FEW));
+    assert_ne!(doomed.salt(), doom.verifier(b"eve", FEW).salt());
+    let other = Doom::new(&[8; KEY_BYTES]).verifier(b"bob", FEW);
+    assert_ne!(doomed.salt(), other.salt());
+    assert_eq!(doomed.salt().len(), SALT_BYTES);
     assert!(!doomed.fits(b""));
 }
 
@@ -300,8 +300,8 @@ fn exchange(
 ) -> Result<ClientKey, ScramError> {
     let (hello, first) = Hello::new(binding, nonce([1; NONCE_BYTES]));
     let first = ClientFirst::parse(&first, binding.mechanism(), end_point)?;
-    let (challenged, server_first) = first.challenge(verifier.clone(), &nonce([2; NONCE_BYTES]));
-    let (awaiting, proof) = hello.challenged(&server_first)?.prove(keys)?;
+    let challenged = first.challenge(verifier.clone(), &nonce([2; NONCE_BYTES]));
+    let (awaiting, proof) = hello.challenged(challenged.message())?.prove(keys)?;
     let verified = challenged.verify([challenged.asked_of()], &proof)?;
     awaiting.verify(&verified.server_final)?;
     Ok(verified.client_key)
@@ -344,13 +344,13 @@ proptest! {
         let _ = hello.challenged(&message);
         let _ = Verifier::parse(&String::from_utf8_lossy(&message));
         let first = ClientFirst::parse(CLIENT_FIRST, Mechanism::Scram, None).unwrap();
-        let (challenged, _) = first.challenge(rfc_keys_cheap(), SERVER_NONCE);
+        let challenged = first.challenge(rfc_keys_cheap(), SERVER_NONCE);
         prop_assert!(challenged.verify([challenged.asked_of()], &message).is_err());
     }
 }
 
 fn rfc_keys_cheap() -> Verifier {
-    Verifier::doomed(b"", b"", FEW)
+    Doom::new(&[0; KEY_BYTES]).verifier(b"", FEW)
 }
 
 /// A rotation: clients still come with the old password, and with the new one already.
@@ -360,9 +360,9 @@ fn one_challenge_can_be_met_by_several_passwords_of_one_salt() {
     let come = |password: &[u8]| {
         let (hello, first) = Hello::new(Binding::Unsupported, nonce([1; NONCE_BYTES]));
         let first = ClientFirst::parse(&first, Mechanism::Scram, None).unwrap();
-        let (challenged, server_first) = first.challenge(of(b"new"), "server");
+        let challenged = first.challenge(of(b"new"), "server");
         let other = Verifier::derive(b"other", b"other salt", FEW);
-        let challenge = hello.challenged(&server_first).unwrap();
+        let challenge = hello.challenged(challenged.message()).unwrap();
         let keys = SaltedKeys::derive(password, challenge.salt(), challenge.iterations());
         let (awaiting, proof) = challenge.prove(&keys).unwrap();
         let verified = challenged.verify(&[of(b"new"), of(b"old"), other], &proof)?;

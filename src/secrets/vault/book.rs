@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use super::{ITERATIONS, SALT_BYTES, VaultError, random};
+use super::{ITERATIONS, VaultError, random};
 use crate::config::{self, AuthScheme, Config, SecretArn, Secrets, User};
-use crate::protocol::scram::Verifier;
+use crate::protocol::scram::{SALT_BYTES, Verifier};
 use crate::secrets::credential::Credential;
 use crate::secrets::directory::Directory;
 use crate::secrets::keys::KeySecret;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::Secret;
-use crate::protocol::scram::SaltedKeys;
+use crate::protocol::scram::{SALT_BYTES, SaltedKeys};
 use crate::secrets::Patience::{Full, Little};
 use crate::secrets::rotating::{FetchError, Stage, Value};
 use crate::secrets::{Login, Next};

@@ -37,7 +37,12 @@ fn core(table: &Arc<Table>) -> Core {
     let bounds = Bounds {
         max_unit_bytes: MAX_UNIT_BYTES,
     };
-    Core::new(bounds, Arc::clone(table), Allowance::new(1000))
+    Core::new(
+        bounds,
+        Arc::clone(table),
+        Allowance::new(1000),
+        Arc::default(),
+    )
 }
 
 fn table() -> Arc<Table> {
