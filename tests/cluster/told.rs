@@ -27,9 +27,10 @@ impl Scene {
         }
     }
 
-    /// Ends all connections, with a word (57P01).
+    /// Ends all connections, with a word (57P01), while nobody waits for an answer; Weir has heard it.
     fn kill(&self) {
         self.postgres.kill_backends(&self.database);
+        eventually("did Weir know", || self.proxy.pooled("leased"), |n| *n == 0);
     }
 
     /// Kills once something runs.
@@ -39,7 +40,7 @@ impl Scene {
             || self.postgres.busy(&self.database),
             |n| *n > 0,
         );
-        self.kill();
+        self.postgres.kill_backends(&self.database);
     }
 
     fn rows(&self) -> String {
