@@ -18,16 +18,20 @@ use crate::topology::probe::{Answer, Kind};
 use crate::topology::roles::{Company, Event, Missed, Place, Role, Roles, Terms};
 
 /// A connection that an instance is asked on. As long as it is open, what was said on it was said by the instance that is
-/// meant, wherever its name leads meanwhile.
+/// meant, wherever its name leads meanwhile; and where it broke, until somebody has said otherwise.
 pub struct Line {
     stream: Stream,
     kind: Kind,
     target: Arc<Target<Dialer>>,
+    /// The last question has its answer.
+    answered: bool,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.target.manage.hear(None);
+        if self.answered {
+            self.target.manage.hear(None);
+        }
     }
 }
 
@@ -87,6 +91,7 @@ impl Asker {
             stream,
             kind,
             target: instance.target,
+            answered: false,
         })
     }
 }
@@ -115,8 +120,10 @@ impl Ask for Asker {
             Some(open) => open,
             None => self.connect(place).await?,
         };
+        open.answered = false;
         let asked = simple::query(&mut open.stream, &open.kind.question()).await;
         let answer = answer(open.kind, &asked.map(|answer| answer.rows))?;
+        open.answered = true;
         open.target.manage.hear(Some(Witness {
             duty: match answer.said.role {
                 Role::Writer => Duty::Writer,

@@ -74,7 +74,7 @@ pub struct Dialer {
     witness: Mutex<Option<Witness>>,
 }
 
-/// What the instance that is meant says of itself, on a connection that is open still.
+/// What the instance that is meant said of itself, on a connection that is open still, or that broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Witness {
     pub duty: Duty,
@@ -159,7 +159,7 @@ impl Dialer {
         (self.suspect)();
     }
 
-    /// What the instance says of itself; `None`: nobody has a connection on which it could.
+    /// What the instance says of itself; `None`: nobody asks it any more.
     pub fn hear(&self, witness: Option<Witness>) {
         *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = witness;
     }
