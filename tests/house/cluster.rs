@@ -134,11 +134,21 @@ impl Cluster {
         eventually(
             "did all replicas stream",
             || {
-                self.writer()
-                    .sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")
+                let count = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+                (self.writer().sql(count).remove(0), self.last_words())
             },
-            |count| count[0] == replicas.to_string(),
+            |(count, _)| *count == replicas.to_string(),
         );
+    }
+
+    /// What the replicas' logs end with.
+    fn last_words(&self) -> Vec<String> {
+        let logs = self.others().into_iter().map(|node| self.nodes[node].log());
+        logs.map(|log| {
+            let lines: Vec<&str> = log.lines().rev().take(6).collect();
+            lines.join(" | ")
+        })
+        .collect()
     }
 
     /// Waits until a replica has everything that the writer had when this was called.
@@ -155,6 +165,10 @@ impl Cluster {
     /// When it says itself that it is the writer.
     pub fn fail_over(&mut self) -> Instant {
         let others = self.others();
+        // Who still receives could get ahead of the one that is chosen, and then never follow it.
+        for node in &others {
+            self.nodes[*node].follow_nobody();
+        }
         let next = *others
             .iter()
             .max_by_key(|node| {

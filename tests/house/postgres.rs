@@ -111,6 +111,20 @@ impl Postgres {
         self.start_again();
     }
 
+    /// Follows nobody from here on, and has all that it will ever have received.
+    pub fn follow_nobody(&self) {
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''");
+        self.sql("SELECT pg_reload_conf()");
+        eventually(
+            "was it alone",
+            || {
+                self.sql("SELECT count(*) FROM pg_stat_wal_receiver")
+                    .remove(0)
+            },
+            |count| count == "0",
+        );
+    }
+
     /// Follows another writer from here on.
     pub fn follow(&self, writer: &Postgres) {
         self.sql(&format!(
