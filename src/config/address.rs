@@ -59,8 +59,7 @@ impl Parser for Servers {
     }
 
     fn show(&self, value: &Self::Out) -> Option<String> {
-        let items: Vec<String> = value.iter().map(SocketAddr::to_string).collect();
-        (!items.is_empty()).then(|| quoted(items.join(",")))
+        listed(value.iter().map(SocketAddr::to_string))
     }
 
     fn absent(&self) -> Option<Self::Out> {
@@ -102,8 +101,7 @@ impl Parser for Hosts {
             };
             h.port.map_or(host.clone(), |port| format!("{host}:{port}"))
         };
-        let items: Vec<String> = value.iter().map(item).collect();
-        (!items.is_empty()).then(|| quoted(items.join(",")))
+        listed(value.iter().map(item))
     }
 
     fn absent(&self) -> Option<Self::Out> {
@@ -271,8 +269,7 @@ impl Parser for Networks {
     }
 
     fn show(&self, value: &Vec<Network>) -> Option<String> {
-        let items: Vec<String> = value.iter().map(Network::to_string).collect();
-        (!items.is_empty()).then(|| quoted(items.join(",")))
+        listed(value.iter().map(Network::to_string))
     }
 
     fn absent(&self) -> Option<Vec<Network>> {
@@ -304,13 +301,18 @@ impl Parser for HostPorts {
     }
 
     fn show(&self, value: &Self::Out) -> Option<String> {
-        let items: Vec<String> = value.iter().map(HostPort::to_string).collect();
-        (!items.is_empty()).then(|| quoted(items.join(",")))
+        listed(value.iter().map(HostPort::to_string))
     }
 
     fn absent(&self) -> Option<Self::Out> {
         Some(Vec::new())
     }
+}
+
+/// Several as one value; `None` for none.
+fn listed(items: impl Iterator<Item = String>) -> Option<String> {
+    let items: Vec<String> = items.collect();
+    (!items.is_empty()).then(|| quoted(items.join(",")))
 }
 
 fn one_host(item: &str) -> Result<HostMaybePort, String> {

@@ -289,16 +289,21 @@ impl Session {
             && self.is_server_quiet()
     }
 
-    /// Whether the server is between two transactions, and all that it said is understood.
+    /// Whether the server is between two transactions, and a Query of ours would be the next that it gets.
+    pub(super) fn is_next_to_speak(&self) -> bool {
+        matches!(&self.link, Link::Leased(lease) if lease.ledger.is_idle())
+            && !self.core.is_mid_frame()
+            && !self.requests.has_cleared()
+            && self.prologue.is_empty()
+    }
+
+    /// And all that the server said is understood.
     #[cold]
     fn is_server_quiet(&self) -> bool {
         let Link::Leased(lease) = &self.link else {
             return false;
         };
-        lease.ledger.is_idle()
-            && !self.core.is_mid_frame()
-            && !self.requests.has_cleared()
-            && self.prologue.is_empty()
+        self.is_next_to_speak()
             && !self.replies.has_raw()
             && lease.replies.at_boundary()
             && self.presence == Presence::Here

@@ -164,17 +164,6 @@ impl Session {
         self.sent_moves(1);
     }
 
-    /// Whether a Query of ours would be the next that the server gets, with nothing of the client's before it.
-    fn is_next_to_speak(&self) -> bool {
-        let Link::Leased(lease) = &self.link else {
-            return false;
-        };
-        lease.ledger.is_idle()
-            && !self.core.is_mid_frame()
-            && !self.requests.has_cleared()
-            && self.prologue.is_empty()
-    }
-
     fn end_marks(&mut self) {
         if let Some(listening) = &mut self.listening {
             listening.moving.put_end_of_marks(&mut self.prologue);

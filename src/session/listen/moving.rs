@@ -39,8 +39,10 @@ enum Place {
     Leaving(Names),
     /// The hub has them. -> Returning
     Away(Names),
-    /// The server is to listen again, and to notify the mark. -> Home, Away
+    /// The server is to listen again, and to notify the mark. -> Home, Unmarking, Away
     Returning(Return),
+    /// The server has them, and is to have the channel of marks no more: the client could ask what it listens to. -> Home
+    Unmarking,
 }
 
 #[derive(Debug)]
@@ -138,15 +140,17 @@ impl Moving {
                 Found::Subscribe
             }
             Place::Away(_) if !names.is_empty() => Found::ComeHome,
-            Place::Away(_) | Place::Marking { .. } | Place::Leaving(_) | Place::Returning(_) => {
-                Found::Settled
-            }
+            Place::Away(_)
+            | Place::Marking { .. }
+            | Place::Leaving(_)
+            | Place::Returning(_)
+            | Place::Unmarking => Found::Settled,
         }
     }
 
     pub fn names(&self) -> &[Vec<u8>] {
         match &self.place {
-            Place::Home => &[],
+            Place::Home | Place::Unmarking => &[],
             Place::Asking(names)
             | Place::Marking { names, .. }
             | Place::Leaving(names)
@@ -171,7 +175,7 @@ impl Moving {
     /// Whether the hub's loss would be the client's.
     pub fn depends_on_hub(&self) -> bool {
         match self.place {
-            Place::Home | Place::Asking(_) => false,
+            Place::Home | Place::Asking(_) | Place::Unmarking => false,
             Place::Marking { .. } | Place::Leaving(_) | Place::Away(_) | Place::Returning(_) => {
                 true
             }
@@ -183,9 +187,11 @@ impl Moving {
     pub fn holds_server(&self) -> bool {
         match self.place {
             Place::Home | Place::Away(_) => false,
-            Place::Asking(_) | Place::Marking { .. } | Place::Leaving(_) | Place::Returning(_) => {
-                true
-            }
+            Place::Asking(_)
+            | Place::Marking { .. }
+            | Place::Leaving(_)
+            | Place::Returning(_)
+            | Place::Unmarking => true,
         }
     }
 
@@ -206,7 +212,8 @@ impl Moving {
             | Place::Asking(_)
             | Place::Marking { .. }
             | Place::Leaving(_)
-            | Place::Away(_) => false,
+            | Place::Away(_)
+            | Place::Unmarking => false,
         }
     }
 
@@ -230,18 +237,10 @@ impl Moving {
         put_query(out, |text| text.extend_from_slice(b"UNLISTEN *"));
     }
 
-    /// Appends the Query after which the server, which has all channels, has the one of marks no more: the client could ask
-    /// what it listens to.
+    /// Appends the Query after which the server, which has all channels, has the one of marks no more.
     pub fn put_end_of_marks(&mut self, out: &mut Vec<u8>) {
         put_query(out, |text| put_unlisten(text, &self.sync));
-        self.place = Place::Returning(Return {
-            names: Names::new(),
-            mark: Vec::new(),
-            way: Way::Alone,
-            mark_from_server: Seen::Yes,
-            mark_from_hub: Seen::Yes,
-            unanswered: 1,
-        });
+        self.place = Place::Unmarking;
     }
 
     /// Appends what brings the channels back to the server, which owes nothing; says how many Queries that is.
@@ -256,7 +255,8 @@ impl Moving {
             | Place::Asking(_)
             | Place::Marking { .. }
             | Place::Leaving(_)
-            | Place::Returning(_) => return 0,
+            | Place::Returning(_)
+            | Place::Unmarking => return 0,
         };
         put_query(out, |text| {
             for name in &names {
@@ -290,7 +290,8 @@ impl Moving {
             | Place::Marking { .. }
             | Place::Leaving(_)
             | Place::Away(_)
-            | Place::Returning(_) => None,
+            | Place::Returning(_)
+            | Place::Unmarking => None,
         }
     }
 
@@ -322,7 +323,7 @@ impl Moving {
             Place::Away(names) if names.iter().any(|name| name == said.channel) => {
                 return Owner::Nobody;
             }
-            Place::Home | Place::Asking(_) | Place::Away(_) => {}
+            Place::Home | Place::Asking(_) | Place::Away(_) | Place::Unmarking => {}
         }
         if is_sync {
             Owner::Nobody
@@ -371,6 +372,11 @@ impl Moving {
                 if back.way == Way::InTransaction || back.unanswered > 0 {
                     return Step::Nothing;
                 }
+                self.place = Place::Home;
+                Step::Home
+            }
+            Place::Unmarking if failed => Step::Broken,
+            Place::Unmarking => {
                 self.place = Place::Home;
                 Step::Home
             }
@@ -574,6 +580,7 @@ mod tests {
         let query = String::from_utf8_lossy(&out).into_owned();
         assert!(query.ends_with("UNLISTEN \"weir_sync_1\"\0"), "{query}");
         assert!(moving.holds_server() && !moving.stalls() && hears(&mut moving, "a"));
+        assert!(!moving.depends_on_hub() && !hears(&mut moving, "!m3"));
         assert_eq!(moving.concluded(false), Step::Home);
 
         // Rolled back: as if nothing had been said.
