@@ -8,13 +8,13 @@
 # results in TLS (1.2 to 1.6 times). An idle client costs 2.1 KB (9.6 KB in TLS) with glibc's malloc, 2.2 (10.7) with musl's, 1.0 (10.7)
 # with mimalloc. musl would be the smaller image; its malloc has one lock for all threads, and many workers were not measured.
 
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95.0-slim-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates gcc libc6-dev
 WORKDIR /src
 COPY . .
 # The caches are the builder's: neither ends up in a layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --locked --release --bin weir && install -D target/release/weir /image/usr/bin/weir
+    tools/cargo build --locked --release --bin weir && install -D target/release/weir /image/usr/bin/weir
 # Function names stay, for backtraces; lines don't, which saves most of the size.
 RUN strip --strip-debug /image/usr/bin/weir
 # What the binary loads, at the paths it looks at; name resolution is in libc.so.6 itself.

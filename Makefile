@@ -2,12 +2,13 @@
 # make prove  every promise at full size         make bench  Weir beside PgBouncer and PostgreSQL
 # make regress   PostgreSQL's own regression suite, direct and through Weir, results compared
 # make suites    the test suites of drivers and frameworks, direct and through Weir, outcomes compared
+# make profile   of Weir at work, for the compiler: before a release, and for a new compiler
 
 CARGO ?= tools/cargo
 # Where cargo puts what it builds.
 BUILT = $${CARGO_TARGET_DIR:-target}/release
 
-.PHONY: test prove regress suites demo bench setup lint
+.PHONY: test prove regress suites demo bench profile setup lint
 
 test: setup lint
 	$(CARGO) test --locked
@@ -41,6 +42,18 @@ bench:
 	$(CARGO) build --locked --release --example relay --example churn
 	$(CARGO) build --locked --release --bin weir # by itself: beside an example it would get the tests' tokio, whose clock is slower
 	@exec python3 benches/compare.py --weir $(BUILT)/weir --relay $(BUILT)/examples/relay --churn $(BUILT)/examples/churn $(BENCH)
+
+# Eight minutes. What it leaves in benches/profiles is to be committed: tools/cargo builds releases by it.
+TRAINED = $(CURDIR)/.work/profile
+profile:
+	@tools/setup bench
+	rustup component add llvm-tools
+	$(CARGO) build --locked --release --example churn
+	RUSTFLAGS=-Cprofile-generate=$(TRAINED)/raw $(CARGO) build --locked --release --bin weir --target-dir $(TRAINED)/target
+	rm -rf $(TRAINED)/raw # what build scripts left there
+	python3 benches/train.py --weir $(TRAINED)/target/release/weir --churn $(BUILT)/examples/churn
+	mkdir -p benches/profiles
+	$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-profdata merge --sparse --output benches/profiles/$$(rustc --version | cut -d' ' -f2).profdata $(TRAINED)/raw/*.profraw
 
 lint:
 	$(CARGO) fmt --check

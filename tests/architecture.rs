@@ -114,6 +114,23 @@ fn the_floors_hold() {
     assert!(told.is_empty(), "\n{}\n", told.join("\n"));
 }
 
+#[test]
+fn the_compiler_of_the_image_has_a_profile() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("Dockerfile")).unwrap();
+    let version = text
+        .lines()
+        .find_map(|line| line.strip_prefix("FROM rust:")?.split_once("-slim"))
+        .map(|(version, _)| version)
+        .unwrap();
+    let profile = root.join(format!("benches/profiles/{version}.profdata"));
+    assert!(
+        profile.is_file(),
+        "{} is missing: `make profile`, with rustc {version}, takes it",
+        profile.display()
+    );
+}
+
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
