@@ -37,12 +37,11 @@ def transactions(port, count, clients, tls):
 def large_results(port, times=5):
     """Out and in again, by SELECT and by COPY."""
     psql = [house.find("psql", *house.postgres_bin()), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-    copy = "COPY (SELECT * FROM big LIMIT 20000) TO STDOUT"
     run = lambda sql, **how: subprocess.run([*psql, "-c", sql], env=house.client_environment(port), check=True, **how)
     run("CREATE TABLE copied (line text)")
     for _ in range(times):
         run("SELECT * FROM big", stdout=subprocess.DEVNULL)
-        lines = run(copy, stdout=subprocess.PIPE).stdout
+        lines = run("COPY (SELECT * FROM big LIMIT 20000) TO STDOUT", stdout=subprocess.PIPE).stdout
         run("COPY copied FROM STDIN", input=lines)
 
 
