@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
@@ -174,6 +175,31 @@ impl Drop for Socket {
     }
 }
 
+/// Receives what is there. A short read says that nothing more is, so readiness is forgotten, and no second call spent on it.
+///
+/// To the kernel without libc, here and in writing: libc's calls are points at which a thread may be cancelled, and each makes
+/// two atomic operations for that.
+#[inline]
+fn poll_receive(tcp: &TcpStream, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        let mut short = None;
+        let received = tcp.try_io(Interest::READABLE, || {
+            let (_, count) = recv(tcp, &mut *into, RecvFlags::empty())?;
+            if count == 0 || count == into.len() {
+                return Ok(count);
+            }
+            short = Some(count);
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        match (short, received) {
+            (Some(count), _) => return Poll::Ready(Ok(count)),
+            (None, Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            (None, received) => return Poll::Ready(received),
+        }
+    }
+}
+
 impl AsyncRead for Socket {
     #[inline]
     fn poll_read(
@@ -185,7 +211,13 @@ impl AsyncRead for Socket {
             self.read_again(buf);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(self.tcp()?).poll_read(cx, buf)
+        let tcp = self.tcp()?;
+        let (count, buf) = (
+            ready!(poll_receive(tcp, cx, buf.initialize_unfilled()))?,
+            buf,
+        );
+        buf.advance(count);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -203,7 +235,9 @@ impl AsyncWrite for Socket {
         // Without asking first whether there is room: as a rule there is. Of more, a part may go, and only
         // tokio's own way then knows that the next call would be in vain.
         if buf.len() <= SHORT_BYTES {
-            match tcp.try_write(buf) {
+            match tcp.try_io(Interest::WRITABLE, || {
+                Ok(send(&*tcp, buf, SendFlags::NOSIGNAL)?)
+            }) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
@@ -404,17 +438,43 @@ impl Stream {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_given_back_is_read_again_before_what_follows() {
+    async fn connected() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut client = TcpStream::connect(address).await.unwrap();
-        let mut socket = Socket::new(listener.accept().await.unwrap().0);
+        let client = TcpStream::connect(address).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_short_read_forgets_that_there_was_something_and_misses_nothing() {
+        let (mut client, tcp) = connected().await;
+        let mut stream = Stream::plain(tcp);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut into = [0; 4];
+        for sent in [&b"abc"[..], b"d"] {
+            client.write_all(sent).await.unwrap();
+            assert_eq!(stream.receive(&mut into).await.unwrap(), sent.len());
+            assert!(stream.poll_readable(cx).is_pending(), "after {sent:?}");
+        }
+        client.write_all(b"efgh").await.unwrap();
+        assert_eq!(stream.receive(&mut into).await.unwrap(), into.len());
+        assert!(stream.poll_readable(cx).is_ready(), "more may be there");
+        drop(client);
+        assert_eq!(stream.receive(&mut into).await.unwrap(), 0);
+        assert_eq!(stream.receive(&mut into).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_is_read_again_before_what_follows() {
+        let (mut client, tcp) = connected().await;
+        let mut socket = Socket::new(tcp);
         client.write_all(b"abcdef").await.unwrap();
         let mut first = [0; 4];
         socket.read_exact(&mut first).await.unwrap();

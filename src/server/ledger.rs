@@ -181,6 +181,22 @@ struct Entry {
     note: Note,
 }
 
+impl Entry {
+    /// Where a reply with this tag goes.
+    #[inline]
+    fn fate_of(&self, tag: u8) -> Fate {
+        let fate = self.asker.fate();
+        if self.note.telling != Telling::AsParsed || fate != Fate::Forward {
+            return fate;
+        }
+        match tag {
+            backend::ROW_DESCRIPTION | backend::NO_DATA => Fate::AsParsed,
+            backend::PARAMETER_DESCRIPTION => Fate::Withhold,
+            _ => fate,
+        }
+    }
+}
+
 /// COPY FROM STDIN, as the server sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CopyIn {
@@ -396,9 +412,32 @@ impl Ledger {
     /// A message goes to the server that prepared statements have to do with.
     #[inline]
     pub fn send_noted(&mut self, owed: Owed, asker: Asker, note: Note) {
+        let ordinary = !self.doubtful && !self.skipping && matches!(self.copy_in, CopyIn::No);
+        if !ordinary && !self.will_be_answered(owed, note) {
+            return;
+        }
+        match owed {
+            Owed::Sync => (self.skipping, self.unsynced) = (false, false),
+            Owed::Query | Owed::FunctionCall => self.unsynced = false,
+            Owed::CopyEnd if self.entries.is_empty() => return,
+            Owed::CopyEnd => self.copy_end_sent = true,
+            Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => {
+                self.unsynced = true
+            }
+        }
+        if self.copy_end_sent {
+            self.copy_end_sent = !self.entries.is_empty();
+        }
+        self.readies_of_client += usize::from(owed.ends_in_ready() && asker != Asker::Weir);
+        self.entries.push_back(Entry { owed, asker, note });
+    }
+
+    /// The same after an error, inside COPY, or where it can't be told any more what is owed.
+    #[cold]
+    fn will_be_answered(&mut self, owed: Owed, note: Note) -> bool {
         if self.doubtful {
             self.tell(note.changes, Outcome::Unknown);
-            return;
+            return false;
         }
         if let CopyIn::Yes { passed_over_sync } = self.copy_in {
             match owed {
@@ -406,11 +445,11 @@ impl Ledger {
                     self.copy_in = CopyIn::Yes {
                         passed_over_sync: true,
                     };
-                    return;
+                    return false;
                 }
                 Owed::CopyEnd => {
                     self.copy_in = CopyIn::Ending { passed_over_sync };
-                    return;
+                    return false;
                 }
                 // PostgreSQL ends the connection over it, unless the COPY has failed before: then what comes counts.
                 Owed::Query
@@ -424,20 +463,9 @@ impl Ledger {
         }
         if self.skipping && owed != Owed::Sync {
             self.tell(note.changes, Outcome::Skipped);
-            return;
+            return false;
         }
-        match owed {
-            Owed::Sync => (self.skipping, self.unsynced) = (false, false),
-            Owed::Query | Owed::FunctionCall => self.unsynced = false,
-            Owed::CopyEnd if self.entries.is_empty() => return,
-            Owed::CopyEnd => self.copy_end_sent = true,
-            Owed::Parse | Owed::Bind | Owed::Close | Owed::Describe | Owed::Execute => {
-                self.unsynced = true
-            }
-        }
-        self.copy_end_sent &= !self.entries.is_empty();
-        self.readies_of_client += usize::from(owed.ends_in_ready() && asker != Asker::Weir);
-        self.entries.push_back(Entry { owed, asker, note });
+        true
     }
 
     #[inline]
@@ -470,29 +498,20 @@ impl Ledger {
             .map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
-    /// The same for a reply with this tag.
+    /// A reply other than ErrorResponse and ReadyForQuery begins: where it goes. If that is not where it was to go `along`
+    /// with others, `None`, and nothing has begun.
     #[inline]
-    pub fn fate_of(&self, tag: u8) -> Fate {
-        let Some(entry) = self.next() else {
-            return Fate::Forward;
-        };
-        let fate = entry.asker.fate();
-        match tag {
-            _ if entry.note.telling != Telling::AsParsed || fate != Fate::Forward => fate,
-            backend::ROW_DESCRIPTION | backend::NO_DATA => Fate::AsParsed,
-            backend::PARAMETER_DESCRIPTION => Fate::Withhold,
-            _ => fate,
-        }
-    }
-
-    /// A reply other than ErrorResponse and ReadyForQuery begins.
-    #[inline]
-    pub fn reply(&mut self, tag: u8) -> Result<(), OutOfStep> {
-        if self.doubtful {
-            return Ok(());
-        }
+    pub fn reply(&mut self, tag: u8, along: Option<Fate>) -> Result<Option<Fate>, OutOfStep> {
         self.drop_copy_ends();
-        let owed = self.entries.front().map(|entry| entry.owed);
+        let first = self.entries.front();
+        let fate = first.map_or(Fate::Forward, |entry| entry.fate_of(tag));
+        if along.is_some_and(|along| along != fate) {
+            return Ok(None);
+        }
+        if self.doubtful {
+            return Ok(Some(fate));
+        }
+        let owed = first.map(|entry| entry.owed);
         let settles = match tag {
             backend::PARSE_COMPLETE => Self::expect(owed, Owed::Parse, tag)?,
             backend::BIND_COMPLETE => Self::expect(owed, Owed::Bind, tag)?,
@@ -511,10 +530,10 @@ impl Ledger {
             }
             _ => false,
         };
-        if settles {
-            self.pop(Outcome::Done);
+        if settles && let Some(entry) = self.entries.pop_front() {
+            self.tell(entry.note.changes, Outcome::Done);
         }
-        Ok(())
+        Ok(Some(fate))
     }
 
     /// The head of the queue is settled, in one way or another.

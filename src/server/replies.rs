@@ -108,13 +108,10 @@ impl Replies {
             }
             let row = is_row(head.tag);
             if !(row && self.in_rows) {
-                let fate = ledger.fate_of(head.tag);
-                if passed > 0 && fate != self.fate {
+                let along = (passed > 0).then_some(self.fate);
+                let Some(fate) = ledger.reply(head.tag, along)? else {
                     break;
-                }
-                if !row {
-                    ledger.reply(head.tag)?;
-                }
+                };
                 self.fate = fate;
                 self.in_rows = row;
             }

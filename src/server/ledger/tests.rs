@@ -31,10 +31,7 @@ fn run(script: &str) -> String {
                 };
                 ledger.ready(tx).map(|concluded| concluded.asker.fate())
             }
-            _ => {
-                let fate = ledger.fate_of(tag);
-                ledger.reply(tag).map(|()| fate)
-            }
+            _ => ledger.reply(tag, None).map(Option::unwrap),
         };
         match fate {
             Ok(Fate::Forward) => shown.push(tag as char),
@@ -92,7 +89,7 @@ fn doubt_is_foreseen() {
         for tag in heard.bytes() {
             match tag {
                 b'E' => drop(ledger.error()),
-                _ => ledger.reply(tag).unwrap(),
+                _ => ledger.reply(tag, None).map(drop).unwrap(),
             }
         }
         assert_eq!(ledger.may_become_doubtful(), foreseen, "{sent} {heard}");

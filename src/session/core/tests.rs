@@ -186,7 +186,7 @@ impl Talk {
                         Conclusion::OwnFailed => self.happened("own failed"),
                     }
                 }
-                tag => ledger.reply(tag).expect("in step"),
+                tag => ledger.reply(tag, None).map(drop).expect("in step"),
             }
             if let Some(ledger) = &mut self.ledger {
                 self.core.note_outcomes(ledger, &mut self.statements);
