@@ -45,6 +45,7 @@ bench:
 
 # Eight minutes. What it leaves in benches/profiles is to be committed: tools/cargo builds releases by it.
 TRAINED = $(CURDIR)/.work/profile
+VERSION = $$(rustc --version | cut -d' ' -f2)
 profile:
 	@tools/setup bench
 	rustup component add llvm-tools
@@ -53,7 +54,8 @@ profile:
 	rm -rf $(TRAINED)/raw # what build scripts left there
 	python3 benches/train.py --weir $(TRAINED)/target/release/weir --churn $(BUILT)/examples/churn
 	mkdir -p benches/profiles
-	$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-profdata merge --sparse --output benches/profiles/$$(rustc --version | cut -d' ' -f2).profdata $(TRAINED)/raw/*.profraw
+	$$(rustc --print sysroot)/lib/rustlib/*/bin/llvm-profdata merge --sparse --output benches/profiles/$(VERSION).profdata $(TRAINED)/raw/*.profraw
+	cksum < Cargo.lock > benches/profiles/$(VERSION).lock-sum
 
 lint:
 	$(CARGO) fmt --check
