@@ -212,10 +212,7 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let tcp = self.tcp()?;
-        let (count, buf) = (
-            ready!(poll_receive(tcp, cx, buf.initialize_unfilled()))?,
-            buf,
-        );
+        let count = ready!(poll_receive(tcp, cx, buf.initialize_unfilled()))?;
         buf.advance(count);
         Poll::Ready(Ok(()))
     }
@@ -235,9 +232,8 @@ impl AsyncWrite for Socket {
         // Without asking first whether there is room: as a rule there is. Of more, a part may go, and only
         // tokio's own way then knows that the next call would be in vain.
         if buf.len() <= SHORT_BYTES {
-            match tcp.try_io(Interest::WRITABLE, || {
-                Ok(send(&*tcp, buf, SendFlags::NOSIGNAL)?)
-            }) {
+            let send = || Ok(send(&*tcp, buf, SendFlags::NOSIGNAL)?);
+            match tcp.try_io(Interest::WRITABLE, send) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
