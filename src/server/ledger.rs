@@ -432,7 +432,8 @@ impl Ledger {
         self.entries.push_back(Entry { owed, asker, note });
     }
 
-    /// The same after an error, inside COPY, or where it can't be told any more what is owed.
+    /// Whether a message counts that is sent after an error, inside COPY, or where it can't be told any more what is owed.
+    /// What becomes of one that doesn't is noted here.
     #[cold]
     fn will_be_answered(&mut self, owed: Owed, note: Note) -> bool {
         if self.doubtful {
@@ -498,8 +499,8 @@ impl Ledger {
             .map_or(Fate::Forward, |entry| entry.asker.fate())
     }
 
-    /// A reply other than ErrorResponse and ReadyForQuery begins: where it goes. If that is not where it was to go `along`
-    /// with others, `None`, and nothing has begun.
+    /// A reply other than ErrorResponse and ReadyForQuery begins: where it goes. `None` if it was to go `along` with those
+    /// before it and goes elsewhere; then it has not begun.
     #[inline]
     pub fn reply(&mut self, tag: u8, along: Option<Fate>) -> Result<Option<Fate>, OutOfStep> {
         self.drop_copy_ends();
