@@ -145,7 +145,8 @@ fn introduce(options: &Options, house: &House) {
     let (clients, max, http) = (options.clients, options.max_connections, house.http);
     say!(
         "
-Weir is up: {clients} clients share {max} connections to the writer and {max} to the reader. Connect yourself, to either:
+Weir is up: {clients} clients share {max} connections to the writer and {max} to the reader, one of each being Weir's own,
+which watches the instance. Connect yourself, to either:
 
     psql 'postgresql://{USER}:{password}@{listen}/{DATABASE}'
     psql 'postgresql://{USER}:{password}@{reader}/{DATABASE}'      reads only
